@@ -1,0 +1,1 @@
+"""The federated side of mhsev."""
