@@ -1,0 +1,167 @@
+"""Features of many cases: computed once, in parallel, and found again by the content of the scan.
+
+The key is a hash over the bytes of the scan and of its b-values, and the fingerprint of what computes the features
+(parameters and schema version). A file that changes under the same name, or a parameter that changes, is another key;
+MONAI's own cache hashing returns stale results in both cases.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from mhsev_monai.cases import Case, content_hash
+from mhsev_monai.errors import ScanError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class CaseFeatures:
+    """What one scan becomes.
+
+    Attributes:
+        features: ``(n_features,)`` float64, in the order of the inputs' ``feature_names``.
+        quality: plain JSON values that describe the scan and its processing; no identifiers.
+    """
+
+    features: np.ndarray
+    quality: Mapping[str, Any]
+
+
+class CaseInputs(Protocol):
+    """Turns a case into the vector that a network reads."""
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """Name of each entry of the vector."""
+
+    def fingerprint(self) -> str:
+        """Hash of all that decides the vector beside the scan: parameters and schema version."""
+
+    def __call__(self, case: Case) -> CaseFeatures:
+        """The features of one case; raises ``ScanError`` for a scan that cannot be used."""
+
+
+@dataclass(frozen=True)
+class FeatureTable:
+    """Features of the cases that could be used, and why the others could not.
+
+    Attributes:
+        case_ids: ids in the order in which the cases came.
+        features: ``(n, n_features)`` float32.
+        quality: one mapping a case.
+        failed: case id to reason.
+    """
+
+    case_ids: tuple[str, ...]
+    features: np.ndarray
+    quality: tuple[Mapping[str, Any], ...]
+    failed: Mapping[str, str] = field(default_factory=dict)
+
+
+def cache_key(case: Case, inputs: CaseInputs) -> str:
+    """64 hexadecimal digits over the scan's bytes and the inputs' fingerprint."""
+    return hashlib.sha256(f"{content_hash(case)} {inputs.fingerprint()}".encode()).hexdigest()
+
+
+def load_or_compute(case: Case, inputs: CaseInputs, cache_root: Path) -> CaseFeatures:
+    """The features of ``case``, from ``cache_root`` where they are there, else computed and stored there.
+
+    Raises:
+        ScanError: if the scan cannot be used; nothing is stored then.
+        OSError: if ``cache_root`` cannot be written.
+    """
+    try:
+        path = cache_root / f"{cache_key(case, inputs)}.json"
+    except OSError as error:
+        raise ScanError(f"the scan cannot be read ({type(error).__name__}); check that the file is there") from error
+    found = _read(path, inputs)
+    if found is not None:
+        return found
+    result = inputs(case)
+    _write(path, inputs, result)
+    return result
+
+
+def _read(path: Path, inputs: CaseInputs) -> CaseFeatures | None:
+    try:
+        stored = json.loads(path.read_text())
+        features = np.array([stored["features"][name] for name in inputs.feature_names], dtype=np.float64)
+        return CaseFeatures(features, stored["quality"])
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError):
+        # Cut off by a full disk, say: compute it again, but tell, since a cache that rots is a disk that rots.
+        logger.warning("a cached feature file is damaged; its features are computed again")
+        return None
+
+
+def _write(path: Path, inputs: CaseInputs, result: CaseFeatures) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    named = dict(zip(inputs.feature_names, (float(v) for v in result.features), strict=True))
+    # Written beside and renamed: an interrupted run leaves no half a file under the final name.
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
+    with os.fdopen(descriptor, "w") as stream:
+        json.dump({"features": named, "quality": dict(result.quality)}, stream, indent=1)
+    Path(temporary).replace(path)
+
+
+def compute_features(
+    cases: Sequence[Case],
+    inputs: CaseInputs,
+    cache_root: Path,
+    workers: int = 1,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> FeatureTable:
+    """Features of all cases; a scan that cannot be used is listed with its reason, and the others go on.
+
+    Args:
+        cases: any number.
+        inputs: what computes them; picklable where ``workers`` > 1.
+        cache_root: folder for the results; made if absent.
+        workers: processes; 1 computes in this one.
+        progress: called with the number done and the total after each case.
+
+    Returns:
+        The table, in the order of ``cases`` whatever finished first.
+    """
+    outcomes: dict[str, CaseFeatures | str] = {}
+    if workers > 1:
+        # spawn: a forked child of a process that has used torch threads can hang.
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+            jobs = {pool.submit(_attempt, case, inputs, cache_root): case.case_id for case in cases}
+            for done, job in enumerate(as_completed(jobs), start=1):
+                outcomes[jobs[job]] = job.result()
+                progress(done, len(cases))
+    else:
+        for done, case in enumerate(cases, start=1):
+            outcomes[case.case_id] = _attempt(case, inputs, cache_root)
+            progress(done, len(cases))
+    return _table(cases, outcomes, len(inputs.feature_names))
+
+
+def _attempt(case: Case, inputs: CaseInputs, cache_root: Path) -> CaseFeatures | str:
+    try:
+        return load_or_compute(case, inputs, cache_root)
+    except ScanError as error:
+        return str(error)
+
+
+def _table(cases: Sequence[Case], outcomes: Mapping[str, CaseFeatures | str], n_features: int) -> FeatureTable:
+    usable = [(c.case_id, o) for c in cases if isinstance(o := outcomes[c.case_id], CaseFeatures)]
+    failed = {c.case_id: o for c in cases if isinstance(o := outcomes[c.case_id], str)}
+    rows = [o.features for _, o in usable]
+    features = np.stack(rows).astype(np.float32) if rows else np.zeros((0, n_features), np.float32)
+    return FeatureTable(tuple(i for i, _ in usable), features, tuple(o.quality for _, o in usable), failed)

@@ -1,0 +1,180 @@
+"""Plain-torch training of a severity network on feature vectors; no federation in here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mhsev_monai.networks import split_output
+from mhsev_monai.ordinal import corn_loss
+from mhsev_monai.severity import GradingScale
+
+
+@dataclass(frozen=True)
+class LabelledFeatures:
+    """Feature vectors and counts of the same cases.
+
+    Attributes:
+        features: ``(n, n_features)`` float32.
+        counts: ``(n,)`` float32, microbleeds of each case, 0 or more.
+    """
+
+    features: Tensor
+    counts: Tensor
+
+    def __post_init__(self) -> None:
+        if self.features.ndim != 2 or self.counts.shape != self.features.shape[:1]:
+            raise ValueError(
+                f"features must be (n, n_features) and counts (n,), "
+                f"got {tuple(self.features.shape)} and {tuple(self.counts.shape)}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.counts)
+
+    def grades(self, scale: GradingScale) -> Tensor:
+        """``(n,)`` integer grades on ``scale``."""
+        return torch.tensor([int(scale.grade(float(count))) for count in self.counts], dtype=torch.long)
+
+
+@dataclass(frozen=True)
+class TrainingParameters:
+    """How one round of local training runs.
+
+    Attributes:
+        epochs: passes over the local training cases.
+        learning_rate: of AdamW (Loshchilov and Hutter 2019).
+        weight_decay: of AdamW.
+        batch_size: cases a step; more than there are means full batch.
+        count_weight: weight of the count loss beside the ordinal loss.
+    """
+
+    epochs: int
+    learning_rate: float
+    weight_decay: float
+    batch_size: int
+    count_weight: float
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.batch_size < 1:
+            raise ValueError(f"epochs and batch_size must be positive, got {self.epochs} and {self.batch_size}")
+        if not self.learning_rate > 0 or self.weight_decay < 0 or self.count_weight < 0:
+            raise ValueError(
+                "learning_rate must be positive, weight_decay and count_weight not negative, "
+                f"got {self.learning_rate}, {self.weight_decay} and {self.count_weight}"
+            )
+
+
+class TrainingAbortedError(RuntimeError):
+    """Training was asked to stop; the network is in an undefined state."""
+
+
+def severity_loss(
+    network: nn.Module, data: LabelledFeatures, scale: GradingScale, count_weight: float
+) -> Tensor:
+    """Ordinal loss plus ``count_weight`` times the Huber loss of log(1 + count); a scalar that can be differentiated."""
+    output = split_output(network(data.features))
+    ordinal = corn_loss(output.ordinal_logits, data.grades(scale), getattr(network, "class_weights", None))
+    return ordinal + count_weight * F.smooth_l1_loss(output.log_count, torch.log1p(data.counts))
+
+
+def train_severity(
+    network: nn.Module,
+    data: LabelledFeatures,
+    scale: GradingScale,
+    parameters: TrainingParameters,
+    seed: int,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> int:
+    """Train ``network`` in place on ``data``.
+
+    Args:
+        network: its parameters change; its buffers do not.
+        data: at least one case.
+        scale: turns counts into grades.
+        parameters: see ``TrainingParameters``.
+        seed: of shuffling and dropout; equal seeds give equal weights on one machine.
+        should_stop: asked before each step.
+
+    Returns:
+        Number of optimiser steps.
+
+    Raises:
+        ValueError: if there is no case to train on.
+        TrainingAbortedError: if ``should_stop`` said so.
+    """
+    if len(data) == 0:
+        raise ValueError("training needs at least one case, got none")
+    optimiser = torch.optim.AdamW(
+        network.parameters(), lr=parameters.learning_rate, weight_decay=parameters.weight_decay
+    )
+    n_steps = 0
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network.train()
+        for _ in range(parameters.epochs):
+            for batch in torch.randperm(len(data)).split(parameters.batch_size):
+                if should_stop():
+                    raise TrainingAbortedError(f"stopped after {n_steps} steps")
+                optimiser.zero_grad()
+                subset = LabelledFeatures(data.features[batch], data.counts[batch])
+                severity_loss(network, subset, scale, parameters.count_weight).backward()
+                optimiser.step()
+                n_steps += 1
+    network.eval()
+    return n_steps
+
+
+@dataclass(frozen=True)
+class FeatureMoments:
+    """Count, mean and sum of squared deviations of feature vectors: all that standardisation needs of a site.
+
+    Attributes:
+        n: number of cases.
+        mean: ``(n_features,)`` float64.
+        squared_deviation: ``(n_features,)`` float64, sum over cases of (x - mean)^2.
+    """
+
+    n: int
+    mean: np.ndarray
+    squared_deviation: np.ndarray
+
+    @staticmethod
+    def of(features: Tensor) -> FeatureMoments:
+        """Moments of ``(n, n_features)`` vectors."""
+        values = features.numpy().astype(np.float64)
+        mean = values.mean(axis=0) if len(values) else np.zeros(values.shape[1])
+        return FeatureMoments(len(values), mean, ((values - mean) ** 2).sum(axis=0))
+
+    def __add__(self, other: FeatureMoments) -> FeatureMoments:
+        """Moments of the union, without loss of digits (Chan, Golub and LeVeque 1979)."""
+        n = self.n + other.n
+        if n == 0:
+            return self
+        shift = other.mean - self.mean
+        mean = self.mean + shift * other.n / n
+        return FeatureMoments(
+            n, mean, self.squared_deviation + other.squared_deviation + shift**2 * self.n * other.n / n
+        )
+
+    def scale(self) -> np.ndarray:
+        """``(n_features,)`` standard deviations; 1 for a feature that never varies, which then carries nothing."""
+        deviation = np.sqrt(self.squared_deviation / max(self.n, 1))
+        varies = deviation > 1e-6 * np.maximum(1.0, np.abs(self.mean))
+        return np.where(varies, deviation, 1.0)
+
+
+def balanced_class_weights(class_counts: np.ndarray) -> np.ndarray:
+    """Weights that give every grade that occurs the same total, with mean 1 over cases; 0 for grades without a case."""
+    counts = np.asarray(class_counts, dtype=np.float64)
+    present = counts > 0
+    if not present.any():
+        raise ValueError("class weights need at least one case, got none")
+    weights = np.zeros_like(counts)
+    weights[present] = counts.sum() / (present.sum() * counts[present])
+    return weights
