@@ -174,8 +174,8 @@ def severity_intervals(
     """Percentile bootstrap intervals of the metrics of the pooled ``tables``.
 
     Drawing cases with replacement is drawing from the multinomial of the confusion table, so no case is needed; cases
-    are drawn within each table, since the sites of a study are fixed. Measured coverage of a nominal 0.95 on one simulated four-grade table, 400
-    samples: 0.91 to 0.94 at 30 and 60 cases, 0.94 to 0.95 at 150 (off_by_two_rate apart, which strays further).
+    are drawn within each table, since the sites of a study are fixed. Measured coverage of a nominal 0.95 on one
+    simulated table, 400 samples: 0.91 to 0.94 at 30 and 60 cases, 0.94 to 0.95 at 150 (off_by_two_rate strays further).
 
     Args:
         tables: one a site.

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mhsev_monai.severity import PAPER_SCALE, GradingScale, Severity
+from mhsev_monai.severity import Severity
 
 N_CLASSES = len(Severity)
 N_BINS = 50
-"""Bins of the score histograms; measured error of the AUC at 150 simulated cases: mean 0.0013, largest of 800 0.0071."""
+"""Bins of the score histograms; measured error of the AUC at 150 simulated cases: mean 0.0013, largest 0.0071."""
 
 MAX_CASES = 10**7
 """The largest table that is accepted: squares of its counts stay far inside 64 bits."""
@@ -89,15 +89,15 @@ class SeverityTable:
     @staticmethod
     def empty(n_bins: int = N_BINS) -> SeverityTable:
         """The table of no case, the neutral element of ``+``."""
-        return SeverityTable.from_predictions(np.zeros((0, N_CLASSES)), [], [], n_bins=n_bins)
+        return SeverityTable.from_predictions(np.zeros((0, N_CLASSES)), [], [], [], n_bins=n_bins)
 
     @staticmethod
     def from_predictions(
         probabilities: ArrayLike,
         predicted_counts: ArrayLike,
         true_counts: ArrayLike,
-        scale: GradingScale = PAPER_SCALE,
-        predicted_severities: ArrayLike | None = None,
+        true_grades: ArrayLike,
+        predicted_grades: ArrayLike | None = None,
         n_bins: int = N_BINS,
     ) -> SeverityTable:
         """The table of cases whose truth is known.
@@ -106,8 +106,8 @@ class SeverityTable:
             probabilities: ``(n, 4)`` of each grade; rows sum to 1.
             predicted_counts: ``(n,)`` microbleeds, any finite number.
             true_counts: ``(n,)`` microbleeds, whole numbers from 0 on.
-            scale: turns ``true_counts`` into true grades.
-            predicted_severities: ``(n,)`` grades 0 to 3. By default the median grade, that is how many of the
+            true_grades: ``(n,)`` grades 0 to 3 of ``true_counts``, on one scale.
+            predicted_grades: ``(n,)`` grades 0 to 3. By default the median grade, that is how many of the
                 P(grade > k) exceed one half, which is what the ordinal head of mhsev predicts.
             n_bins: of the score histograms; tables that are added need the same.
 
@@ -118,12 +118,12 @@ class SeverityTable:
         n = len(scores)
         counts = _column(predicted_counts, "predicted_counts", n)
         truth_counts = _column(true_counts, "true_counts", n)
-        if (truth_counts != np.floor(truth_counts)).any():
-            raise ValueError("true_counts must be whole numbers")
-        truth = np.array([int(scale.grade(count)) for count in truth_counts], dtype=np.int64)
+        if (truth_counts != np.floor(truth_counts)).any() or (truth_counts < 0).any():
+            raise ValueError("true_counts must be whole numbers from 0 on")
+        truth = _grades(true_grades, "true_grades", n)
         above = np.cumsum(scores[:, ::-1], axis=1)[:, ::-1][:, 1:]
         median = (above > 0.5).sum(axis=1)
-        predicted = median if predicted_severities is None else _grades(predicted_severities, n)
+        predicted = median if predicted_grades is None else _grades(predicted_grades, "predicted_grades", n)
         confusion = np.zeros((N_CLASSES, N_CLASSES), dtype=np.int64)
         np.add.at(confusion, (truth, predicted), 1)
         is_class = truth[:, None] == _RANKS
@@ -215,12 +215,12 @@ def _column(value: ArrayLike, name: str, n: int) -> NDArray[np.float64]:
     return column
 
 
-def _grades(value: ArrayLike, n: int) -> NDArray[np.int64]:
+def _grades(value: ArrayLike, name: str, n: int) -> NDArray[np.int64]:
     grades = np.asarray(value)
     if n == 0 and grades.shape == (0,):
         return np.zeros(0, dtype=np.int64)
     if grades.shape != (n,) or grades.dtype.kind not in "iu" or not np.isin(grades, _RANKS).all():
-        raise ValueError(f"predicted_severities must be ({n},) whole numbers from 0 to {N_CLASSES - 1}")
+        raise ValueError(f"{name} must be ({n},) whole numbers from 0 to {N_CLASSES - 1}")
     return grades.astype(np.int64)
 
 

@@ -19,7 +19,7 @@ from mhsev_monai.metrics import (
     severity_intervals,
     severity_metrics,
 )
-from mhsev_monai.severity import ARIA_H_COUNTS, PAPER_SCALE, Severity
+from mhsev_monai.severity import ARIA_H_COUNTS, Severity
 
 LABELS = [0, 1, 2, 3]
 COUNT_OF_GRADE = np.array([0, 3, 8, 20])
@@ -30,7 +30,7 @@ def table_of(truth, predicted, probabilities=None, predicted_counts=None):
     truth, predicted = np.asarray(truth, dtype=int), np.asarray(predicted, dtype=int)
     probabilities = np.eye(4)[predicted] if probabilities is None else probabilities
     counts = COUNT_OF_GRADE[predicted] if predicted_counts is None else predicted_counts
-    return SeverityTable.from_predictions(probabilities, counts, COUNT_OF_GRADE[truth], PAPER_SCALE, predicted)
+    return SeverityTable.from_predictions(probabilities, counts, COUNT_OF_GRADE[truth], truth, predicted)
 
 
 def random_cases(seed, n):
@@ -196,7 +196,7 @@ def test_majority_row_scores_the_largest_share_and_no_kappa(pairs):
 
 
 def test_majority_row_follows_the_scale_of_the_truth():
-    table = SeverityTable.from_predictions(np.eye(4)[[2, 2, 0]], [5, 5, 0], [5, 5, 0], ARIA_H_COUNTS)
+    table = SeverityTable.from_predictions(np.eye(4)[[2, 2, 0]], [5, 5, 0], [5, 5, 0], [2, 2, 0])
     assert severity_metrics(majority_table(table, ARIA_H_COUNTS)).count_mae == pytest.approx(5 / 3)
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mhsev_monai.severity import ARIA_H_COUNTS
+from mhsev_monai.severity import PAPER_SCALE
 from mhsev_monai.severity_table import SeverityTable
 
 WHOLE = ("n", "confusion", "score_histograms", "true_count_sums")
@@ -19,7 +19,8 @@ SUMS = ("count_absolute_error", "count_error", "brier_sum", "rps_sum")
 def cases(seed, n):
     random = np.random.default_rng(seed)
     probabilities = random.dirichlet(np.ones(4), size=n)
-    return probabilities, random.gamma(2.0, 3.0, size=n), random.integers(0, 20, size=n)
+    counts = random.integers(0, 20, size=n)
+    return probabilities, random.gamma(2.0, 3.0, size=n), counts, [int(PAPER_SCALE.grade(count)) for count in counts]
 
 
 def assert_same(one, other):
@@ -33,29 +34,28 @@ def assert_same(one, other):
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(0, 30), st.integers(0, 30))
 def test_tables_of_sites_add_up_to_the_table_of_all_cases(seed, n_first, n_second):
-    p, counts, truth = cases(seed, n_first + n_second)
-    first = SeverityTable.from_predictions(p[:n_first], counts[:n_first], truth[:n_first])
-    second = SeverityTable.from_predictions(p[n_first:], counts[n_first:], truth[n_first:])
-    assert_same(first + second, SeverityTable.from_predictions(p, counts, truth))
+    columns = cases(seed, n_first + n_second)
+    first = SeverityTable.from_predictions(*(column[:n_first] for column in columns))
+    second = SeverityTable.from_predictions(*(column[n_first:] for column in columns))
+    assert_same(first + second, SeverityTable.from_predictions(*columns))
     assert_same(first + second, second + first)
     assert_same(first + SeverityTable.empty(), first)
 
 
 def test_the_order_of_cases_does_not_matter():
-    p, counts, truth = cases(1, 50)
+    columns = cases(1, 50)
     order = np.random.default_rng(2).permutation(50)
-    assert_same(
-        SeverityTable.from_predictions(p, counts, truth),
-        SeverityTable.from_predictions(p[order], counts[order], truth[order]),
-    )
+    shuffled = (np.asarray(column)[order] for column in columns)
+    assert_same(SeverityTable.from_predictions(*columns), SeverityTable.from_predictions(*shuffled))
 
 
 def test_two_cases_by_hand():
     table = SeverityTable.from_predictions(
-        [[0.7, 0.2, 0.1, 0.0], [0.1, 0.2, 0.3, 0.4]], [0.5, 9.0], [0, 12], predicted_severities=[0, 3]
+        [[0.7, 0.2, 0.1, 0.0], [0.1, 0.2, 0.3, 0.4]], [0.5, 9.0], [0, 12], true_grades=[0, 3]
     )
     assert table.n == 2
-    assert [table.confusion[0, 0], table.confusion[3, 3], table.confusion.sum()] == [1, 1, 2]
+    # The median grade of the second is moderate: 0.4 is not more than one half.
+    assert [table.confusion[0, 0], table.confusion[3, 2], table.confusion.sum()] == [1, 1, 2]
     assert table.true_count_sums.tolist() == [0, 0, 0, 12]
     assert (table.count_absolute_error, table.count_error) == (3.5, -2.5)
     assert table.brier_sum == pytest.approx(0.09 + 0.04 + 0.01 + 0.01 + 0.04 + 0.09 + 0.36)
@@ -75,17 +75,17 @@ def test_two_cases_by_hand():
     ],
 )
 def test_the_predicted_grade_is_the_median_unless_given(probabilities, grade):
-    table = SeverityTable.from_predictions([probabilities], [1.0], [1])
+    table = SeverityTable.from_predictions([probabilities], [1.0], [1], [1])
     assert table.confusion[1].tolist() == np.eye(4, dtype=int)[grade].tolist()
 
 
-def test_the_scale_decides_the_true_grade():
-    table = SeverityTable.from_predictions([[0, 0, 1, 0]], [5.0], [5], scale=ARIA_H_COUNTS)
-    assert table.confusion[2, 2] == 1
+def test_predicted_grades_that_are_given_are_used():
+    table = SeverityTable.from_predictions([[1.0, 0, 0, 0]], [7.0], [7], [2], predicted_grades=[3])
+    assert table.confusion[2, 3] == 1
 
 
 def test_a_probability_of_one_falls_into_the_last_bin():
-    table = SeverityTable.from_predictions([[0, 0, 0, 1.0]], [20.0], [20], n_bins=10)
+    table = SeverityTable.from_predictions([[0, 0, 0, 1.0]], [20.0], [20], [3], n_bins=10)
     assert table.score_histograms[3, 1].tolist() == [0] * 9 + [1]
 
 
@@ -96,8 +96,7 @@ def test_json_round_trip_is_exact_and_plain():
 
 
 def test_a_table_cannot_be_changed_and_does_not_hold_the_callers_arrays():
-    p, counts, truth = cases(4, 5)
-    value = SeverityTable.from_predictions(p, counts, truth).to_json()
+    value = SeverityTable.from_predictions(*cases(4, 5)).to_json()
     confusion = np.array(value["confusion"])
     table = SeverityTable.from_json({**value, "confusion": confusion})
     confusion += 1
@@ -137,7 +136,7 @@ def test_a_malformed_entry_is_refused_by_name(entry, value, message):
 
 
 def test_a_count_for_a_grade_without_cases_is_refused():
-    table = SeverityTable.from_predictions([[1.0, 0, 0, 0]], [0.0], [0]).to_json()
+    table = SeverityTable.from_predictions([[1.0, 0, 0, 0]], [0.0], [0], [0]).to_json()
     with pytest.raises(ValueError, match="true_count_sums must be 0"):
         SeverityTable.from_json({**table, "true_count_sums": [0, 0, 0, 30]})
 
@@ -162,14 +161,16 @@ def test_unknown_and_missing_entries_are_refused_by_name():
         ({"predicted_counts": [np.inf]}, "predicted_counts"),
         ({"predicted_counts": [1.0, 2.0]}, "predicted_counts"),
         ({"true_counts": [1.5]}, "whole numbers"),
-        ({"true_counts": [-1]}, "0 or more"),
-        ({"predicted_severities": [4]}, "from 0 to 3"),
-        ({"predicted_severities": [1.0]}, "whole numbers"),
+        ({"true_counts": [-1]}, "from 0 on"),
+        ({"true_grades": [-1]}, "true_grades must be"),
+        ({"true_grades": [0, 0]}, "true_grades must be"),
+        ({"predicted_grades": [4]}, "from 0 to 3"),
+        ({"predicted_grades": [1.0]}, "whole numbers"),
         ({"n_bins": 1}, "2 or more"),
     ],
 )
 def test_predictions_outside_their_range_are_refused(change, message):
-    good = {"probabilities": [[1.0, 0, 0, 0]], "predicted_counts": [0.0], "true_counts": [0]}
+    good = {"probabilities": [[1.0, 0, 0, 0]], "predicted_counts": [0.0], "true_counts": [0], "true_grades": [0]}
     SeverityTable.from_predictions(**good)
     with pytest.raises(ValueError, match=message):
         SeverityTable.from_predictions(**{**good, **change})
