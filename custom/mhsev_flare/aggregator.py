@@ -12,6 +12,7 @@ from nvflare.app_common.aggregators.model_aggregator import ModelAggregator
 
 from mhsev_flare.protocol import BUFFERS, PROTOCOL_VERSION, Meta
 from mhsev_flare.weighting import WEIGHTINGS, weighted_mean
+from mhsev_monai.metrics import SeverityTable
 
 
 class RefusedUpdateError(ValueError):
@@ -86,6 +87,12 @@ class SeverityAggregator(ModelAggregator):
         samples = meta.get(Meta.N_SAMPLES)
         if not isinstance(samples, int) or isinstance(samples, bool) or samples < 1:
             return f"{samples} training cases where a positive whole number is expected"
+        try:
+            SeverityTable.from_json(meta.get(Meta.TABLE))
+        except ValueError:
+            return "an evaluation table that is not one"
+        if not _is_number(meta.get(Meta.TRAIN_LOSS)) or not _is_number(meta.get(Meta.VALIDATION_LOSS)):
+            return "losses that are not finite numbers"
         return self._array_refusal(model.params)
 
     def _array_refusal(self, params: Mapping[str, Any]) -> str:
@@ -124,3 +131,7 @@ class SeverityAggregator(ModelAggregator):
     def reset_stats(self) -> None:
         """Forget the round."""
         self._contributions = []
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and bool(np.isfinite(value))

@@ -1,0 +1,287 @@
+"""The command line: ``mhsev VERB ...``. Results on stdout, progress and complaints on stderr.
+
+Exit status: 0 done, 1 the data say no, 2 the call was wrong. Heavy imports stand inside the subcommands, so that
+``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mhsev_monai._version import __version__
+
+if TYPE_CHECKING:
+    from mhsev_monai.model_file import SeverityModel
+    from mhsev_monai.prediction import ScanGrade
+
+DONE, DATA_SAY_NO, WRONG_CALL = 0, 1, 2
+
+EPILOG = "Research use only. DWI shows fewer microbleeds than T2*-GRE or SWI."
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit status."""
+    options = _parser().parse_args(arguments)
+    command: Callable[[argparse.Namespace], int] = options.command
+    try:
+        return command(options)
+    except KeyboardInterrupt:
+        _complain("interrupted; what was finished is kept, and the same command goes on from there")
+        return DATA_SAY_NO
+
+
+def _complain(message: object) -> None:
+    print(f"mhsev: {message}", file=sys.stderr)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="mhsev", description="Federated grading of cerebral micro-hemorrhages from brain DWI.", epilog=EPILOG
+    )
+    parser.add_argument("--version", action="version", version=f"mhsev {__version__}")
+    verbs = parser.add_subparsers(metavar="COMMAND", required=True)
+    _add_demo(verbs)
+    _add_cohort(verbs)
+    _add_features(verbs)
+    _add_simulator(verbs)
+    _add_predict(verbs)
+    _add_report(verbs)
+    _add_jobs(verbs)
+    return parser
+
+
+def _verb(verbs: Any, name: str, summary: str, command: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = verbs.add_parser(
+        name, help=summary, description=summary[0].upper() + summary[1:] + ".", epilog=EPILOG
+    )
+    parser.set_defaults(command=command)
+    return parser
+
+
+def _noun(verbs: Any, name: str, summary: str) -> Any:
+    parser = verbs.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".", epilog=EPILOG)
+    return parser.add_subparsers(metavar="COMMAND", required=True)
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be 1 or more, got {value}")
+    return value
+
+
+def _add_workers(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--workers", type=_positive, default=None, metavar="N", help="processes (default: all cores)")
+
+
+def _add_demo(verbs: Any) -> None:
+    parser = _verb(verbs, "demo", "make simulated hospitals, run the federated job, and write a report", _demo)
+    parser.add_argument("out", type=Path, help="folder for all of it")
+    parser.add_argument("--subjects", type=_positive, default=180, metavar="N", help="in all hospitals (default: 180)")
+    parser.add_argument("--seed", type=int, default=1, help="of the simulated subjects (default: 1)")
+    _add_workers(parser)
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from mhsev_flare.demo import DemoError, run_demo
+
+    try:
+        summary = run_demo(options.out, options.subjects, options.seed, options.workers)
+    except DemoError as error:
+        _complain(error)
+        return DATA_SAY_NO
+    print(summary)
+    return DONE
+
+
+def _add_cohort(verbs: Any) -> None:
+    nouns = _noun(verbs, "cohort", "simulated hospitals")
+    parser = _verb(nouns, "make", "make simulated hospitals, one BIDS root each", _cohort_make)
+    parser.add_argument("out", type=Path, help="folder for the hospitals")
+    parser.add_argument("--subjects", type=_positive, default=180, metavar="N", help="in all hospitals (default: 180)")
+    parser.add_argument("--seed", type=int, default=1, help="of everything random (default: 1)")
+    parser.add_argument(
+        "--difficulty", choices=("easy", "moderate"), default="easy", help="size and contrast of bleeds (default: easy)"
+    )
+    _add_workers(parser)
+
+
+def _cohort_make(options: argparse.Namespace) -> int:
+    from mhsev_flare.progress import bar, cores
+    from mhsev_monai.cohort import make_cohort
+
+    try:
+        with bar("subjects", "subject") as progress:
+            summary = make_cohort(
+                options.out,
+                options.subjects,
+                options.seed,
+                difficulty=options.difficulty,
+                workers=options.workers or cores(),
+                progress=progress,
+            )
+    except (ValueError, OSError, ImportError) as error:
+        _complain(error)
+        return WRONG_CALL
+    print(summary)
+    return DONE
+
+
+def _add_features(verbs: Any) -> None:
+    parser = _verb(verbs, "features", "compute and keep the features of every scan of BIDS roots", _features)
+    parser.add_argument("roots", type=Path, nargs="+", metavar="BIDS_ROOT", help="folder with participants.tsv and sub-*")
+    parser.add_argument("--cache", type=Path, help="folder for the features (default: derivatives/mhsev of each root)")
+    _add_workers(parser)
+
+
+def _features(options: argparse.Namespace) -> int:
+    from mhsev_flare.progress import bar, cores
+    from mhsev_flare.site import DERIVATIVES
+    from mhsev_monai.cases import read_cases
+    from mhsev_monai.errors import CohortError
+    from mhsev_monai.feature_cache import compute_features
+    from mhsev_monai.inputs import DSDInputs
+
+    status = DONE
+    for root in options.roots:
+        try:
+            listed = read_cases(root)
+        except CohortError as error:
+            _complain(f"{root}: {error}")
+            status = DATA_SAY_NO
+            continue
+        cache = options.cache or root / DERIVATIVES
+        with bar(root.name, "scan") as progress:
+            table = compute_features(listed.cases, DSDInputs(), cache, options.workers or cores(), progress)
+        excluded = {**listed.excluded, **table.failed}
+        print(f"{root}: features of {len(table.case_ids)} scans, {len(excluded)} excluded")
+        for case_id, reason in sorted(excluded.items()):
+            _complain(f"{root.name} {case_id}: {reason}")
+        if excluded:
+            status = DATA_SAY_NO
+    return status
+
+
+def _add_simulator(verbs: Any) -> None:
+    nouns = _noun(verbs, "simulator", "FLARE's simulator as several hospitals on one machine")
+    parser = _verb(nouns, "prepare", "write what each simulated site decides into a simulator workspace", _prepare)
+    parser.add_argument("workspace", type=Path, help="the folder that `nvflare simulator -w` gets")
+    parser.add_argument("--cohort", type=Path, required=True, help="folder with one BIDS root per site: site-1, site-2, ...")
+
+
+def _prepare(options: argparse.Namespace) -> int:
+    from mhsev_flare.simulator import prepare_workspace
+
+    if not options.cohort.is_dir():
+        _complain(f"{options.cohort} is not a folder; make one with `mhsev cohort make`, or name another with --cohort")
+        return WRONG_CALL
+    prepare_workspace(options.workspace, options.cohort)
+    print(f"wrote {options.workspace / 'local'}: class allow list and data roots of the simulated sites")
+    return DONE
+
+
+def _add_predict(verbs: Any) -> None:
+    parser = _verb(verbs, "predict", "grade scans with a trained model", _predict)
+    parser.add_argument("scans", type=Path, nargs="+", metavar="SCAN", help="NIfTI of a diffusion series, .bval beside it")
+    parser.add_argument("--model", type=Path, required=True, help="model.pt of a run")
+    parser.add_argument("--bval", type=Path, help="b-values of the one scan, where they are not beside it")
+    parser.add_argument("--b0-only", action="store_true", help="every volume is b = 0; no b-values are looked for")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line, for machines")
+
+
+def _predict(options: argparse.Namespace) -> int:
+    if options.bval is not None and len(options.scans) > 1:
+        _complain(f"--bval goes with one scan, and {len(options.scans)} were given; put a .bval file beside each instead")
+        return WRONG_CALL
+    from mhsev_monai.model_file import ModelFileError, load_model
+
+    try:
+        model = load_model(options.model)
+    except ModelFileError as error:
+        _complain(f"{options.model}: {error}")
+        return WRONG_CALL
+    failed = [scan for scan in options.scans if not _predict_one(scan, model, options)]
+    if failed:
+        _complain(f"{len(failed)} of {len(options.scans)} scans could not be graded")
+    return DATA_SAY_NO if failed else DONE
+
+
+def _predict_one(scan: Path, model: SeverityModel, options: argparse.Namespace) -> bool:
+    from mhsev_monai.errors import ScanError
+    from mhsev_monai.prediction import grade_scan
+
+    try:
+        grade, _ = grade_scan(scan, model, options.bval, options.b0_only)
+    except ScanError as error:
+        _complain(f"{scan}: {error}")
+        if options.json:
+            print(json.dumps({"scan": str(scan), "error": str(error)}), flush=True)
+        return False
+    if options.json:
+        print(json.dumps({"scan": str(scan), **grade.to_json()}), flush=True)
+    else:
+        print(_describe(scan, grade), flush=True)
+    return True
+
+
+def _describe(scan: Path, grade: ScanGrade) -> str:
+    from mhsev_monai.prediction import LIMITS
+
+    probabilities = "  ".join(f"{label} {p:.2f}" for label, p in grade.probabilities.items())
+    lines = [
+        f"{scan}",
+        f"  grade          {grade.grade.label}",
+        f"  microbleeds    {grade.count}   (candidates before grading: {grade.n_candidates})",
+        f"  probabilities  {probabilities}",
+        f"  brain mask     {grade.quality['brain_mask_ml']:.0f} ml",
+    ]
+    lines += [f"  doubt          {flag}" for flag in grade.flags]
+    return "\n".join([*lines, f"  {LIMITS}"])
+
+
+def _add_report(verbs: Any) -> None:
+    parser = _verb(verbs, "report", "write the page of a finished run", _report)
+    parser.add_argument("run", type=Path, help="folder of the run: the simulator workspace, or a downloaded job")
+    parser.add_argument("--out", type=Path, required=True, help="the HTML file to write")
+    parser.add_argument("--cohort", type=Path, help="folder with the sites' BIDS roots, for pictures of example cases")
+
+
+def _report(options: argparse.Namespace) -> int:
+    from mhsev_flare.run_report import write_report
+
+    try:
+        write_report(options.run, options.out, options.cohort)
+    except (OSError, ValueError) as error:
+        _complain(f"{options.run}: {error}")
+        return DATA_SAY_NO
+    print(f"wrote {options.out}")
+    return DONE
+
+
+def _add_jobs(verbs: Any) -> None:
+    nouns = _noun(verbs, "jobs", "the FLARE jobs of this package")
+    parser = _verb(nouns, "export", "write the jobs as FLARE job folders", _jobs_export)
+    parser.add_argument("folder", type=Path, help="folder that gets one folder per job")
+    parser.add_argument("--only", action="append", metavar="NAME", help="this job alone; may be given several times")
+
+
+def _jobs_export(options: argparse.Namespace) -> int:
+    from mhsev_flare.jobs import JOBS, export_job
+
+    names = options.only or list(JOBS)
+    unknown = sorted(set(names) - set(JOBS))
+    if unknown:
+        _complain(f"there is no job called {', '.join(unknown)}; there are {', '.join(JOBS)}")
+        return WRONG_CALL
+    for name in names:
+        print(f"wrote {export_job(JOBS[name], options.folder)}")
+    return DONE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,241 @@
+"""The executor that runs at each site: standardise, train, validate, submit_model."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from nvflare.apis.dxo import DXO, DataKind, MetaKey, from_shareable
+from nvflare.apis.event_type import EventType
+from nvflare.apis.executor import Executor
+from nvflare.apis.fl_constant import FLContextKey, ReturnCode
+from nvflare.apis.fl_context import FLContext
+from nvflare.apis.shareable import Shareable, make_reply
+from nvflare.apis.signal import Signal
+from nvflare.app_common.app_constant import AppConstants
+from torch import nn
+
+from mhsev_flare.protocol import (
+    BUFFERS,
+    PROTOCOL_VERSION,
+    TASK_STANDARDISE,
+    TASK_SUBMIT_MODEL,
+    TASK_TRAIN,
+    TASK_VALIDATE,
+    Meta,
+    Moments,
+)
+from mhsev_flare.site import SiteData, SiteError, find_site_folders, grade_counts, load_site_data
+from mhsev_monai.evaluation import evaluate_severity
+from mhsev_monai.feature_cache import CaseInputs
+from mhsev_monai.severity import SCALES
+from mhsev_monai.training import (
+    FeatureMoments,
+    TrainingAbortedError,
+    TrainingParameters,
+    severity_loss,
+    train_severity,
+)
+
+
+class SeverityExecutor(Executor):
+    """One site's part in the federated training of a severity network.
+
+    Weights come in whole and go out as differences; buffers (standardisation, class weights) come in and never go out.
+    All that a later task needs is in the message or on the site's disk, so it does not matter whether FLARE keeps one
+    process for the whole run or starts a new one for each task, as its simulator does with fewer threads than sites.
+
+    Args:
+        network: the network to train; its weights are replaced by those that arrive.
+        inputs: turns a case into the network's input.
+        scale: name of the grading scale, a key of ``mhsev_monai.severity.SCALES``.
+        epochs: passes over the training cases in each round.
+        learning_rate: of AdamW.
+        weight_decay: of AdamW.
+        batch_size: cases a step.
+        count_weight: weight of the count loss beside the ordinal loss.
+        seed: of splits, shuffling and dropout; combined with the site's name and the round.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        inputs: CaseInputs,
+        scale: str,
+        epochs: int,
+        learning_rate: float,
+        weight_decay: float,
+        batch_size: int,
+        count_weight: float,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        if scale not in SCALES:
+            raise ValueError(f"scale must be one of {sorted(SCALES)}, got {scale!r}")
+        self.network = network
+        self.inputs = inputs
+        self.scale = scale
+        self.epochs = epochs
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.batch_size = batch_size
+        self.count_weight = count_weight
+        self.seed = seed
+        self._site = ""
+        self._data: SiteData | None = None
+
+    def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
+        """Learn the site's name at the start of a run, and drop its data at the end."""
+        if event_type == EventType.START_RUN:
+            self._site = fl_ctx.get_identity_name()
+            # Sites share the machine in the simulator, and a vector of 60 numbers never gains from more threads.
+            torch.set_num_threads(1)
+        elif event_type == EventType.END_RUN:
+            self._data = None
+
+    def execute(self, task_name: str, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> Shareable:
+        """Do one task; the edge where every failure becomes a FLARE return code."""
+        tasks = {
+            TASK_STANDARDISE: self._standardise,
+            TASK_TRAIN: self._train,
+            TASK_VALIDATE: self._validate,
+            TASK_SUBMIT_MODEL: self._submit_model,
+        }
+        if task_name not in tasks:
+            return make_reply(ReturnCode.TASK_UNKNOWN)
+        try:
+            return tasks[task_name](shareable, fl_ctx, abort_signal).to_shareable()
+        except TrainingAbortedError:
+            return make_reply(ReturnCode.TASK_ABORTED)
+        except SiteError as error:
+            self.log_error(fl_ctx, f"{task_name}: {error}")
+            return make_reply(ReturnCode.EXECUTION_EXCEPTION)
+        except Exception as error:
+            # The text of an unforeseen exception may hold a path or a name, and logs can leave the site: its type only.
+            self.log_error(fl_ctx, f"{task_name} failed unexpectedly with {type(error).__name__}{_place(error)}")
+            return make_reply(ReturnCode.EXECUTION_EXCEPTION)
+
+    def _standardise(self, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> DXO:
+        try:
+            data = self._site_data(fl_ctx)
+        except SiteError as error:
+            self.log_error(fl_ctx, f"this site cannot take part: {error}")
+            return self._reply(DataKind.WEIGHTS, {Moments.N: np.zeros(1)}, {Meta.REFUSAL: str(error)})
+        moments = FeatureMoments.of(data.train.features)
+        scale = SCALES[self.scale]
+        arrays = {
+            Moments.N: np.array([moments.n], dtype=np.float64),
+            Moments.MEAN: moments.mean,
+            Moments.SQUARED_DEVIATION: moments.squared_deviation,
+            Moments.CLASS_COUNTS: grade_counts(data.train, scale).astype(np.float64),
+        }
+        return self._reply(DataKind.WEIGHTS, arrays, {Meta.SITE_SUMMARY: data.summary(scale)})
+
+    def _train(self, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> DXO:
+        data = self._site_data(fl_ctx)
+        received = self._load(from_shareable(shareable).data)
+        round_number = int(shareable.get_header(AppConstants.CURRENT_ROUND, 0))
+        table, validation_loss = self._evaluate("validation", data)
+        steps = self._fit(data, self.epochs, self._seed_of(round_number), abort_signal)
+        update = {
+            key: (value.detach().numpy() - received[key]).astype(np.float32)
+            for key, value in self.network.state_dict().items()
+            if key not in BUFFERS
+        }
+        meta = {
+            Meta.N_SAMPLES: len(data.train),
+            Meta.TABLE: table,
+            Meta.VALIDATION_LOSS: validation_loss,
+            Meta.TRAIN_LOSS: self._loss("train", data),
+            MetaKey.NUM_STEPS_CURRENT_ROUND: steps,
+        }
+        return self._reply(DataKind.WEIGHT_DIFF, update, meta)
+
+    def _validate(self, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> DXO:
+        data = self._site_data(fl_ctx)
+        received = from_shareable(shareable)
+        self._load(received.data)
+        split = received.get_meta_prop(Meta.SPLIT, "validation")
+        table, loss = self._evaluate(split, data)
+        return self._reply(DataKind.METRICS, {"loss": loss}, {Meta.TABLE: table, Meta.SPLIT: split})
+
+    def _submit_model(self, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> DXO:
+        """The model that this site would have alone: as many epochs, its own cases only, the same standardisation."""
+        data = self._site_data(fl_ctx)
+        start = from_shareable(shareable)
+        self._load(start.data)
+        rounds = int(shareable.get_header(AppConstants.NUM_ROUNDS, 1))
+        for round_number in range(rounds):
+            self._fit(data, self.epochs, self._seed_of(round_number), abort_signal)
+        weights = {key: value.detach().numpy().copy() for key, value in self.network.state_dict().items()}
+        return self._reply(DataKind.WEIGHTS, weights, {Meta.N_SAMPLES: len(data.train)})
+
+    def _reply(self, kind: str, data: Mapping[str, Any], meta: Mapping[str, Any]) -> DXO:
+        own = {Meta.PROTOCOL: PROTOCOL_VERSION, Meta.FINGERPRINT: self.inputs.fingerprint()}
+        return DXO(kind, data=dict(data), meta={**own, **meta})
+
+    def _fit(self, data: SiteData, epochs: int, seed: int, abort_signal: Signal) -> int:
+        parameters = TrainingParameters(
+            epochs, self.learning_rate, self.weight_decay, self.batch_size, self.count_weight
+        )
+        scale = SCALES[self.scale]
+        return train_severity(
+            self.network, data.train, scale, parameters, seed, should_stop=lambda: bool(abort_signal.triggered)
+        )
+
+    def _seed_of(self, round_number: int) -> int:
+        # zlib.crc32 and not hash(): Python salts hash() anew in each process.
+        site = zlib.crc32(self._site.encode())
+        return int(np.random.SeedSequence([self.seed, site, round_number]).generate_state(1)[0])
+
+    def _evaluate(self, split: str, data: SiteData) -> tuple[dict[str, Any], float]:
+        table = evaluate_severity(self.network, data.split(split), SCALES[self.scale])
+        return table.to_json(), self._loss(split, data)
+
+    @torch.no_grad()
+    def _loss(self, split: str, data: SiteData) -> float:
+        self.network.eval()
+        return float(severity_loss(self.network, data.split(split), SCALES[self.scale], self.count_weight))
+
+    def _load(self, weights: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """Put the arrays that came into the network, and return them in its shapes."""
+        own = self.network.state_dict()
+        if set(weights) != set(own):
+            raise SiteError("the model that came is not the network of this job; install the same mhsev everywhere")
+        # Filters such as homomorphic encryption hand arrays over flat, so shapes are the network's.
+        shaped = {k: np.array(weights[k], dtype=np.float32).reshape(tuple(own[k].shape)) for k in own}
+        self.network.load_state_dict({key: torch.from_numpy(value.copy()) for key, value in shaped.items()})
+        return shaped
+
+    def _site_data(self, fl_ctx: FLContext) -> SiteData:
+        if self._data is None:
+            workspace = fl_ctx.get_engine().get_workspace()
+            folders = find_site_folders(
+                self._site,
+                fl_ctx.get_prop(FLContextKey.SCOPE_PROPERTIES),
+                Path(workspace.get_site_config_dir()),
+            )
+            self._data = load_site_data(
+                self._site, folders, self.inputs, self.seed, SCALES[self.scale], self._progress(fl_ctx)
+            )
+            self.log_info(fl_ctx, f"cases: {self._data.summary(SCALES[self.scale])}")
+        return self._data
+
+    def _progress(self, fl_ctx: FLContext) -> Any:
+        def report(done: int, total: int) -> None:
+            if done == total or done % 10 == 0:
+                self.log_info(fl_ctx, f"features of {done} of {total} scans")
+
+        return report
+
+
+def _place(error: Exception) -> str:
+    """Module and line where an exception arose: enough to find the fault, nothing of the data."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return f" in {trace.tb_frame.f_globals.get('__name__', '?')} line {trace.tb_lineno}" if trace else ""

@@ -1,0 +1,80 @@
+"""Rows of the ledger, and the choice of the best round. No FLARE."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from mhsev_flare.protocol import Meta
+from mhsev_monai.metrics import SeverityTable, severity_metrics
+
+
+class ContributionLike(Protocol):
+    """What a ledger row needs of one site's contribution."""
+
+    site: str
+    n_samples: int
+    accepted: bool
+    reason: str
+    meta: dict[str, Any]
+
+
+def ledger_row(
+    round_number: int,
+    contributions: Sequence[ContributionLike],
+    validation: SeverityTable,
+    weighting: str,
+    losses: Sequence[tuple[float, int]] = (),
+) -> dict[str, Any]:
+    """One round: who took part, who did not and why, and how good the model was with which the round began.
+
+    Args:
+        round_number: from 0; the row numbered ``num_rounds`` judges the final aggregate and trains nothing.
+        contributions: the sites' updates of this round.
+        validation: pooled validation table of the model that was sent in this round.
+        weighting: name of the weighting of the average.
+        losses: (validation loss, number of validation cases) of each site, where they did not come with updates.
+    """
+    accepted = [c for c in contributions if c.accepted]
+    pairs = list(losses) or [
+        (c.meta[Meta.VALIDATION_LOSS], SeverityTable.from_json(c.meta[Meta.TABLE]).n) for c in accepted
+    ]
+    metrics = severity_metrics(validation)
+    return {
+        "round": round_number,
+        "weighting": weighting,
+        "sites": {c.site: {"n_samples": c.n_samples, "train_loss": c.meta[Meta.TRAIN_LOSS]} for c in accepted},
+        "refused": {c.site: c.reason for c in contributions if not c.accepted},
+        "validation": {
+            "n": validation.n,
+            "quadratic_kappa": metrics.quadratic_kappa,
+            "balanced_accuracy": metrics.balanced_accuracy,
+            "loss": _mean(pairs),
+        },
+    }
+
+
+def _mean(pairs: Sequence[tuple[float, int]]) -> float | None:
+    total = sum(n for _, n in pairs)
+    value = sum(loss * n for loss, n in pairs) / total if total else float("nan")
+    return float(value) if np.isfinite(value) else None
+
+
+@dataclass
+class BestRound:
+    """The model with the highest validation quadratic kappa so far; between equals, the lower validation loss."""
+
+    round_number: int = -1
+    weights: dict[str, np.ndarray] = field(default_factory=dict)
+    _score: tuple[float, float] = (-np.inf, -np.inf)
+
+    def offer(self, round_number: int, weights: Mapping[str, np.ndarray], validation: Mapping[str, Any]) -> None:
+        """Take ``weights`` if they are better than what is kept; kappa that is undefined counts as 0, chance."""
+        kappa, loss = validation["quadratic_kappa"], validation["loss"]
+        score = (0.0 if kappa is None else float(kappa), -np.inf if loss is None else -float(loss))
+        if not self.weights or score > self._score:
+            self.round_number, self._score = round_number, score
+            self.weights = {key: np.array(value, copy=True) for key, value in weights.items()}

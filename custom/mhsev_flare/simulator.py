@@ -1,0 +1,91 @@
+"""FLARE's simulator as three hospitals on one machine: its workspace, and a run of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from mhsev_flare.protocol import LEDGER_FILE, RUN_FOLDER
+from mhsev_flare.site import SITE_FILE
+
+PACKAGE_PREFIXES = ("mhsev_flare.", "mhsev_monai.")
+"""What a site's class allow list must hold, beside FLARE's own classes, for our jobs to run without bringing code."""
+
+SIMULATED_JOB = Path("server", "simulate_job")
+
+
+def prepare_workspace(workspace: Path, cohort_root: Path) -> None:
+    """Write what each simulated site decides: which classes a job may name, and where the site's data lie.
+
+    Args:
+        workspace: of the simulator; made if absent. Its ``local`` folder is handed to every simulated site.
+        cohort_root: a folder that holds one BIDS root per site, called as FLARE calls the site.
+    """
+    from nvflare.app_common.default_component_policy import DEFAULT_CLASS_ALLOW_LIST
+
+    local = workspace / "local"
+    local.mkdir(parents=True, exist_ok=True)
+    resources = {"format_version": 2, "class_allow_list": [*DEFAULT_CLASS_ALLOW_LIST, *PACKAGE_PREFIXES]}
+    (local / "resources.json").write_text(json.dumps(resources, indent=1) + "\n")
+    (local / SITE_FILE).write_text(json.dumps({"cohort_root": str(cohort_root.resolve())}, indent=1) + "\n")
+
+
+def run_simulator(
+    job: Path,
+    workspace: Path,
+    n_sites: int,
+    threads: int,
+    on_round: Callable[[Mapping[str, Any]], None] = lambda row: None,
+) -> int:
+    """Run ``nvflare simulator`` on an exported job, and report each round as it ends.
+
+    Args:
+        job: folder of the job.
+        workspace: prepared by ``prepare_workspace``; the log goes to ``simulator.log`` in it.
+        n_sites: number of sites.
+        threads: how many of them work at a time.
+        on_round: called with each row of the ledger.
+
+    Returns:
+        FLARE's exit status, which is 0 even when every site was refused: read the result file.
+    """
+    ledger = workspace / SIMULATED_JOB / RUN_FOLDER / LEDGER_FILE
+    ledger.unlink(missing_ok=True)
+    command = [_nvflare(), "simulator", str(job), "-w", str(workspace)]
+    command += ["-n", str(n_sites), "-t", str(threads)]
+    workspace.mkdir(parents=True, exist_ok=True)
+    log_path = workspace.with_name(f"{workspace.name}-simulator.log")
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"}
+    with log_path.open("w") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
+        seen = 0
+        try:
+            while process.poll() is None:
+                seen = _report_new(ledger, seen, on_round)
+                time.sleep(0.5)
+        except BaseException:
+            process.terminate()
+            process.wait(timeout=30)
+            raise
+    _report_new(ledger, seen, on_round)
+    return process.returncode
+
+
+def _report_new(ledger: Path, seen: int, on_round: Callable[[Mapping[str, Any]], None]) -> int:
+    # The ledger is replaced whole at each round, so what is there is never half a line.
+    rows = ledger.read_text().splitlines() if ledger.is_file() else []
+    for row in rows[seen:]:
+        on_round(json.loads(row))
+    return max(seen, len(rows))
+
+
+def _nvflare() -> str:
+    """FLARE's command beside this Python, which need not be the first on PATH."""
+    beside = Path(sys.executable).with_name("nvflare")
+    return str(beside) if beside.is_file() else "nvflare"

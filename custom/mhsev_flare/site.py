@@ -1,0 +1,186 @@
+"""This site's own data: where it lies, which the site alone decides, and what of it can be trained on."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mhsev_monai.cases import Case, CaseList, content_hash, read_cases, split_cases
+from mhsev_monai.errors import CohortError
+from mhsev_monai.feature_cache import CaseInputs, FeatureTable, compute_features
+from mhsev_monai.severity import GradingScale, Severity
+from mhsev_monai.training import LabelledFeatures
+
+SITE_FILE = "mhsev_site.json"
+DATA_ROOT_VARIABLE = "MHSEV_DATA_ROOT"
+COHORT_ROOT_VARIABLE = "MHSEV_COHORT_ROOT"
+DERIVATIVES = Path("derivatives", "mhsev", "features")
+
+
+class SiteError(RuntimeError):
+    """Why this site cannot take part. The message may leave the site: it names no path, no patient, no date."""
+
+
+@dataclass(frozen=True)
+class SiteFolders:
+    """Where this site keeps its scans, and where mhsev may write features."""
+
+    data_root: Path
+    cache_root: Path
+
+
+def find_site_folders(site: str, scope_properties: Mapping[str, Any] | None, local_folder: Path | None) -> SiteFolders:
+    """The site's folders, from the first of the places that name them.
+
+    In this order: ``mhsev_data_root`` in the properties of the site's privacy scope (``privacy.json``); ``data_root`` in
+    ``local/mhsev_site.json`` of the startup kit or workspace; the folder called ``site`` under ``cohort_root`` there (the
+    simulator, where one machine plays all hospitals); the environment variable ``MHSEV_DATA_ROOT``; the folder called ``site``
+    under ``MHSEV_COHORT_ROOT``. ``mhsev_cache_root`` or ``cache_root`` says where features go, by default
+    ``derivatives/mhsev/features`` of the data root.
+
+    Args:
+        site: FLARE's name of this site.
+        scope_properties: the properties of the job's privacy scope at this site.
+        local_folder: the ``local`` folder of the site's workspace.
+
+    Raises:
+        SiteError: if no place names a folder, or the named one is not there.
+    """
+    properties = dict(scope_properties or {})
+    stored = _site_file(site, local_folder)
+    root = (
+        properties.get("mhsev_data_root")
+        or stored.get("data_root")
+        or _in_cohort(stored.get("cohort_root"), site)
+        or os.environ.get(DATA_ROOT_VARIABLE)
+        or _in_cohort(os.environ.get(COHORT_ROOT_VARIABLE), site)
+    )
+    if not root:
+        raise SiteError(
+            f"{site} has no data root: set data_root in local/{SITE_FILE} of this site, or the environment variable "
+            f"{DATA_ROOT_VARIABLE} (one site) or {COHORT_ROOT_VARIABLE} (a folder that holds one folder per site)"
+        )
+    data_root = Path(root)
+    if not data_root.is_dir():
+        raise SiteError(
+            f"the data root of {site} is not a folder that can be read; make it, or correct data_root in "
+            f"local/{SITE_FILE}, {DATA_ROOT_VARIABLE} or {COHORT_ROOT_VARIABLE} at this site"
+        )
+    cache = properties.get("mhsev_cache_root") or stored.get("cache_root") or data_root / DERIVATIVES
+    return SiteFolders(data_root, Path(cache))
+
+
+def _in_cohort(cohort_root: str | None, site: str) -> str | None:
+    return str(Path(cohort_root) / site) if cohort_root else None
+
+
+def _site_file(site: str, local_folder: Path | None) -> dict[str, Any]:
+    path = local_folder / SITE_FILE if local_folder else None
+    if path is None or not path.is_file():
+        return {}
+    try:
+        stored = json.loads(path.read_text())
+    except ValueError as error:
+        raise SiteError(f"local/{SITE_FILE} of {site} is not valid JSON; correct it") from error
+    if not isinstance(stored, dict):
+        raise SiteError(f'local/{SITE_FILE} of {site} must hold an object such as {{"data_root": "..."}}')
+    return stored
+
+
+@dataclass(frozen=True)
+class SiteData:
+    """A site's labelled features by split, and what happened to the other cases.
+
+    Attributes:
+        train: the cases that local training sees.
+        validation: the cases that choose the best round.
+        test: the cases that the final result is about.
+        excluded: case id to reason, for every case that is in none of the three; stays at the site.
+    """
+
+    train: LabelledFeatures
+    validation: LabelledFeatures
+    test: LabelledFeatures
+    excluded: Mapping[str, str]
+
+    def split(self, name: str) -> LabelledFeatures:
+        """The split called ``train``, ``validation`` or ``test``."""
+        if name not in ("train", "validation", "test"):
+            raise SiteError(f"there is no split {name!r}; there are train, validation and test")
+        return getattr(self, name)
+
+    def summary(self, scale: GradingScale) -> dict[str, Any]:
+        """Numbers of cases by split and grade: what the server may know of this site."""
+        return {
+            "cases": {name: len(self.split(name)) for name in ("train", "validation", "test")},
+            "grades": {name: grade_counts(self.split(name), scale).tolist() for name in ("train", "validation", "test")},
+            "excluded": len(self.excluded),
+        }
+
+
+def grade_counts(data: LabelledFeatures, scale: GradingScale) -> np.ndarray:
+    """``(4,)`` int64: number of cases of each ``Severity``."""
+    return np.bincount(data.grades(scale).numpy(), minlength=len(Severity)).astype(np.int64)
+
+
+def load_site_data(
+    site: str,
+    folders: SiteFolders,
+    inputs: CaseInputs,
+    split_seed: int,
+    scale: GradingScale,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> SiteData:
+    """Read the site's cases, compute or find their features, and split them by patient.
+
+    Raises:
+        SiteError: if there is nothing to train on; the message says what is missing.
+    """
+    try:
+        listed = read_cases(folders.data_root)
+    except CohortError as error:
+        raise SiteError(f"the data root of {site} cannot be used: {error}") from error
+    try:
+        table = compute_features(listed.cases, inputs, folders.cache_root, progress=progress)
+    except OSError as error:
+        raise SiteError(
+            f"{site} cannot write features ({type(error).__name__}): set cache_root in local/{SITE_FILE} to a folder "
+            "that can be written"
+        ) from error
+    data = _split(listed, table, split_seed, scale)
+    if len(data.train) == 0 or len(data.validation) == 0 or len(data.test) == 0:
+        reasons = sorted(set(data.excluded.values()))
+        because = f"; {len(data.excluded)} were excluded, first reason: {reasons[0]}" if reasons else ""
+        raise SiteError(
+            f"{site} has {len(data.train)} training, {len(data.validation)} validation and {len(data.test)} test cases, "
+            f"where each needs at least one{because}"
+        )
+    return data
+
+
+def _split(listed: CaseList, table: FeatureTable, seed: int, scale: GradingScale) -> SiteData:
+    by_id = {case.case_id: case for case in listed.cases}
+    row = {case_id: i for i, case_id in enumerate(table.case_ids)}
+    usable = [by_id[case_id] for case_id in table.case_ids]
+    # A scan that was copied under two names must not stand in training and test at once.
+    contents = {case.case_id: content_hash(case) for case in usable}
+    split = split_cases(usable, seed, content_hashes=contents, scale=scale)
+
+    def labelled(cases: Sequence[Case]) -> LabelledFeatures:
+        rows = [row[case.case_id] for case in cases]
+        counts = [float(case.count or 0) for case in cases]
+        return LabelledFeatures(torch.from_numpy(table.features[rows]), torch.tensor(counts, dtype=torch.float32))
+
+    return SiteData(
+        labelled(split.train),
+        labelled(split.validation),
+        labelled(split.test),
+        excluded={**listed.excluded, **table.failed},
+    )

@@ -1,0 +1,72 @@
+"""Federated standardisation and class weights: what the server makes of the sites' sums before round 0. No FLARE."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from mhsev_flare.protocol import Moments
+from mhsev_monai.training import FeatureMoments, balanced_class_weights
+
+
+@dataclass(frozen=True)
+class Standardisation:
+    """Entries of the global model that come from all sites' training cases together."""
+
+    feature_mean: np.ndarray
+    feature_scale: np.ndarray
+    class_weights: np.ndarray
+
+    def buffers(self) -> dict[str, np.ndarray]:
+        """The entries by the names that they have in the model."""
+        return {
+            "feature_mean": self.feature_mean.astype(np.float32),
+            "feature_scale": self.feature_scale.astype(np.float32),
+            "class_weights": self.class_weights.astype(np.float32),
+        }
+
+
+def pool_standardisation(messages: Mapping[str, Mapping[str, np.ndarray]]) -> Standardisation:
+    """Global mean, scale and class weights from per-site counts, means and sums of squared deviations.
+
+    Args:
+        messages: site name to the arrays of ``Moments``; added in order of the names, so the result does not depend on
+            which site answered first.
+
+    Returns:
+        The mean and standard deviation over all sites' training cases, equal to those of the pooled cases.
+
+    Raises:
+        ValueError: if no site sent anything, or a site's numbers are not finite or do not fit the others' shape.
+    """
+    if not messages:
+        raise ValueError("standardisation needs the sums of at least one site, got none")
+    pooled: FeatureMoments | None = None
+    class_counts: np.ndarray | None = None
+    for site in sorted(messages):
+        moments = _moments(site, messages[site])
+        counts = np.asarray(messages[site][Moments.CLASS_COUNTS], dtype=np.float64)
+        if pooled is not None and moments.mean.shape != pooled.mean.shape:
+            raise ValueError(f"{site} sent moments of {moments.mean.size} features where {pooled.mean.size} are expected")
+        pooled = moments if pooled is None else pooled + moments
+        class_counts = counts if class_counts is None else class_counts + counts
+    assert pooled is not None
+    assert class_counts is not None
+    return Standardisation(pooled.mean, pooled.scale(), balanced_class_weights(class_counts))
+
+
+def _moments(site: str, message: Mapping[str, np.ndarray]) -> FeatureMoments:
+    missing = [
+        k for k in (Moments.N, Moments.MEAN, Moments.SQUARED_DEVIATION, Moments.CLASS_COUNTS) if k not in message
+    ]
+    if missing:
+        raise ValueError(f"{site} sent no {', '.join(missing)}")
+    arrays = {key: np.asarray(value, dtype=np.float64) for key, value in message.items()}
+    if not all(np.isfinite(value).all() for value in arrays.values()):
+        raise ValueError(f"{site} sent moments that are not finite")
+    n = int(arrays[Moments.N].ravel()[0])
+    if n < 1:
+        raise ValueError(f"{site} sent moments of {n} cases where at least one is expected")
+    return FeatureMoments(n, arrays[Moments.MEAN], arrays[Moments.SQUARED_DEVIATION])

@@ -1,0 +1,99 @@
+"""What each kind of model reads: the transforms from a case to its input, with names, shape and fingerprint."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from monai.transforms import Compose
+
+from mhsev_monai.cases import Case
+from mhsev_monai.dsd import DSDFeaturesd
+from mhsev_monai.dsd.features import FEATURE_NAMES, SCHEMA_VERSION
+from mhsev_monai.feature_cache import CaseFeatures
+from mhsev_monai.ingest import LoadDWId
+from mhsev_monai.keys import SeverityKeys as Keys
+from mhsev_monai.preprocess import DWIBrainMaskd, FuseContrastsd, N4BiasFieldCorrectiond
+from mhsev_monai.quality import scan_quality
+
+# MONAI logs, at every construction of a reader, that an optional GPU decoder is absent.
+logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
+
+
+class DSDInputs:
+    """Feature vectors of the dynamic spectral decomposition of a scan's fused contrast.
+
+    b0 and trace are brought to one level, their voxel-wise maximum is decomposed, and the vector describes the candidates,
+    bands and components found (``mhsev_monai.dsd.features``). Arguments are JSON values, so that a FLARE job and a model
+    file can name them.
+
+    Args:
+        energy: fraction of a window's energy that its kept components exceed (the paper, section 2.1, step 4).
+        kappa: threshold over the local noise floor.
+        gain: ``wiener``, ``hard`` or ``soft``.
+        dynamic: let the window size follow the local texture.
+    """
+
+    def __init__(
+        self,
+        energy: float = 0.95,
+        kappa: float = 3.0,
+        gain: str = "wiener",
+        dynamic: bool = True,
+    ) -> None:
+        self.energy = energy
+        self.kappa = kappa
+        self.gain = gain
+        self.dynamic = dynamic
+
+    # FLARE leaves arguments out of a job's JSON that equal their defaults, and a default may change one day.
+    _always_serialize_args = ("energy", "kappa", "gain", "dynamic")
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """Name of each entry of the vector."""
+        return FEATURE_NAMES
+
+    def fingerprint(self) -> str:
+        """64 hexadecimal digits over the parameters, the names of the features and their schema version."""
+        parameters = {name: getattr(self, name) for name in self._always_serialize_args}
+        described = {"kind": "dsd", "schema": SCHEMA_VERSION, "features": FEATURE_NAMES, "parameters": parameters}
+        return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
+
+    def transforms(self, b0_only: bool = False) -> Compose:
+        """The MONAI transforms from ``{"image": path, "bval": path or None}`` to a dictionary with ``features``.
+
+        Args:
+            b0_only: every volume is b = 0, so that no b-values are looked for.
+        """
+        parameters = {"energy": self.energy, "kappa": self.kappa, "gain": self.gain, "dynamic": self.dynamic}
+        contrasts = [Keys.B0, Keys.TRACE]
+        return Compose(
+            [
+                LoadDWId(keys=Keys.IMAGE, b0_only=b0_only),
+                DWIBrainMaskd(b0_key=Keys.B0, trace_key=Keys.TRACE, allow_missing_keys=True),
+                N4BiasFieldCorrectiond(
+                    keys=contrasts, mask_key=Keys.BRAIN_MASK, reference_key=Keys.B0, allow_missing_keys=True
+                ),
+                FuseContrastsd(b0_key=Keys.B0, trace_key=Keys.TRACE, mask_key=Keys.BRAIN_MASK, output_key=Keys.FUSED),
+                DSDFeaturesd(image_key=Keys.FUSED, mask_key=Keys.SEARCH_MASK, parameters=parameters),
+            ]
+        )
+
+    def process(self, image: Path, bvals: Path | None = None, b0_only: bool = False) -> Mapping[str, Any]:
+        """The dictionary of one scan after all transforms: contrasts, masks, map, candidates and features.
+
+        Raises:
+            ScanError: if the scan cannot be used.
+        """
+        return self.transforms(b0_only)({Keys.IMAGE: str(image), "bval": None if bvals is None else str(bvals)})
+
+    def __call__(self, case: Case) -> CaseFeatures:
+        """The feature vector of one case; raises ``ScanError`` for a scan that cannot be used."""
+        entries = self.process(case.image, case.bvals)
+        return CaseFeatures(np.asarray(entries[Keys.FEATURES], dtype=np.float64), scan_quality(entries))

@@ -1,0 +1,64 @@
+"""Measurements of a scan and its processing, and the reasons that they give to doubt a grade."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mhsev_monai.networks import MAX_DEVIATION
+
+WHOLE_BRAIN_ML = (900.0, 1800.0)
+"""Brain masks of whole adult heads; less is partial cover or a mask that failed, more a mask that leaked."""
+
+DIFFUSION_B = (600.0, 1600.0)
+"""b-values (s/mm^2) of the diffusion weighting that clinical protocols use."""
+
+
+def scan_quality(entries: Mapping[str, Any]) -> dict[str, Any]:
+    """Plain JSON values about a processed scan, from the ``scan`` and ``quality`` entries of its dictionary."""
+    scan, mask = entries["scan"], entries["quality"]
+    return {
+        "brain_mask_ml": round(float(mask["volume_ml"]), 1),
+        "touches_border": bool(mask["touches_border"]),
+        "spacing_mm": [round(float(s), 3) for s in scan["spacing_mm"]],
+        "n_b0": int(scan["n_b0"]),
+        "n_dwi": int(scan["n_dwi"]),
+        "b_value": None if scan["b_value"] is None else round(float(scan["b_value"]), 1),
+        "warnings": list(scan["warnings"]),
+    }
+
+
+def quality_flags(
+    quality: Mapping[str, Any], deviations: Sequence[float], feature_names: Sequence[str]
+) -> tuple[str, ...]:
+    """Reasons to doubt a grade, one sentence each.
+
+    Args:
+        quality: from ``scan_quality``.
+        deviations: distance of each feature from the training mean, in training standard deviations.
+        feature_names: name of each feature.
+    """
+    flags = []
+    low, high = WHOLE_BRAIN_ML
+    if not low <= quality["brain_mask_ml"] <= high:
+        flags.append(
+            f"the brain mask holds {quality['brain_mask_ml']:.0f} ml, outside the {low:.0f} to {high:.0f} ml of whole heads: "
+            "part of the brain was not scanned, or the mask failed"
+        )
+    if quality["touches_border"]:
+        flags.append("the brain touches the edge of the volume, so part of it may not have been scanned")
+    if quality["n_dwi"] == 0:
+        flags.append("there is no diffusion-weighted volume; the grade rests on b0 alone")
+    elif not DIFFUSION_B[0] <= quality["b_value"] <= DIFFUSION_B[1]:
+        flags.append(
+            f"b = {quality['b_value']:.0f} s/mm^2 is outside the {DIFFUSION_B[0]:.0f} to {DIFFUSION_B[1]:.0f} of "
+            "clinical protocols"
+        )
+    odd = [name for name, d in zip(feature_names, deviations, strict=True) if d > MAX_DEVIATION]
+    if odd:
+        flags.append(
+            f"{len(odd)} of {len(feature_names)} features lie more than {MAX_DEVIATION:.0f} standard deviations from the "
+            f"training cases ({', '.join(odd[:3])}{', ...' if len(odd) > 3 else ''})"
+        )
+    flags.extend(quality["warnings"])
+    return tuple(flags)
