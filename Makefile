@@ -10,13 +10,14 @@ SEED ?= 1
 # One thread a process: hospitals and tests run side by side, and threads that fight for two cores are slower than one.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-all lint venv clean help
+.PHONY: demo test test-slow test-all test-wheel lint venv clean help
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo      simulated hospitals, the federated job, and a report to look at (folder $(DEMO)/)"
 	@echo "make test      the tests that a change must pass"
 	@echo "make test-all  also those that start FLARE processes"
+	@echo "make test-wheel  build sdist and wheel, install the wheel elsewhere, and test it there"
 	@echo "make lint      ruff and mypy"
 	@echo "make clean     remove the environment, builds and the demo"
 
@@ -35,8 +36,24 @@ demo: venv
 test: venv
 	$(BIN)/pytest -m "not slow"
 
+test-slow: venv
+	$(BIN)/pytest -m slow
+
 test-all: venv
 	$(BIN)/pytest
+
+# The wheel is built from the sdist, so both are tried. The second environment borrows the third-party packages of the
+# first by a path file; an editable install is not visible through one, so what the tests import there is the wheel.
+test-wheel: venv
+	rm -rf build/wheel && mkdir -p build/wheel
+	$(BIN)/python -m build --outdir build/wheel . > build/wheel/build.log || { cat build/wheel/build.log; exit 1; }
+	$(PYTHON) -m venv --without-pip build/wheel/venv
+	$(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" \
+	  > $$(echo build/wheel/venv/lib/python*/site-packages)/borrowed.pth
+	$(BIN)/pip --python build/wheel/venv/bin/python install --quiet --disable-pip-version-check --no-deps build/wheel/*.whl
+	cp -r tests build/wheel/tests
+	ln -sfn "$(abspath ..)/shared" build/shared
+	cd build/wheel && venv/bin/python -m pytest -q -m "not slow" -p no:cacheprovider tests
 
 lint: venv
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

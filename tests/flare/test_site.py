@@ -1,0 +1,73 @@
+"""Where a site's data lie, who decides it, and what a site says when they are not there."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mhsev_flare.site import COHORT_ROOT_VARIABLE, DATA_ROOT_VARIABLE, SITE_FILE, SiteError, find_site_folders
+
+
+@pytest.fixture(autouse=True)
+def _no_environment(monkeypatch):
+    monkeypatch.delenv(DATA_ROOT_VARIABLE, raising=False)
+    monkeypatch.delenv(COHORT_ROOT_VARIABLE, raising=False)
+
+
+def folder(parent: Path, *parts: str) -> Path:
+    made = parent.joinpath(*parts)
+    made.mkdir(parents=True)
+    return made
+
+
+def local_with(tmp_path: Path, content: dict[str, str]) -> Path:
+    local = folder(tmp_path, "local")
+    (local / SITE_FILE).write_text(json.dumps(content))
+    return local
+
+
+def test_places_are_asked_in_the_documented_order(tmp_path, monkeypatch):
+    scope, stored, cohort, own, env_cohort = (folder(tmp_path, n, "site-2") for n in "abcde")
+    local = local_with(tmp_path, {"data_root": str(stored), "cohort_root": str(cohort.parent)})
+    monkeypatch.setenv(DATA_ROOT_VARIABLE, str(own))
+    monkeypatch.setenv(COHORT_ROOT_VARIABLE, str(env_cohort.parent))
+    assert find_site_folders("site-2", {"mhsev_data_root": str(scope)}, local).data_root == scope
+    assert find_site_folders("site-2", {}, local).data_root == stored
+    (local / SITE_FILE).write_text(json.dumps({"cohort_root": str(cohort.parent)}))
+    assert find_site_folders("site-2", None, local).data_root == cohort
+    assert find_site_folders("site-2", None, None).data_root == own
+    monkeypatch.delenv(DATA_ROOT_VARIABLE)
+    assert find_site_folders("site-2", None, None).data_root == env_cohort
+
+
+def test_features_go_beside_the_scans_unless_the_site_says_otherwise(tmp_path):
+    data, cache = folder(tmp_path, "data"), tmp_path / "cache"
+    local = local_with(tmp_path, {"data_root": str(data)})
+    assert find_site_folders("site-1", None, local).cache_root == data / "derivatives" / "mhsev" / "features"
+    (local / SITE_FILE).write_text(json.dumps({"data_root": str(data), "cache_root": str(cache)}))
+    assert find_site_folders("site-1", None, local).cache_root == cache
+
+
+def test_a_site_without_a_data_root_says_where_to_set_it():
+    with pytest.raises(SiteError, match="site-2 has no data root: set data_root in local/mhsev_site.json") as caught:
+        find_site_folders("site-2", None, None)
+    assert DATA_ROOT_VARIABLE in str(caught.value)
+    assert COHORT_ROOT_VARIABLE in str(caught.value)
+
+
+def test_a_folder_that_is_not_there_is_refused_without_its_path(tmp_path):
+    local = local_with(tmp_path, {"data_root": str(tmp_path / "DOE_JANE")})
+    with pytest.raises(SiteError, match="the data root of site-1 is not a folder") as caught:
+        find_site_folders("site-1", None, local)
+    assert "DOE" not in str(caught.value)
+    assert str(tmp_path) not in str(caught.value)
+
+
+@pytest.mark.parametrize(("text", "words"), [("{", "not valid JSON"), ("[1]", "must hold an object")])
+def test_a_malformed_site_file_is_refused(tmp_path, text, words):
+    local = folder(tmp_path, "local")
+    (local / SITE_FILE).write_text(text)
+    with pytest.raises(SiteError, match=words):
+        find_site_folders("site-1", None, local)
