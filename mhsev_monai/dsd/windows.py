@@ -1,0 +1,159 @@
+"""Where the windows lie, how large they are, and how their results are put together again.
+
+Anchors lie on a lattice of ``stride`` voxels that all window sizes share: the window of side W at anchor (i, j) covers
+the voxels ``i * stride - W/2 .. i * stride + W/2 - 1`` along X, and likewise along Y. Beyond its edge an image is
+continued by reflection (edge voxel not repeated), as often as a small image needs.
+
+Volumes in this file are slice first, ``(Z, X, Y)``, so that windows of many slices form one batch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as nnf
+
+from mhsev_monai.dsd.parameters import BASE_WINDOW_MM, WINDOW_SIZES
+
+MARGIN = max(WINDOW_SIZES) // 2
+"""Voxels by which a volume is continued at its low edge; a multiple of every stride."""
+
+BACKGROUND_MM = 4.0
+"""Standard deviation of the smooth background that the window-size rule takes away."""
+FLAT, BUSY = 0.6, 3.0
+"""Local texture energy, over its median in the brain, below which windows double and from which they halve."""
+
+
+def base_window_size(spacing: Sequence[float]) -> int:
+    """The window side nearest to 16 mm, by ratio, for an in-plane spacing in mm."""
+    pixel = math.sqrt(spacing[0] * spacing[1])
+    return min(WINDOW_SIZES, key=lambda size: abs(math.log2(size * pixel / BASE_WINDOW_MM)))
+
+
+def anchor_shape(n_x: int, n_y: int, stride: int) -> tuple[int, int]:
+    """Anchors along X and Y that cover ``n_x`` by ``n_y`` voxels."""
+    return -(-n_x // stride) + 1, -(-n_y // stride) + 1
+
+
+def sine_taper(size: int, like: Tensor) -> Tensor:
+    """Taper ``(size, size)``, applied before the FFT and again before adding up; its square is a Hann window."""
+    position = (torch.arange(size, dtype=torch.float64) + 0.5) / size
+    side = torch.sin(math.pi * position)
+    return torch.outer(side, side).to(like)
+
+
+def continue_by_reflection(volume: Tensor, stride: int) -> Tensor:
+    """Volume ``(Z, X, Y)`` continued so that every window of every size fits.
+
+    Returns:
+        ``(Z, (a_x - 1) * stride + 2 * MARGIN, (a_y - 1) * stride + 2 * MARGIN)`` for ``a_x`` by ``a_y`` anchors;
+        voxel 0 lies at ``MARGIN``.
+    """
+    for axis in (1, 2):
+        size = volume.shape[axis]
+        length = (anchor_shape(size, size, stride)[0] - 1) * stride + 2 * MARGIN
+        index = torch.arange(-MARGIN, length - MARGIN, device=volume.device)
+        volume = volume.index_select(axis, reflected(index, size))
+    return volume
+
+
+def reflected(index: Tensor, size: int) -> Tensor:
+    """Any integer index folded into ``0 .. size - 1`` by reflection about the edge voxels."""
+    period = max(2 * (size - 1), 1)
+    index = index % period
+    return torch.where(index < size, index, period - index)
+
+
+def boxes_at_anchors(padded: Tensor, size: int, stride: int) -> Tensor:
+    """Mean of each ``size`` by ``size`` box around the anchors of a continued volume: ``(Z, a_x, a_y)``."""
+    first = MARGIN - size // 2
+    box = padded[:, None, first : padded.shape[1] - first, first : padded.shape[2] - first]
+    return nnf.avg_pool2d(box, size, stride)[:, 0]
+
+
+def windows_at_anchors(padded: Tensor, size: int, stride: int) -> Tensor:
+    """View ``(Z, a_x, a_y, size, size)`` of a continued volume's windows."""
+    first = MARGIN - size // 2
+    return (
+        padded[:, first:, first:]
+        .unfold(1, size, stride)
+        .unfold(2, size, stride)[
+            :, : (padded.shape[1] - 2 * MARGIN) // stride + 1, : (padded.shape[2] - 2 * MARGIN) // stride + 1
+        ]
+    )
+
+
+def gaussian_matrix(size: int, sigma: float, like: Tensor) -> Tensor:
+    """Matrix ``(size, size)`` that smooths an axis: standard deviation ``sigma`` voxels, cut at 4, reflected edges."""
+    radius = int(4 * sigma + 0.5)
+    offset = torch.arange(-radius, radius + 1, device=like.device)
+    weight = torch.exp(-0.5 * (offset / sigma) ** 2).to(like)
+    matrix = like.new_zeros(size, size)
+    rows = torch.arange(size, device=like.device)[:, None].expand(-1, len(offset))
+    columns = reflected(rows + offset, size)
+    return matrix.index_put_((rows, columns), (weight / weight.sum()).expand(size, -1), accumulate=True)
+
+
+def choose_window_sizes(contrast: Tensor, inside: Tensor, spacing: Sequence[float], base: int, stride: int) -> Tensor:
+    """Window side for each anchor from the local texture energy; the paper gives no rule, this one is ours.
+
+    Flat tissue takes twice the base window, busy tissue half of it, never below 8 or above 32.
+
+    Args:
+        contrast: ``(Z, X, Y)`` intensities over their median, clipped and filled.
+        inside: ``(Z, a_x, a_y)`` bool, anchors that have enough brain.
+        spacing: in-plane spacing, mm.
+        base: base window side.
+        stride: voxels between anchors.
+
+    Returns:
+        ``(Z, a_x, a_y)`` integers; 0 where ``inside`` is False.
+    """
+    smooth_x, smooth_y = (
+        gaussian_matrix(contrast.shape[axis + 1], BACKGROUND_MM / spacing[axis], contrast) for axis in (0, 1)
+    )
+    texture = contrast - smooth_x @ contrast @ smooth_y.mT
+    energy = boxes_at_anchors(continue_by_reflection(texture.square(), stride), base, stride)
+    sizes = torch.full(energy.shape, base, dtype=torch.long, device=energy.device)
+    if inside.any():
+        median = energy[inside].median()
+        # Rounding leaves some 1e-33 in a constant image; a median of that kind says nothing about texture.
+        if median > 1e-20:
+            sizes[energy < FLAT * median] = min(2 * base, max(WINDOW_SIZES))
+            sizes[energy >= BUSY * median] = max(base // 2, min(WINDOW_SIZES))
+    return sizes * inside
+
+
+class OverlapAdd:
+    """Weighted mean of overlapping windows, added up in a fixed order so that every run gives the same bits."""
+
+    def __init__(self, padded: Tensor, stride: int) -> None:
+        self.stride = stride
+        tiles = (padded.shape[0], padded.shape[1] // stride, padded.shape[2] // stride, stride, stride)
+        self.numerator = padded.new_zeros(tiles)
+        self.weight = padded.new_zeros(tiles)
+
+    def add(self, anchors: tuple[Tensor, Tensor, Tensor], windows: Tensor, taper: Tensor) -> None:
+        """Add windows ``(n, W, W)`` that still lack the synthesis taper at distinct anchors ``(z, i, j)``."""
+        size, stride = windows.shape[-1], self.stride
+        first = (MARGIN - size // 2) // stride
+        z, i, j = anchors
+        # One stride-wide tile of every window at a time: within a pass no two windows touch the same tile.
+        for a in range(size // stride):
+            rows = slice(a * stride, (a + 1) * stride)
+            for b in range(size // stride):
+                columns = slice(b * stride, (b + 1) * stride)
+                tile = (z, i + first + a, j + first + b)
+                part = taper[rows, columns]
+                self.numerator[tile] += part * windows[:, rows, columns]
+                self.weight[tile] += part.square()
+
+    def result(self, n_x: int, n_y: int) -> Tensor:
+        """The mean, ``(Z, n_x, n_y)``; 0 where no window lies."""
+        mean = self.numerator / self.weight.clamp(min=1e-9)
+        n_z, t_x, t_y, stride, _ = mean.shape
+        mean = mean.permute(0, 1, 3, 2, 4).reshape(n_z, t_x * stride, t_y * stride)
+        return mean[:, MARGIN : MARGIN + n_x, MARGIN : MARGIN + n_y]
