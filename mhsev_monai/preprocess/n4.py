@@ -5,10 +5,11 @@ histogram of the log intensities by Wiener deconvolution with a Gaussian (Sled e
 cubic B-spline lattice to what sharpening changed, and adds it to the field. Lattices double in density level by level.
 
 The fit is the scattered-data approximation of Lee et al. (IEEE TVCG 3:228, 1997). On a voxel grid its weights are
-products of one factor per axis, so the fit and the evaluation are three small matrix products instead of a scatter over
-voxels; the idea of that separable form is n4ax's (https://pypi.org/project/n4ax). With equal parameters and ``shrink=1``
-the field is ITK's; with ``shrink > 1`` the samples keep their place in the full image, where ITK users fit on a smaller
-one and extrapolate.
+products of one factor per axis, so the fit and the evaluation are three small matrix products instead of a scatter
+over voxels; the idea of that separable form is n4ax's (https://pypi.org/project/n4ax). With ``shrink=1`` and equal
+parameters each iteration is ITK's; where a level stops on ``tolerance``, ITK may stop an iteration earlier or later,
+since it sums its stopping measure in single precision. With ``shrink > 1`` the samples keep their place in the full
+image, where ITK users fit on a smaller one and extrapolate.
 """
 
 from __future__ import annotations
