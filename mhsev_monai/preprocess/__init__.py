@@ -1,1 +1,45 @@
-"""Placeholder docstring."""
+"""Bias field, brain mask and intensities of a diffusion scan; the mathematics is in ``functional``."""
+
+from __future__ import annotations
+
+from mhsev_monai.preprocess.array import (
+    BrainMasks,
+    DWIBrainMask,
+    FuseContrasts,
+    N4BiasFieldCorrection,
+    ZScoreInMask,
+)
+from mhsev_monai.preprocess.dictionary import (
+    DWIBrainMaskD,
+    DWIBrainMaskd,
+    DWIBrainMaskDict,
+    FuseContrastsD,
+    FuseContrastsd,
+    FuseContrastsDict,
+    N4BiasFieldCorrectionD,
+    N4BiasFieldCorrectiond,
+    N4BiasFieldCorrectionDict,
+    ZScoreInMaskD,
+    ZScoreInMaskd,
+    ZScoreInMaskDict,
+)
+
+__all__ = [
+    "BrainMasks",
+    "DWIBrainMask",
+    "DWIBrainMaskD",
+    "DWIBrainMaskDict",
+    "DWIBrainMaskd",
+    "FuseContrasts",
+    "FuseContrastsD",
+    "FuseContrastsDict",
+    "FuseContrastsd",
+    "N4BiasFieldCorrection",
+    "N4BiasFieldCorrectionD",
+    "N4BiasFieldCorrectionDict",
+    "N4BiasFieldCorrectiond",
+    "ZScoreInMask",
+    "ZScoreInMaskD",
+    "ZScoreInMaskDict",
+    "ZScoreInMaskd",
+]
