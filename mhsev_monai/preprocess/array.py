@@ -58,7 +58,9 @@ class N4BiasFieldCorrection(Transform):
         """Natural logarithm of the field of each channel, ``(C, X, Y[, Z])`` float32, with the image's metadata."""
         img = convert_to_tensor(img, track_meta=get_track_meta())
         channels = _plain(img)
-        masks = [None] * len(channels) if mask is None else _one_per_channel(_plain(mask), len(channels))
+        masks: Sequence[Tensor | None] = [None] * len(channels)
+        if mask is not None:
+            masks = _one_per_channel(_plain(mask).to(channels.device), len(channels))
         fields = [
             functional.estimate_log_bias(channel, channel_mask, self.parameters)
             for channel, channel_mask in zip(channels, masks, strict=True)
@@ -149,10 +151,8 @@ class ZScoreInMask(Transform):
         """The standardised image, float32, with the image's metadata; ``mask`` has one channel or one for each."""
         img = convert_to_tensor(img, track_meta=get_track_meta())
         channels = _plain(img)
-        masks = _one_per_channel(_plain(mask), len(channels))
-        scores = [
-            functional.z_score_in_mask(c, m.to(c.device), self.clip) for c, m in zip(channels, masks, strict=True)
-        ]
+        masks = _one_per_channel(_plain(mask).to(channels.device), len(channels))
+        scores = [functional.z_score_in_mask(c, m, self.clip) for c, m in zip(channels, masks, strict=True)]
         return _as_image(torch.stack(scores), img)
 
 

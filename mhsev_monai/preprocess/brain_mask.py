@@ -155,15 +155,16 @@ def _check_volume(volume_ml: float, parameters: BrainMaskParameters) -> None:
     if volume_ml > 0 and low <= volume_ml <= high:
         return
     raise ScanError(
-        f"the brain mask holds {volume_ml:.0f} ml, and {low:.0f} to {high:.0f} ml are accepted: check that the scan shows "
-        "a human head with its skull and that its voxel size is right, or change min_volume_ml and max_volume_ml"
+        f"the brain mask holds {volume_ml:.0f} ml, and {low:.0f} to {high:.0f} ml are accepted: check that the scan "
+        "shows a human head with its skull and that its voxel size is right, or change min_volume_ml and max_volume_ml"
     )
 
 
 def _work_grid(
     shape: Sequence[int], spacing: Sequence[float], work: float
-) -> tuple[tuple[int, ...], tuple[float, ...]]:
-    coarse = tuple(max(1, round(n * s / max(work, s))) for n, s in zip(shape, spacing, strict=True))
+) -> tuple[tuple[int, int, int], tuple[float, ...]]:
+    x, y, z = (max(1, round(n * s / max(work, s))) for n, s in zip(shape, spacing, strict=True))
+    coarse = (x, y, z)
     return coarse, tuple(n * s / m for n, s, m in zip(shape, spacing, coarse, strict=True))
 
 
@@ -177,9 +178,9 @@ def _quantile(values: Tensor, q: float) -> Tensor:
     return ordered[min(len(ordered) - 1, int(q * len(ordered)))]
 
 
-def _normalised(image: Tensor, shape: Sequence[int]) -> Tensor:
+def _normalised(image: Tensor, shape: tuple[int, int, int]) -> Tensor:
     clean = torch.nan_to_num(image.float(), nan=0.0, posinf=0.0, neginf=0.0).clamp_min(0.0)
-    coarse = F.adaptive_avg_pool3d(clean[None], tuple(shape))[0]
+    coarse = F.adaptive_avg_pool3d(clean[None], shape)[0]
     return coarse / _quantile(coarse, _BRIGHT).clamp_min(1e-20)
 
 

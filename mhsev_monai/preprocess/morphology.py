@@ -30,7 +30,8 @@ def ball(radius: float, spacing: Sequence[float]) -> Tensor:
         Boolean, odd number of voxels along each axis.
     """
     axes = [torch.arange(-int(radius / s + 1e-6), int(radius / s + 1e-6) + 1) * float(s) for s in spacing]
-    return sum(grid**2 for grid in torch.meshgrid(*axes, indexing="ij")) <= radius**2 + 1e-6
+    squares = torch.stack([grid**2 for grid in torch.meshgrid(*axes, indexing="ij")]).sum(0)
+    return squares <= radius**2 + 1e-6
 
 
 def dilate(mask: Tensor, radius: float, spacing: Sequence[float]) -> Tensor:

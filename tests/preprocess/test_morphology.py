@@ -99,10 +99,9 @@ def test_otsu_equals_itk_within_a_bin():
     otsu = sitk.OtsuThresholdImageFilter()
     otsu.SetNumberOfHistogramBins(256)
     otsu.Execute(sitk.GetImageFromArray(values[None]))
-    bin_width = (values.max() - values.min()) / 256
-    assert morphology.otsu_threshold(torch.from_numpy(values)) == pytest.approx(
-        otsu.GetThreshold(), abs=1.01 * bin_width
-    )
+    bin_width = float(values.max() - values.min()) / 256
+    threshold = morphology.otsu_threshold(torch.from_numpy(values))
+    assert threshold == pytest.approx(otsu.GetThreshold(), abs=1.01 * bin_width)
 
 
 def test_otsu_parts_two_values_and_returns_the_only_one():
