@@ -17,6 +17,6 @@ def evaluate_severity(network: nn.Module, data: LabelledFeatures, scale: Grading
         probabilities=prediction.probabilities.numpy(),
         predicted_counts=prediction.counts.numpy(),
         true_counts=data.counts.numpy(),
-        scale=scale,
-        predicted_severities=prediction.grades.numpy(),
+        true_grades=data.grades(scale).numpy(),
+        predicted_grades=prediction.grades.numpy(),
     )

@@ -23,7 +23,7 @@ def scan_quality(entries: Mapping[str, Any]) -> dict[str, Any]:
         "spacing_mm": [round(float(s), 3) for s in scan["spacing_mm"]],
         "n_b0": int(scan["n_b0"]),
         "n_dwi": int(scan["n_dwi"]),
-        "b_value": None if scan["b_value"] is None else round(float(scan["b_value"]), 1),
+        "b_value": round(float(scan["b_value"]), 1),
         "warnings": list(scan["warnings"]),
     }
 

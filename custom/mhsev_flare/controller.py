@@ -53,6 +53,8 @@ class SeverityFedAvg(FedAvg):
     model. ``result.json`` is written whatever happens, since FLARE's job status does not tell.
 
     Args:
+        study: name of the job, for the result.
+        seed: the executors', for the result: with it the splits can be made again.
         network: the network to train, equal to the executor's; its weights are the initial ones.
         inputs: what the network reads, equal to the executor's; the model file keeps its arguments.
         scale: name of the grading scale.
@@ -67,6 +69,8 @@ class SeverityFedAvg(FedAvg):
 
     def __init__(
         self,
+        study: str,
+        seed: int,
         network: nn.Module,
         inputs: CaseInputs,
         scale: str,
@@ -84,6 +88,8 @@ class SeverityFedAvg(FedAvg):
             aggregator=aggregator,
             task_check_period=task_check_period,
         )
+        self.study = study
+        self.seed = seed
         self.network = network
         self.inputs = inputs
         self.scale = scale
@@ -101,6 +107,8 @@ class SeverityFedAvg(FedAvg):
         self._result = {
             "status": "failed",
             "reason": "the run ended before its end",
+            "job": self.study,
+            "seed": self.seed,
             "versions": {"mhsev": __version__, "nvflare": nvflare.__version__, "torch": torch.__version__},
             "scale": self.scale,
             "num_rounds": self.num_rounds,

@@ -45,6 +45,7 @@ class JobSpec:
         count_weight: weight of the count loss beside the ordinal loss.
         seed: of splits, shuffling and dropout.
         min_sites: fewest sites to train with; 0 means every site that the job was sent to.
+        site_models: also train what each site would have alone, and compare.
     """
 
     name: str
@@ -60,6 +61,7 @@ class JobSpec:
     count_weight: float = 1.0
     seed: int = 1
     min_sites: int = 0
+    site_models: bool = True
 
 
 def _dsd_mlp() -> JobSpec:
@@ -81,12 +83,15 @@ def severity_job(spec: JobSpec) -> FedJob:
     """The FLARE job of one row: our workflow at the server, our executor at every site, no code, no data path."""
     job = FedJob(name=spec.name, min_clients=max(spec.min_sites, 2))
     controller = SeverityFedAvg(
+        study=spec.name,
+        seed=spec.seed,
         network=spec.network,
         inputs=spec.inputs,
         scale=spec.scale,
         aggregator=SeverityAggregator(weighting=spec.weighting),
         num_rounds=spec.num_rounds,
         min_sites=spec.min_sites,
+        site_models=spec.site_models,
     )
     executor = SeverityExecutor(
         network=spec.network,

@@ -12,6 +12,7 @@ from mhsev_flare.protocol import Meta
 from mhsev_flare.result import compare_with_site_models, pool_tables, read_run, test_results, write_ledger, write_result
 from mhsev_flare.rounds import BestRound, ledger_row
 from mhsev_monai.metrics import SeverityTable
+from mhsev_monai.severity import PAPER_SCALE
 
 test_results.__test__ = False
 
@@ -19,7 +20,8 @@ test_results.__test__ = False
 def table(grades: list[int], counts: list[int]) -> SeverityTable:
     """Cases of the given true counts, graded as given with certainty."""
     probabilities = np.eye(4)[grades]
-    return SeverityTable.from_predictions(probabilities, counts, counts, predicted_severities=np.array(grades))
+    truth = [int(PAPER_SCALE.grade(count)) for count in counts]
+    return SeverityTable.from_predictions(probabilities, counts, counts, truth, predicted_grades=grades)
 
 
 def test_a_ledger_row_names_who_took_part_and_who_did_not():

@@ -1,0 +1,209 @@
+"""The page of a finished run: its result and ledger, and pictures of example cases where their scans are at hand.
+
+Pictures need scans, so they can only be drawn where the scans are: at a site, or on the machine of the simulator. The run
+itself carries none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+
+from mhsev_flare.result import read_run
+from mhsev_flare.site import DERIVATIVES
+from mhsev_monai.cases import Case, content_hash, read_cases, split_cases
+from mhsev_monai.errors import CohortError, ScanError
+from mhsev_monai.feature_cache import load_or_compute
+from mhsev_monai.keys import SeverityKeys as Keys
+from mhsev_monai.metrics import SeverityTable, severity_intervals
+from mhsev_monai.model_file import SeverityModel, load_model
+from mhsev_monai.prediction import grade_scan
+from mhsev_monai.report import (
+    CandidateRow,
+    Evaluation,
+    ExampleCase,
+    LocalModels,
+    Mark,
+    ReportData,
+    RoundRow,
+    SiteCases,
+    orientation_words,
+    render_report,
+    slice_pair_png,
+)
+from mhsev_monai.severity import Severity
+
+MAX_LISTED_CANDIDATES = 12
+
+
+def write_report(run: Path, page: Path, cohort: Path | None = None) -> None:
+    """Write the HTML page of a run.
+
+    Args:
+        run: folder of the run, or any folder above it.
+        page: the file to write.
+        cohort: folder with one BIDS root per site; without it the page has no example cases.
+
+    Raises:
+        FileNotFoundError: if there is no result.
+        ValueError: if the run did not end well, so that there is nothing to report; the message says why.
+    """
+    result, ledger, model_path = read_run(run)
+    if result["status"] != "completed":
+        raise ValueError(f"the run ended as {result['status']}, so there is nothing to report: {result['reason']}")
+    model = load_model(model_path)
+    examples = list(_examples(result, model, cohort)) if cohort else []
+    data = _report_data(result, ledger, examples, simulated=cohort is not None and _is_simulated(cohort))
+    page.parent.mkdir(parents=True, exist_ok=True)
+    page.write_text(render_report(data), encoding="utf-8")
+
+
+def _is_simulated(cohort: Path) -> bool:
+    """Whether the folder is one that ``mhsev cohort make`` wrote."""
+    return (cohort / "cohort.json").is_file()
+
+
+def _evaluation(name: str, entry: Mapping[str, Any], seed: int) -> Evaluation:
+    intervals = severity_intervals([SeverityTable.from_json(entry["table"])], seed)
+    return Evaluation(name, entry["metrics"], entry["table"], intervals)
+
+
+def _report_data(
+    result: Mapping[str, Any], ledger: Sequence[Mapping[str, Any]], examples: Sequence[ExampleCase], simulated: bool
+) -> ReportData:
+    test, seed = result["test"], int(result["seed"])
+    pooled = Evaluation(
+        "all sites",
+        test["pooled"]["metrics"],
+        test["pooled"]["table"],
+        severity_intervals([SeverityTable.from_json(e["table"]) for e in test["sites"].values()], seed),
+    )
+    return ReportData(
+        title="Federated grading of cerebral micro-hemorrhages",
+        simulated=simulated,
+        facts=_facts(result),
+        scale=result["scale"],
+        sites=[SiteCases(site, summary["grades"]) for site, summary in result["sites"].items()],
+        pooled=pooled,
+        per_site=[_evaluation(site, entry, seed) for site, entry in test["sites"].items()],
+        majority=test["majority"]["metrics"],
+        local_models=_local_models(result.get("comparison")),
+        rounds=[_round(row) for row in ledger],
+        kept_round=result["best_round"],
+        examples=examples,
+        notes=_notes(result),
+    )
+
+
+def _facts(result: Mapping[str, Any]) -> dict[str, str | int | float | None]:
+    versions = result["versions"]
+    return {
+        "job": result["job"],
+        "rounds": result["num_rounds"],
+        "round kept": result["best_round"],
+        "weighting of sites": result["weighting"],
+        "grading scale": result["scale"],
+        "features": len(result["features"]["names"]),
+        "seed": result["seed"],
+        "mhsev": versions["mhsev"],
+        "NVIDIA FLARE": versions["nvflare"],
+        "PyTorch": versions["torch"],
+        "model SHA-256": result["model"]["sha256"][:16],
+    }
+
+
+def _local_models(comparison: Mapping[str, Any] | None) -> LocalModels | None:
+    if comparison is None:
+        return None
+    own = {site: entry["metrics"]["balanced_accuracy"] for site, entry in comparison["site_models"].items()}
+    return LocalModels(own, comparison["global_balanced_accuracy"])
+
+
+def _round(row: Mapping[str, Any]) -> RoundRow:
+    return RoundRow(
+        number=row["round"],
+        samples={site: entry["n_samples"] for site, entry in row["sites"].items()},
+        rejected=row["refused"],
+        quadratic_kappa=row["validation"]["quadratic_kappa"],
+        loss=row["validation"]["loss"],
+    )
+
+
+def _notes(result: Mapping[str, Any]) -> list[str]:
+    notes = [
+        f"{site}: {summary['excluded']} cases were left out; the reasons are in the site's own log"
+        for site, summary in result["sites"].items()
+        if summary["excluded"]
+    ]
+    notes += [f"{site} did not take part: {reason}" for site, reason in result["refused"].items()]
+    return notes
+
+
+def _examples(result: Mapping[str, Any], model: SeverityModel, cohort: Path) -> Iterator[ExampleCase]:
+    """One test case of each true grade, the first by site and id, so that nobody picks the handsome ones."""
+    wanted = list(Severity)
+    for site in result["sites"]:
+        for case in _test_cases(cohort / site, int(result["seed"]), model):
+            grade = model.scale.grade(float(case.count or 0))
+            if grade in wanted:
+                wanted.remove(grade)
+                yield _example(site, case, model)
+
+
+def _test_cases(root: Path, seed: int, model: SeverityModel) -> tuple[Case, ...]:
+    """The cases that the site tested on: the same split of the same usable cases."""
+    try:
+        cases = read_cases(root).cases
+    except CohortError:
+        return ()
+    usable = [case for case in cases if _is_usable(case, model, root)]
+    contents = {case.case_id: content_hash(case) for case in usable}
+    return split_cases(usable, seed, content_hashes=contents, scale=model.scale).test
+
+
+def _is_usable(case: Case, model: SeverityModel, root: Path) -> bool:
+    try:
+        load_or_compute(case, model.inputs, root / DERIVATIVES)
+    except (ScanError, OSError):
+        return False
+    return True
+
+
+def _example(site: str, case: Case, model: SeverityModel) -> ExampleCase:
+    grade, entries = grade_scan(case.image, model, case.bvals)
+    b0, feature_map = (np.asarray(entries[key][0]) for key in (Keys.B0, Keys.DSD))
+    candidates = entries[Keys.CANDIDATES]
+    # The slice with most candidates; without any, the one with most brain.
+    per_slice = np.bincount([c.peak_voxel[2] for c in candidates], minlength=b0.shape[2])
+    brain = np.asarray(entries[Keys.BRAIN_MASK][0]).sum(axis=(0, 1))
+    z = int(per_slice.argmax() if per_slice.any() else brain.argmax())
+    here = [c for c in candidates if c.peak_voxel[2] == z]
+    affine = np.asarray(entries[Keys.B0].affine)
+    codes = nib.aff2axcodes(affine)
+    spacing = nib.affines.voxel_sizes(affine)
+    picture = slice_pair_png(
+        b0[:, :, z],
+        feature_map[:, :, z],
+        [Mark(c.centre_voxel[0], c.centre_voxel[1]) for c in here],
+        spacing=(float(spacing[0]), float(spacing[1])),
+        axis_codes=codes,
+    )
+    listed = here[:MAX_LISTED_CANDIDATES]
+    return ExampleCase(
+        case_id=case.case_id,
+        site=site,
+        true_grade=model.scale.grade(float(case.count or 0)).label,
+        predicted_grade=grade.grade.label,
+        true_count=case.count,
+        predicted_count=grade.count,
+        image=picture,
+        orientation=orientation_words(codes),
+        candidates=[
+            CandidateRow(f"slice {z + 1}, {c.diameter_mm:.1f} mm, depth {100 * c.depth:.0f} %") for c in listed
+        ],
+        note=f"slice {z + 1} of {b0.shape[2]} shows {len(here)} of {len(candidates)} candidates in the scan",
+    )

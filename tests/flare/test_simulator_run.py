@@ -1,0 +1,136 @@
+"""The job in FLARE's own simulator, with real processes on a small simulated cohort.
+
+Result files are read, never the exit status alone: the simulator exits with 0 even when every site was refused.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+pytestmark = pytest.mark.slow
+
+SITES = ("site-1", "site-2", "site-3")
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory) -> Path:
+    from mhsev_flare.site import DERIVATIVES
+    from mhsev_monai.cases import read_cases
+    from mhsev_monai.cohort import make_cohort
+    from mhsev_monai.feature_cache import compute_features
+    from mhsev_monai.inputs import DSDInputs
+
+    root = tmp_path_factory.mktemp("cohort")
+    make_cohort(root, 45, 11, workers=2)
+    for site in SITES:
+        table = compute_features(read_cases(root / site).cases, DSDInputs(), root / site / DERIVATIVES, workers=2)
+        assert table.failed == {}
+    return root
+
+
+def run(folder: Path, cohort: Path, threads: int, **changes: Any) -> tuple[dict[str, Any], list[dict[str, Any]], Path]:
+    from mhsev_flare.jobs import JOBS, export_job
+    from mhsev_flare.result import read_run
+    from mhsev_flare.simulator import prepare_workspace, run_simulator
+
+    job = export_job(dataclasses.replace(JOBS["dsd_mlp"], **changes), folder / "jobs")
+    workspace = folder / "workspace"
+    prepare_workspace(workspace, cohort)
+    run_simulator(job, workspace, n_sites=3, threads=threads)
+    return read_run(workspace)
+
+
+@pytest.fixture(scope="module")
+def short_run(tmp_path_factory, cohort):
+    return run(tmp_path_factory.mktemp("short"), cohort, threads=3, num_rounds=2)
+
+
+def test_every_site_takes_part_in_every_round(short_run):
+    result, ledger, _ = short_run
+    assert result["status"] == "completed", result["reason"]
+    assert [row["round"] for row in ledger] == [0, 1, 2]
+    for row in ledger[:2]:
+        assert tuple(row["sites"]) == SITES
+        assert row["refused"] == {}
+        assert all(site["n_samples"] == result["sites"][name]["cases"]["train"] for name, site in row["sites"].items())
+
+
+def test_the_saved_model_scores_exactly_the_reported_metrics(short_run, cohort):
+    from mhsev_flare.site import DERIVATIVES, SiteFolders, load_site_data
+    from mhsev_monai.evaluation import evaluate_severity
+    from mhsev_monai.metrics import SeverityTable
+    from mhsev_monai.model_file import load_model
+
+    result, _, path = short_run
+    model = load_model(path)
+    seed = 1
+    pooled = SeverityTable.empty()
+    for site in SITES:
+        folders = SiteFolders(cohort / site, cohort / site / DERIVATIVES)
+        data = load_site_data(site, folders, model.inputs, seed, model.scale)
+        table = evaluate_severity(model.network, data.test, model.scale)
+        assert table.confusion.tolist() == result["test"]["sites"][site]["table"]["confusion"]
+        pooled = pooled + table
+    assert pooled.confusion.tolist() == result["test"]["pooled"]["table"]["confusion"]
+
+
+def test_the_global_standardisation_is_that_of_all_training_cases(short_run, cohort):
+    from mhsev_flare.site import DERIVATIVES, SiteFolders, load_site_data
+    from mhsev_monai.model_file import load_model
+
+    model = load_model(short_run[2])
+    rows = [
+        load_site_data(s, SiteFolders(cohort / s, cohort / s / DERIVATIVES), model.inputs, 1, model.scale).train.features
+        for s in SITES
+    ]
+    together = torch.cat(rows).double().numpy()
+    np.testing.assert_allclose(model.network.feature_mean.numpy(), together.mean(0), rtol=1e-5, atol=1e-6)
+
+
+def test_one_thread_gives_the_same_weights_as_three(short_run, cohort, tmp_path):
+    """With one thread FLARE starts a new process for each task, so nothing may live in a process's memory."""
+    _, _, first = short_run
+    result, _, second = run(tmp_path, cohort, threads=1, num_rounds=2, site_models=False)
+    assert result["status"] == "completed", result["reason"]
+    a, b = (torch.load(path, weights_only=True)["weights"] for path in (first, second))
+    assert set(a) == set(b)
+    for key in a:
+        torch.testing.assert_close(a[key], b[key], rtol=0, atol=1e-6)
+
+
+def test_a_site_without_data_is_refused_by_name_and_nothing_is_trained(cohort, tmp_path):
+    part = tmp_path / "part"
+    for site in SITES[:2]:
+        shutil.copytree(cohort / site, part / site)
+    result, ledger, model = run(tmp_path, part, threads=3, num_rounds=2)
+    assert result["status"] == "refused"
+    assert "2 of 3 sites can take part, 3 are needed" in result["reason"]
+    assert set(result["refused"]) == {"site-3"}
+    assert "the data root of site-3 is not a folder" in result["refused"]["site-3"]
+    assert "mhsev_site.json" in result["refused"]["site-3"]
+    assert ledger == []
+    assert not model.exists()
+
+
+def test_with_a_quorum_the_others_go_on_without_it(cohort, tmp_path):
+    part = tmp_path / "part"
+    for site in SITES[:2]:
+        shutil.copytree(cohort / site, part / site)
+    result, ledger, model = run(tmp_path, part, threads=3, num_rounds=1, min_sites=2, site_models=False)
+    assert result["status"] == "completed", result["reason"]
+    assert set(result["refused"]) == {"site-3"}
+    assert tuple(ledger[0]["sites"]) == SITES[:2]
+    assert model.is_file()
+
+
+def test_no_path_of_a_site_reaches_the_result(short_run, cohort):
+    result, ledger, _ = short_run
+    assert str(cohort) not in json.dumps([result, ledger])
