@@ -1,0 +1,181 @@
+"""What a report is made of: plain data, in no need of a network, a scan or a server."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+PNG_ADDRESS = "data:image/png;base64,"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A model judged on one set of cases.
+
+    Attributes:
+        name: of the site, or of the set of sites.
+        metrics: ``SeverityMetrics.to_json()``; None where it was not computed.
+        table: ``SeverityTable.to_json()``; None where it was not computed.
+        intervals: (low, high) of 95 % by the name of the metric, as ``severity_intervals`` gives them.
+    """
+
+    name: str
+    metrics: Mapping[str, Any] | None = None
+    table: Mapping[str, Any] | None = None
+    intervals: Mapping[str, tuple[float, float] | None] = field(default_factory=dict)
+
+    @property
+    def confusion(self) -> Sequence[Sequence[int]] | None:
+        """Rows truth, columns prediction."""
+        return None if self.table is None else self.table["confusion"]
+
+    @property
+    def class_counts(self) -> tuple[int, ...] | None:
+        """Cases of each true grade."""
+        return None if self.confusion is None else tuple(sum(row) for row in self.confusion)
+
+    def metric(self, name: str) -> float | None:
+        """The metric of this name; None where it is undefined or was not computed."""
+        return None if self.metrics is None else self.metrics.get(name)
+
+
+@dataclass(frozen=True)
+class SiteCases:
+    """Cases of a site: for each split, how many of each grade, in the order of ``Severity``."""
+
+    site: str
+    splits: Mapping[str, Sequence[int]]
+
+
+@dataclass(frozen=True)
+class LocalModels:
+    """The models that each site would have without the others, beside the global one, on the same cases.
+
+    Attributes:
+        balanced_accuracy: by the site that trained the model.
+        global_balanced_accuracy: of the global model.
+        cases: in words, on which cases all were judged.
+    """
+
+    balanced_accuracy: Mapping[str, float | None]
+    global_balanced_accuracy: float | None
+    cases: str = "the test cases of all sites"
+
+    @property
+    def mean(self) -> float | None:
+        """Mean over the sites whose model has a balanced accuracy."""
+        known = [value for value in self.balanced_accuracy.values() if value is not None]
+        return sum(known) / len(known) if known else None
+
+    @property
+    def global_beats_local(self) -> bool | None:
+        """Whether the global model is better than the mean of the local ones; None where one is not known."""
+        if self.mean is None or self.global_balanced_accuracy is None:
+            return None
+        return self.global_balanced_accuracy > self.mean
+
+
+@dataclass(frozen=True)
+class RoundRow:
+    """One round of the ledger.
+
+    Attributes:
+        number: from 0.
+        samples: training cases by the site whose update was accepted.
+        rejected: reason by the site whose update was not.
+        quadratic_kappa: on the validation cases, of the model with which the round began.
+        loss: likewise.
+    """
+
+    number: int
+    samples: Mapping[str, int] = field(default_factory=dict)
+    rejected: Mapping[str, str] = field(default_factory=dict)
+    quadratic_kappa: float | None = None
+    loss: float | None = None
+
+
+@dataclass(frozen=True)
+class CandidateRow:
+    """A spot that the model looked at: where it is, in words or numbers, and its score."""
+
+    place: str
+    score: float | None = None
+
+
+@dataclass(frozen=True)
+class ExampleCase:
+    """A graded case with a picture.
+
+    Attributes:
+        case_id: pseudonym.
+        site: where it comes from.
+        true_grade: label, or None where it is not known.
+        predicted_grade: label.
+        true_count: microbleeds, or None where it is not known.
+        predicted_count: microbleeds.
+        image: from ``slice_pair_png``; None shows "not computed".
+        orientation: from ``orientation_words``.
+        candidates: those worth listing.
+        note: anything a reader should know of this case.
+
+    Raises:
+        ValueError: if ``image`` is not an inline PNG: the page loads nothing from anywhere.
+    """
+
+    case_id: str
+    site: str
+    true_grade: str | None
+    predicted_grade: str | None
+    true_count: int | None
+    predicted_count: float | None
+    image: str | None = None
+    orientation: str = ""
+    candidates: Sequence[CandidateRow] = ()
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        if self.image is not None and not self.image.startswith(PNG_ADDRESS):
+            raise ValueError(f"image must be an inline picture that begins with {PNG_ADDRESS}")
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """All that the page shows; what is None or empty is shown as "not computed".
+
+    Attributes:
+        title: of the page.
+        simulated: whether the sites are simulated; the page then says that it is no evidence about patients.
+        facts: what was run (versions, seed, rounds ...), in the order of the page; None is "not computed".
+        scale: name of the grading scale, one of ``mhsev_monai.severity.SCALES`` for its bounds to be printed.
+        sites: cases of each site.
+        pooled: the global model on the test cases of all sites.
+        per_site: the same model on those of each site.
+        majority: ``SeverityMetrics.to_json()`` of always predicting the most frequent grade of the pooled test cases.
+        local_models: the sites' own models.
+        rounds: the ledger, in rising order.
+        kept_round: the round whose starting model was kept.
+        examples: graded cases with pictures.
+        notes: further sentences: cases left out and why, settings that matter.
+        made_on: date of the report, printed as given; by default none is printed, so that equal data is an equal page.
+    """
+
+    title: str
+    simulated: bool
+    facts: Mapping[str, str | int | float | None] = field(default_factory=dict)
+    scale: str = "paper"
+    sites: Sequence[SiteCases] = ()
+    pooled: Evaluation | None = None
+    per_site: Sequence[Evaluation] = ()
+    majority: Mapping[str, Any] | None = None
+    local_models: LocalModels | None = None
+    rounds: Sequence[RoundRow] = ()
+    kept_round: int | None = None
+    examples: Sequence[ExampleCase] = ()
+    notes: Sequence[str] = ()
+    made_on: str | None = None
+
+    @property
+    def global_beats_local(self) -> bool | None:
+        """Whether the global model has the better balanced accuracy; None where it was not compared."""
+        return None if self.local_models is None else self.local_models.global_beats_local
