@@ -77,10 +77,10 @@ def test_a_case_without_a_bval_file_is_a_case(tmp_path):
 
 
 def test_the_first_run_is_taken_and_said_without_a_path(tmp_path, caplog):
-    scans = [dwi("sub-1", run=run) for run in ("run-10", "run-2", "acq-x_run-2")]
+    scans = [dwi("sub-1", run=run) for run in ("run-10", "run-2", "acq-x_run-3")]
     root = root_with(tmp_path, scans, {"sub-1": 3})
     (case,) = read_cases(root).cases
-    assert case.image.name == "sub-1_acq-x_run-2_dwi.nii.gz"
+    assert case.image.name == "sub-1_run-2_dwi.nii.gz"
     assert "sub-1 has 3 diffusion series" in caplog.text
     assert not any(str(tmp_path) in record.getMessage() for record in caplog.records)
 

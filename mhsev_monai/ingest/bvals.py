@@ -130,7 +130,7 @@ def check_bvals(bvals: NDArray[np.float64], n_volumes: int) -> tuple[str, ...]:
     """
     if len(bvals) != n_volumes:
         raise ScanError(
-            f"the image holds {n_volumes} volumes but the .bval file {len(bvals)} b-values; the numbers must be equal; "
+            f"volumes in the image: {n_volumes}, b-values in the .bval file: {len(bvals)}; the numbers must be equal; "
             "remove derived volumes such as an appended ADC, or convert the series again"
         )
     if bvals.min() > B0_MAX:
