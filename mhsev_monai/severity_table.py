@@ -116,23 +116,18 @@ class SeverityTable:
         """
         scores = _probabilities(probabilities)
         n = len(scores)
-        counts = _column(predicted_counts, "predicted_counts", n)
-        truth_counts = _column(true_counts, "true_counts", n)
-        if (truth_counts != np.floor(truth_counts)).any() or (truth_counts < 0).any():
-            raise ValueError("true_counts must be whole numbers from 0 on")
-        truth = _grades(true_grades, "true_grades", n)
         above = np.cumsum(scores[:, ::-1], axis=1)[:, ::-1][:, 1:]
-        median = (above > 0.5).sum(axis=1)
-        predicted = median if predicted_grades is None else _grades(predicted_grades, "predicted_grades", n)
-        confusion = np.zeros((N_CLASSES, N_CLASSES), dtype=np.int64)
-        np.add.at(confusion, (truth, predicted), 1)
+        predicted = (above > 0.5).sum(axis=1)
+        if predicted_grades is not None:
+            predicted = _grades(predicted_grades, "predicted_grades", n)
+        truth, counts = _grades(true_grades, "true_grades", n), _true_counts(true_counts, n)
         is_class = truth[:, None] == _RANKS
-        error = counts - truth_counts
+        error = _column(predicted_counts, "predicted_counts", n) - counts
         return SeverityTable(
             n=n,
-            confusion=confusion,
+            confusion=is_class.T.astype(np.int64) @ (predicted[:, None] == _RANKS),
             score_histograms=_histograms(scores, is_class, n_bins),
-            true_count_sums=(is_class * truth_counts[:, None]).sum(axis=0).astype(np.int64),
+            true_count_sums=(counts @ is_class).astype(np.int64),
             count_absolute_error=float(np.abs(error).sum()),
             count_error=float(error.sum()),
             brier_sum=float(((scores - is_class) ** 2).sum()),
@@ -213,6 +208,13 @@ def _column(value: ArrayLike, name: str, n: int) -> NDArray[np.float64]:
     if column.shape != (n,) or not np.isfinite(column).all():
         raise ValueError(f"{name} must be ({n},) finite numbers, one a case, got shape {column.shape}")
     return column
+
+
+def _true_counts(value: ArrayLike, n: int) -> NDArray[np.float64]:
+    counts = _column(value, "true_counts", n)
+    if (counts != np.floor(counts)).any() or (counts < 0).any():
+        raise ValueError("true_counts must be whole numbers from 0 on")
+    return counts
 
 
 def _grades(value: ArrayLike, name: str, n: int) -> NDArray[np.int64]:

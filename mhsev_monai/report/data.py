@@ -97,7 +97,7 @@ class RoundRow:
 
 @dataclass(frozen=True)
 class CandidateRow:
-    """A spot that the model looked at: where it is, in words or numbers, and its score."""
+    """A spot that the model looked at: where it is, in words or numbers, and its score if it has one."""
 
     place: str
     score: float | None = None

@@ -86,7 +86,7 @@ def data():
         title=f"Demo {HOSTILE}",
         simulated=True,
         facts={"mhsev": "0.1.0", "Seed": 7, "Wall time": None},
-        sites=[SiteCases(HOSTILE, {"train": (9, 8, 7, 6), "test": (5, 4, 3, 2)}), SiteCases("north", {"test": (1,) * 4})],
+        sites=[SiteCases(HOSTILE, {"train": (9, 8, 7, 6), "test": (5, 4, 3, 2)}), SiteCases("north", {"all": [1] * 4})],
         pooled=evaluation("all sites", first, second),
         per_site=[evaluation(HOSTILE, first), evaluation("north", second)],
         majority=severity_metrics(majority_table(first + second)).to_json(),
@@ -245,6 +245,13 @@ def test_every_picture_has_words(html):
     images = re.findall(r"<img[^>]*>", html)
     assert len(images) == 1
     assert "patient&#39;s left is on the image&#39;s right" in images[0]
+
+
+def test_candidates_without_scores_have_no_column_for_them(data):
+    rows = [CandidateRow("slice 12"), CandidateRow("slice 13")]
+    example = ExampleCase("sub-003", "north", "mild", "mild", 2, 2.0, candidates=rows)
+    assert "Score" in Page(render_report(data)).text
+    assert "Score" not in Page(render_report(replace(data, examples=[example]))).text
 
 
 def test_a_picture_from_elsewhere_is_refused():
