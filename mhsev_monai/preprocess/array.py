@@ -121,10 +121,11 @@ class DWIBrainMask(Transform):
             ScanError: where no brain of a plausible volume is found.
             ValueError: if shapes do not fit or the voxel size is unknown.
         """
-        b0 = convert_to_tensor(b0, track_meta=get_track_meta())
         spacing = _spacing(b0, self.spacing)
-        volume = None if trace is None else _single(trace, "trace")
-        found = functional.dwi_brain_mask(_single(b0, "b0"), volume, spacing, self.parameters)
+        b0 = convert_to_tensor(b0, track_meta=get_track_meta())
+        volume = _single(b0, "b0")
+        other = None if trace is None else _single(trace, "trace").to(volume.device)
+        found = functional.dwi_brain_mask(volume, other, spacing, self.parameters)
         quality = {
             "brain_mask_ml": found.volume_ml,
             "touches_border": ", ".join(found.touches_border),
@@ -176,8 +177,8 @@ class FuseContrasts(Transform):
         self, b0: NdarrayOrTensor, mask: NdarrayOrTensor, trace: NdarrayOrTensor | None = None
     ) -> NdarrayOrTensor:
         """The fused image ``(1, X, Y, Z)``, float32 in ``0..ceiling``, with b0's metadata; 1 outside the mask."""
-        b0 = convert_to_tensor(b0, track_meta=get_track_meta())
         spacing = _spacing(b0, self.spacing)
+        b0 = convert_to_tensor(b0, track_meta=get_track_meta())
         volume = _single(b0, "b0")
         inside = _single(mask, "mask").to(volume.device)
         other = None if trace is None else _single(trace, "trace").to(volume.device)
@@ -208,7 +209,8 @@ def _one_per_channel(mask: Tensor, n_channels: int) -> list[Tensor]:
 
 
 def _spacing(img: NdarrayOrTensor, spacing: Sequence[float] | None) -> tuple[float, ...]:
-    if isinstance(img, MetaTensor) and spacing is None:
+    # Asked before any conversion: MONAI gives an array without an affine one of 1 mm.
+    if isinstance(img, MetaTensor):
         return tuple(float(s) for s in img.pixdim)
     if spacing is None:
         raise ValueError("the voxel size is unknown: give images with an affine (MetaTensor), or spacing in mm")
