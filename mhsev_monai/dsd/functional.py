@@ -179,6 +179,8 @@ def _acquired_support(padded: Tensor, full: Tensor, size: int, stride: int) -> t
     patches = windows_at_anchors(padded, size, stride)[tuple(anchors.T)]
     taper = sine_taper(size, padded)
     contrast, seen = _fractional_contrast(patches, taper)
+    if not seen.any():
+        return 0.5, 0.5
     return estimate_support(paired_power(torch.fft.rfft2(contrast[seen], norm="ortho")), size)
 
 
@@ -206,6 +208,8 @@ def _decompose(lattice: _Lattice, shape: Sequence[int], parameters: DSDParameter
         decomposer = _WindowDecomposer(size, lattice, parameters)
         for anchors in (lattice.sizes == size).nonzero().split(min(MAX_BATCH, CHUNK_VALUES // size**2)):
             contrast, seen = _fractional_contrast(patches[tuple(anchors.T)], taper)
+            if not seen.any():
+                continue
             z, i, j = anchors[seen].T
             windows = decomposer(contrast[seen])
             total.add((z, i, j), windows.rebuilt, taper)

@@ -122,11 +122,9 @@ def estimate_support(power: Tensor, size: int) -> tuple[float, float]:
     zero filling leaves nothing beyond it. 0.5 where there is no power to judge by.
 
     Args:
-        power: ``(n, W * (W/2 + 1))`` of unclipped windows that lie inside the brain.
+        power: ``(n, W * (W/2 + 1))`` of one or more unclipped windows that lie inside the brain.
         size: W.
     """
-    if not len(power):
-        return 0.5, 0.5
     mean = (power.double().mean(0).cpu() * pair_weights(size)).reshape(size, size // 2 + 1)
     along_x = mean.sum(1)[: size // 2 + 1].clone()
     along_x[1:-1] += mean.sum(1)[size // 2 + 1 :].flip(0)

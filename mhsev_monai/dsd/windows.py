@@ -90,7 +90,7 @@ def gaussian_matrix(size: int, sigma: float, like: Tensor) -> Tensor:
     """Matrix ``(size, size)`` that smooths an axis: standard deviation ``sigma`` voxels, cut at 4, reflected edges."""
     radius = int(4 * sigma + 0.5)
     offset = torch.arange(-radius, radius + 1, device=like.device)
-    weight = torch.exp(-0.5 * (offset / sigma) ** 2).to(like)
+    weight = torch.exp(-0.5 * (offset.to(like) / sigma) ** 2)
     matrix = like.new_zeros(size, size)
     rows = torch.arange(size, device=like.device)[:, None].expand(-1, len(offset))
     columns = reflected(rows + offset, size)
