@@ -15,6 +15,7 @@ from monai.transforms import Compose
 from mhsev_monai.cases import Case
 from mhsev_monai.dsd import DSDFeaturesd
 from mhsev_monai.dsd.features import FEATURE_NAMES, SCHEMA_VERSION
+from mhsev_monai.errors import ScanError
 from mhsev_monai.feature_cache import CaseFeatures
 from mhsev_monai.ingest import LoadDWId
 from mhsev_monai.keys import SeverityKeys as Keys
@@ -28,9 +29,9 @@ logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR
 class DSDInputs:
     """Feature vectors of the dynamic spectral decomposition of a scan's fused contrast.
 
-    b0 and trace are brought to one level, their voxel-wise maximum is decomposed, and the vector describes the candidates,
-    bands and components found (``mhsev_monai.dsd.features``). Arguments are JSON values, so that a FLARE job and a model
-    file can name them.
+    b0 and trace are brought to one level, their voxel-wise maximum is decomposed, and the vector describes the
+    candidates, bands and components found (``mhsev_monai.dsd.features``). Arguments are JSON values, so that a FLARE
+    job and a model file can name them.
 
     Args:
         energy: fraction of a window's energy that its kept components exceed (the paper, section 2.1, step 4).
@@ -91,7 +92,15 @@ class DSDInputs:
         Raises:
             ScanError: if the scan cannot be used.
         """
-        return self.transforms(b0_only)({Keys.IMAGE: str(image), "bval": None if bvals is None else str(bvals)})
+        entries = {Keys.IMAGE: str(image), "bval": None if bvals is None else str(bvals)}
+        try:
+            return self.transforms(b0_only)(entries)
+        except RuntimeError as error:
+            # Compose wraps what a transform raises.
+            reason = error.__cause__
+            if isinstance(reason, ScanError):
+                raise reason from None
+            raise
 
     def __call__(self, case: Case) -> CaseFeatures:
         """The feature vector of one case; raises ``ScanError`` for a scan that cannot be used."""

@@ -100,14 +100,18 @@ def load_model(path: Path) -> SeverityModel:
     """Read a model file.
 
     Raises:
-        ModelFileError: if it is missing, is not a model file, or asks for features that this version computes otherwise.
+        ModelFileError: if it is missing, is no model file, or asks for features that this version computes otherwise.
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
-        raise ModelFileError("no model there; run `make demo` or a federated job first, or name another file") from error
+        raise ModelFileError(
+            "no model there; run `make demo` or a federated job first, or name another file"
+        ) from error
     except Exception as error:
-        raise ModelFileError("not a model file of mhsev (torch cannot read it safely); name the model.pt of a run") from error
+        raise ModelFileError(
+            "not a model file of mhsev (torch cannot read it safely); name the model.pt of a run"
+        ) from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ModelFileError(f"not a model file of mhsev ({FORMAT}); name the model.pt of a run")
     inputs = build(content["inputs"])

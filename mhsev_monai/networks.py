@@ -45,6 +45,10 @@ class SeverityMLP(nn.Module):
         ValueError: if a size is not positive, or ``dropout`` is outside [0, 1).
     """
 
+    feature_mean: Tensor
+    feature_scale: Tensor
+    class_weights: Tensor
+
     # FLARE drops arguments that equal a default from a job's JSON; there are none here, so the JSON is complete.
     def __init__(
         self, in_features: int, hidden_features: Sequence[int], num_classes: int, dropout: float, seed: int
@@ -124,4 +128,3 @@ def predict_severity(network: nn.Module, features: Tensor, scale: GradingScale) 
         probabilities=corn_probabilities(output.ordinal_logits),
         counts=torch.minimum(torch.maximum(counts, lower[grades]), upper[grades]),
     )
-

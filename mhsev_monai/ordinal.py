@@ -1,7 +1,7 @@
-"""The ordinal head: conditional logits to grade probabilities, and its loss (CORN; Shi, Cao and Raschka 2021, section 3).
+"""The ordinal head: conditional logits to grade probabilities, and its loss (CORN; Shi, Cao, Raschka 2021, section 3).
 
-A head of ``K - 1`` logits answers, for k = 0 ... K - 2: given that the grade is at least k, is it above k? The chain rule
-turns the answers into P(grade > k), which can never rise with k.
+A head of ``K - 1`` logits answers, for k = 0 ... K - 2: given that the grade is at least k, is it above k? The chain
+rule turns the answers into P(grade > k), which can never rise with k.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def corn_loss(logits: Tensor, grades: Tensor, class_weights: Tensor | None = Non
         class_weights: ``(K,)`` weight of a case by its grade; all 1 by default. The paper of the method has none.
 
     Returns:
-        Scalar: the weighted sum over cases and their applicable questions, over the sum of these weights; 0 for no case.
+        Scalar: weighted sum over cases and the questions that apply, over the sum of these weights; 0 for no case.
     """
     steps = torch.arange(logits.shape[-1], device=logits.device)
     # Question k is asked only of cases whose grade is at least k: CORN trains each on its own subset.

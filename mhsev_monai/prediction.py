@@ -72,7 +72,7 @@ def grade_scan(
     prediction = predict_severity(model.network, features, model.scale)
     probabilities = {g.label: float(p) for g, p in zip(Severity, prediction.probabilities[0], strict=True)}
     quality = scan_quality(entries)
-    deviation = (features[0] - model.network.feature_mean) / model.network.feature_scale
+    deviation = (features[0] - model.network.get_buffer("feature_mean")) / model.network.get_buffer("feature_scale")
     grade = ScanGrade(
         grade=Severity(int(prediction.grades[0])),
         count=int(prediction.counts[0]),

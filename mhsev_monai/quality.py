@@ -18,8 +18,8 @@ def scan_quality(entries: Mapping[str, Any]) -> dict[str, Any]:
     """Plain JSON values about a processed scan, from the ``scan`` and ``quality`` entries of its dictionary."""
     scan, mask = entries["scan"], entries["quality"]
     return {
-        "brain_mask_ml": round(float(mask["volume_ml"]), 1),
-        "touches_border": bool(mask["touches_border"]),
+        "brain_mask_ml": round(float(mask["brain_mask_ml"]), 1),
+        "touches_border": str(mask["touches_border"]),
         "spacing_mm": [round(float(s), 3) for s in scan["spacing_mm"]],
         "n_b0": int(scan["n_b0"]),
         "n_dwi": int(scan["n_dwi"]),
@@ -42,11 +42,14 @@ def quality_flags(
     low, high = WHOLE_BRAIN_ML
     if not low <= quality["brain_mask_ml"] <= high:
         flags.append(
-            f"the brain mask holds {quality['brain_mask_ml']:.0f} ml, outside the {low:.0f} to {high:.0f} ml of whole heads: "
-            "part of the brain was not scanned, or the mask failed"
+            f"the brain mask holds {quality['brain_mask_ml']:.0f} ml, outside the {low:.0f} to {high:.0f} ml of whole "
+            "heads: part of the brain was not scanned, or the mask failed"
         )
     if quality["touches_border"]:
-        flags.append("the brain touches the edge of the volume, so part of it may not have been scanned")
+        flags.append(
+            f"the brain touches the edge of the volume ({quality['touches_border']}), so part of it may not have been "
+            "scanned"
+        )
     if quality["n_dwi"] == 0:
         flags.append("there is no diffusion-weighted volume; the grade rests on b0 alone")
     elif not DIFFUSION_B[0] <= quality["b_value"] <= DIFFUSION_B[1]:
@@ -57,8 +60,8 @@ def quality_flags(
     odd = [name for name, d in zip(feature_names, deviations, strict=True) if d > MAX_DEVIATION]
     if odd:
         flags.append(
-            f"{len(odd)} of {len(feature_names)} features lie more than {MAX_DEVIATION:.0f} standard deviations from the "
-            f"training cases ({', '.join(odd[:3])}{', ...' if len(odd) > 3 else ''})"
+            f"{len(odd)} of {len(feature_names)} features lie more than {MAX_DEVIATION:.0f} standard deviations from "
+            f"the training cases ({', '.join(odd[:3])}{', ...' if len(odd) > 3 else ''})"
         )
     flags.extend(quality["warnings"])
     return tuple(flags)

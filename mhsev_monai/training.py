@@ -74,10 +74,8 @@ class TrainingAbortedError(RuntimeError):
     """Training was asked to stop; the network is in an undefined state."""
 
 
-def severity_loss(
-    network: nn.Module, data: LabelledFeatures, scale: GradingScale, count_weight: float
-) -> Tensor:
-    """Ordinal loss plus ``count_weight`` times the Huber loss of log(1 + count); a scalar that can be differentiated."""
+def severity_loss(network: nn.Module, data: LabelledFeatures, scale: GradingScale, count_weight: float) -> Tensor:
+    """Ordinal loss plus ``count_weight`` times the Huber loss of log(1 + count), a differentiable scalar."""
     output = split_output(network(data.features))
     ordinal = corn_loss(output.ordinal_logits, data.grades(scale), getattr(network, "class_weights", None))
     return ordinal + count_weight * F.smooth_l1_loss(output.log_count, torch.log1p(data.counts))

@@ -14,7 +14,9 @@ ROOT = Path(__file__).resolve().parents[1]
 SOURCES = sorted([*(ROOT / "mhsev_monai").rglob("*.py"), *(ROOT / "custom").rglob("*.py")])
 PURE_FLARE_FILES = ("weighting.py", "standardisation.py", "rounds.py", "result.py", "protocol.py")
 
-needs_checkout = pytest.mark.skipif(not (ROOT / "setup.cfg").is_file(), reason="needs the checkout, not the wheel alone")
+needs_checkout = pytest.mark.skipif(
+    not (ROOT / "setup.cfg").is_file(), reason="needs the checkout, not the wheel alone"
+)
 
 
 def imported_packages(path: Path) -> set[str]:

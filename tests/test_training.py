@@ -140,7 +140,11 @@ def test_a_feature_far_outside_moves_the_output_no_further():
 
 @pytest.mark.parametrize(
     ("changed", "words"),
-    [({"in_features": 0}, "must be positive"), ({"num_classes": 1}, "must be positive"), ({"dropout": 1.0}, r"\[0, 1\)")],
+    [
+        ({"in_features": 0}, "must be positive"),
+        ({"num_classes": 1}, "must be positive"),
+        ({"dropout": 1.0}, r"\[0, 1\)"),
+    ],
 )
 def test_impossible_networks_are_refused(changed, words):
     arguments = {"in_features": 5, "hidden_features": [4], "num_classes": 4, "dropout": 0.1, "seed": 0, **changed}

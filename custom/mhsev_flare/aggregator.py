@@ -88,7 +88,7 @@ class SeverityAggregator(ModelAggregator):
         if not isinstance(samples, int) or isinstance(samples, bool) or samples < 1:
             return f"{samples} training cases where a positive whole number is expected"
         try:
-            SeverityTable.from_json(meta.get(Meta.TABLE))
+            SeverityTable.from_json(meta.get(Meta.TABLE, {}))
         except ValueError:
             return "an evaluation table that is not one"
         if not _is_number(meta.get(Meta.TRAIN_LOSS)) or not _is_number(meta.get(Meta.VALIDATION_LOSS)):

@@ -134,7 +134,9 @@ def _cohort_make(options: argparse.Namespace) -> int:
 
 def _add_features(verbs: Any) -> None:
     parser = _verb(verbs, "features", "compute and keep the features of every scan of BIDS roots", _features)
-    parser.add_argument("roots", type=Path, nargs="+", metavar="BIDS_ROOT", help="folder with participants.tsv and sub-*")
+    parser.add_argument(
+        "roots", type=Path, nargs="+", metavar="BIDS_ROOT", help="folder with participants.tsv and sub-*"
+    )
     parser.add_argument("--cache", type=Path, help="folder for the features (default: derivatives/mhsev of each root)")
     _add_workers(parser)
 
@@ -171,7 +173,9 @@ def _add_simulator(verbs: Any) -> None:
     nouns = _noun(verbs, "simulator", "FLARE's simulator as several hospitals on one machine")
     parser = _verb(nouns, "prepare", "write what each simulated site decides into a simulator workspace", _prepare)
     parser.add_argument("workspace", type=Path, help="the folder that `nvflare simulator -w` gets")
-    parser.add_argument("--cohort", type=Path, required=True, help="folder with one BIDS root per site: site-1, site-2, ...")
+    parser.add_argument(
+        "--cohort", type=Path, required=True, help="folder with one BIDS root per site: site-1, site-2, ..."
+    )
 
 
 def _prepare(options: argparse.Namespace) -> int:
@@ -187,7 +191,9 @@ def _prepare(options: argparse.Namespace) -> int:
 
 def _add_predict(verbs: Any) -> None:
     parser = _verb(verbs, "predict", "grade scans with a trained model", _predict)
-    parser.add_argument("scans", type=Path, nargs="+", metavar="SCAN", help="NIfTI of a diffusion series, .bval beside it")
+    parser.add_argument(
+        "scans", type=Path, nargs="+", metavar="SCAN", help="NIfTI of a diffusion series, .bval beside it"
+    )
     parser.add_argument("--model", type=Path, required=True, help="model.pt of a run")
     parser.add_argument("--bval", type=Path, help="b-values of the one scan, where they are not beside it")
     parser.add_argument("--b0-only", action="store_true", help="every volume is b = 0; no b-values are looked for")
@@ -196,7 +202,9 @@ def _add_predict(verbs: Any) -> None:
 
 def _predict(options: argparse.Namespace) -> int:
     if options.bval is not None and len(options.scans) > 1:
-        _complain(f"--bval goes with one scan, and {len(options.scans)} were given; put a .bval file beside each instead")
+        _complain(
+            f"--bval goes with one scan, and {len(options.scans)} were given; put a .bval file beside each instead"
+        )
         return WRONG_CALL
     from mhsev_monai.model_file import ModelFileError, load_model
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import nvflare
 import numpy as np
+import nvflare
 import torch
 from nvflare.app_common.abstract.fl_model import FLModel, ParamsType
 from nvflare.app_common.workflows.fedavg import FedAvg
@@ -37,6 +37,7 @@ from mhsev_monai._version import __version__
 from mhsev_monai.feature_cache import CaseInputs
 from mhsev_monai.metrics import SeverityTable
 from mhsev_monai.model_file import save_model
+from mhsev_monai.severity import SCALES
 
 
 class StudyStoppedError(RuntimeError):
@@ -46,11 +47,11 @@ class StudyStoppedError(RuntimeError):
 class SeverityFedAvg(FedAvg):
     """Federated averaging (McMahan et al. 2017) of a severity network, with its evaluation.
 
-    Before round 0 every site is asked for sums over its training cases, which give the global standardisation and class
-    weights; a site that cannot take part says why, and the run stops unless ``min_sites`` others remain. The metrics that
-    arrive with an update describe the model that was sent, so each round's model is judged one round later and the last
-    one by a round of its own; the best by validation quadratic kappa is evaluated on the test cases and saved, that very
-    model. ``result.json`` is written whatever happens, since FLARE's job status does not tell.
+    Before round 0 every site is asked for sums over its training cases, which give the global standardisation and
+    class weights; a site that cannot take part says why, and the run stops unless ``min_sites`` others remain. The
+    metrics that arrive with an update describe the model that was sent, so each round's model is judged one round
+    later and the last one by a round of its own; the best by validation quadratic kappa is evaluated on the test cases
+    and saved, that very model. ``result.json`` is written whatever happens, since FLARE's job status does not tell.
 
     Args:
         study: name of the job, for the result.
@@ -109,7 +110,7 @@ class SeverityFedAvg(FedAvg):
             "reason": "the run ended before its end",
             "job": self.study,
             "seed": self.seed,
-            "versions": {"mhsev": __version__, "nvflare": nvflare.__version__, "torch": torch.__version__},
+            "versions": {"mhsev": __version__, "nvflare": nvflare.__version__, "torch": str(torch.__version__)},
             "scale": self.scale,
             "num_rounds": self.num_rounds,
             "weighting": self.aggregator.weighting,
@@ -117,8 +118,10 @@ class SeverityFedAvg(FedAvg):
         try:
             self._study()
         except Exception as error:
-            self._result["reason"] = str(error) if isinstance(error, (StudyStoppedError, ValueError)) else (
-                f"the server failed unexpectedly with {type(error).__name__}; see its log"
+            self._result["reason"] = (
+                str(error)
+                if isinstance(error, (StudyStoppedError, ValueError))
+                else (f"the server failed unexpectedly with {type(error).__name__}; see its log")
             )
             raise
         finally:
@@ -131,7 +134,7 @@ class SeverityFedAvg(FedAvg):
     def _study(self) -> None:
         fingerprint = self.inputs.fingerprint()
         initial = {key: value.numpy().copy() for key, value in self.network.state_dict().items()}
-        sites, buffers = self._handshake(initial, fingerprint)
+        sites, buffers = self._handshake(fingerprint)
         initial.update(buffers)
         self._result["features"] = {"fingerprint": fingerprint, "names": list(self.inputs.feature_names)}
         self.aggregator.expect(initial, fingerprint)
@@ -157,12 +160,10 @@ class SeverityFedAvg(FedAvg):
             raise StudyStoppedError(f"the run was stopped while the sites worked on {task}")
         return sorted(answers, key=lambda answer: str(answer.meta["client_name"]))
 
-    def _handshake(
-        self, initial: Mapping[str, np.ndarray], fingerprint: str
-    ) -> tuple[list[str], dict[str, np.ndarray]]:
+    def _handshake(self, fingerprint: str) -> tuple[list[str], dict[str, np.ndarray]]:
         asked = self.sample_clients()
         answers = self._ask(TASK_STANDARDISE, asked, {"protocol": np.array([PROTOCOL_VERSION])}, {})
-        refused = {site: "did not answer; see the log of that site" for site in asked}
+        refused = dict.fromkeys(asked, "did not answer; see the log of that site")
         accepted: dict[str, FLModel] = {}
         for answer in answers:
             site, reason = str(answer.meta["client_name"]), _refusal(answer, fingerprint)
@@ -179,7 +180,9 @@ class SeverityFedAvg(FedAvg):
         if len(accepted) < max(needed, 1):
             self._result["status"] = "refused"
             reasons = "; ".join(f"{site}: {reason}" for site, reason in sorted(refused.items()))
-            raise StudyStoppedError(f"{len(accepted)} of {len(asked)} sites can take part, {needed} are needed ({reasons})")
+            raise StudyStoppedError(
+                f"{len(accepted)} of {len(asked)} sites can take part, {needed} are needed ({reasons})"
+            )
         standardisation = pool_standardisation({site: answer.params for site, answer in accepted.items()})
         return sorted(accepted), standardisation.buffers()
 
@@ -206,7 +209,7 @@ class SeverityFedAvg(FedAvg):
         weights = self._best.weights
         tables = _tables(self._ask(TASK_VALIDATE, sites, weights, {Meta.SPLIT: "test"}))
         self._result["best_round"] = self._best.round_number
-        self._result["test"] = test_results(tables)
+        self._result["test"] = test_results(tables, SCALES[self.scale])
         if self.site_models:
             self._result["comparison"] = compare_with_site_models(
                 pool_tables(tables), self._evaluate_site_models(sites, initial)
@@ -219,9 +222,7 @@ class SeverityFedAvg(FedAvg):
         self._result["model"] = {"file": MODEL_FILE, "sha256": file_digest(path)}
         self._result["status"], self._result["reason"] = "completed", ""
 
-    def _evaluate_site_models(
-        self, sites: list[str], initial: Mapping[str, np.ndarray]
-    ) -> dict[str, SeverityTable]:
+    def _evaluate_site_models(self, sites: list[str], initial: Mapping[str, np.ndarray]) -> dict[str, SeverityTable]:
         pooled = {}
         for answer in self._ask(TASK_SUBMIT_MODEL, sites, initial, {}):
             owner = str(answer.meta["client_name"])

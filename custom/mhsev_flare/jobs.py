@@ -20,10 +20,10 @@ from mhsev_monai.networks import SeverityMLP
 from mhsev_monai.severity import PAPER_SCALE, Severity
 
 TASK_REQUEST_INTERVAL = 0.1
-"""Seconds between a site's requests for work; FLARE's 2 s make a round of a small network 2.1 s long instead of 0.6 s."""
+"""Seconds between a site's requests for work; FLARE's 2 s make a round of a small network three times as long."""
 
-# FedJob copies the source of every class that it meets into the job, unless its package is named here; a job with code in
-# it needs each hospital's permission to bring code.
+# FedJob copies the source of every class that it meets into the job, unless its package is named here; a job with code
+# in it needs each hospital's permission to bring code.
 INSTALLED_PACKAGES = ["mhsev_flare", "mhsev_monai", "monai", "nvflare", "torch", "numpy", "scipy"]
 
 

@@ -17,7 +17,7 @@ def cores() -> int:
 
 @contextmanager
 def bar(title: str, unit: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on stderr; yields a function of (done, total). Where stderr is a file, a line every 10 s at most."""
+    """A progress bar on stderr, at most a line every 10 s where that is a file; yields a function of (done, total)."""
     interactive = sys.stderr.isatty()
     with tqdm(desc=title, unit=unit, mininterval=0.2 if interactive else 10.0, file=sys.stderr) as progress:
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from mhsev_flare.protocol import LEDGER_FILE, MODEL_FILE, RESULT_FILE, RESULT_SCHEMA
 from mhsev_monai.metrics import SeverityTable, majority_table, severity_metrics
+from mhsev_monai.severity import GradingScale
 
 
 def evaluation_entry(table: SeverityTable) -> dict[str, Any]:
@@ -27,13 +28,13 @@ def pool_tables(tables: Mapping[str, SeverityTable]) -> SeverityTable:
     return pooled
 
 
-def test_results(tables: Mapping[str, SeverityTable]) -> dict[str, Any]:
+def test_results(tables: Mapping[str, SeverityTable], scale: GradingScale) -> dict[str, Any]:
     """Pooled and per-site evaluation on the test cases, with the majority-class row beside it."""
     pooled = pool_tables(tables)
     return {
         "pooled": evaluation_entry(pooled),
         "sites": {site: evaluation_entry(tables[site]) for site in sorted(tables)},
-        "majority": evaluation_entry(majority_table(pooled)),
+        "majority": evaluation_entry(majority_table(pooled, scale)),
     }
 
 

@@ -1,7 +1,7 @@
 """The page of a finished run: its result and ledger, and pictures of example cases where their scans are at hand.
 
-Pictures need scans, so they can only be drawn where the scans are: at a site, or on the machine of the simulator. The run
-itself carries none.
+Pictures need scans, so they can only be drawn where the scans are: at a site, or on the machine of the simulator. The
+run itself carries none.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
+from nibabel.affines import voxel_sizes
+from nibabel.orientations import aff2axcodes
 
 from mhsev_flare.result import read_run
 from mhsev_flare.site import DERIVATIVES
@@ -183,8 +184,8 @@ def _example(site: str, case: Case, model: SeverityModel) -> ExampleCase:
     z = int(per_slice.argmax() if per_slice.any() else brain.argmax())
     here = [c for c in candidates if c.peak_voxel[2] == z]
     affine = np.asarray(entries[Keys.B0].affine)
-    codes = nib.aff2axcodes(affine)
-    spacing = nib.affines.voxel_sizes(affine)
+    codes = aff2axcodes(affine)
+    spacing = voxel_sizes(affine)
     picture = slice_pair_png(
         b0[:, :, z],
         feature_map[:, :, z],

@@ -39,11 +39,11 @@ class SiteFolders:
 def find_site_folders(site: str, scope_properties: Mapping[str, Any] | None, local_folder: Path | None) -> SiteFolders:
     """The site's folders, from the first of the places that name them.
 
-    In this order: ``mhsev_data_root`` in the properties of the site's privacy scope (``privacy.json``); ``data_root`` in
-    ``local/mhsev_site.json`` of the startup kit or workspace; the folder called ``site`` under ``cohort_root`` there (the
-    simulator, where one machine plays all hospitals); the environment variable ``MHSEV_DATA_ROOT``; the folder called ``site``
-    under ``MHSEV_COHORT_ROOT``. ``mhsev_cache_root`` or ``cache_root`` says where features go, by default
-    ``derivatives/mhsev/features`` of the data root.
+    In this order: ``mhsev_data_root`` in the properties of the site's privacy scope (``privacy.json``); ``data_root``
+    in ``local/mhsev_site.json`` of the startup kit or workspace; the folder called ``site`` under ``cohort_root`` there
+    (the simulator, where one machine plays all hospitals); the environment variable ``MHSEV_DATA_ROOT``; the folder
+    called ``site`` under ``MHSEV_COHORT_ROOT``. ``mhsev_cache_root`` or ``cache_root`` says where features go, by
+    default ``derivatives/mhsev/features`` of the data root.
 
     Args:
         site: FLARE's name of this site.
@@ -120,7 +120,9 @@ class SiteData:
         """Numbers of cases by split and grade: what the server may know of this site."""
         return {
             "cases": {name: len(self.split(name)) for name in ("train", "validation", "test")},
-            "grades": {name: grade_counts(self.split(name), scale).tolist() for name in ("train", "validation", "test")},
+            "grades": {
+                name: grade_counts(self.split(name), scale).tolist() for name in ("train", "validation", "test")
+            },
             "excluded": len(self.excluded),
         }
 
@@ -159,8 +161,8 @@ def load_site_data(
         reasons = sorted(set(data.excluded.values()))
         because = f"; {len(data.excluded)} were excluded, first reason: {reasons[0]}" if reasons else ""
         raise SiteError(
-            f"{site} has {len(data.train)} training, {len(data.validation)} validation and {len(data.test)} test cases, "
-            f"where each needs at least one{because}"
+            f"{site} has {len(data.train)} training, {len(data.validation)} validation and {len(data.test)} test "
+            f"cases, where each needs at least one{because}"
         )
     return data
 

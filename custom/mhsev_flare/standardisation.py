@@ -49,7 +49,9 @@ def pool_standardisation(messages: Mapping[str, Mapping[str, np.ndarray]]) -> St
         moments = _moments(site, messages[site])
         counts = np.asarray(messages[site][Moments.CLASS_COUNTS], dtype=np.float64)
         if pooled is not None and moments.mean.shape != pooled.mean.shape:
-            raise ValueError(f"{site} sent moments of {moments.mean.size} features where {pooled.mean.size} are expected")
+            raise ValueError(
+                f"{site} sent moments of {moments.mean.size} features where {pooled.mean.size} are expected"
+            )
         pooled = moments if pooled is None else pooled + moments
         class_counts = counts if class_counts is None else class_counts + counts
     assert pooled is not None

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 import torch
@@ -10,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference_dsd import reference_dsd, taper, window_at
 
-from mhsev_monai.dsd.functional import DSDParameters, contrast_image, dynamic_spectral_decomposition
+from mhsev_monai.dsd.functional import DSDParameters, dynamic_spectral_decomposition
 
 DOUBLE = {"dtype": "float64", "acquired": 0.5}
 
@@ -244,64 +242,6 @@ def test_mask_too_small_for_any_window_gives_an_empty_map():
     result = decompose(image, (2.0, 2.0, 4.0), mask)
     assert result.window_size.max() == 0
     assert result.map.abs().max() == 0
-
-
-IMAGE = np.full((8, 8, 2), 100.0)
-
-
-@pytest.mark.parametrize(
-    ("image", "spacing", "mask", "message"),
-    [
-        (IMAGE.astype(complex), (1, 1, 1), None, "image must be real"),
-        (IMAGE[None], (1, 1, 1), None, r"image must be \(X, Y\) or \(X, Y, Z\)"),
-        (IMAGE[:0], (1, 1, 1), None, "no empty axis"),
-        (np.where(IMAGE > 0, np.nan, 0), (1, 1, 1), None, "image must be finite"),
-        (np.where(IMAGE > 0, np.inf, 0), (1, 1, 1), None, "image must be finite"),
-        (IMAGE, (1, 0, 1), None, "spacing must be 3 positive finite numbers in mm"),
-        (IMAGE, (1, -2, 1), None, "spacing must be 3 positive"),
-        (IMAGE, (1, 1, float("nan")), None, "spacing must be 3 positive"),
-        (IMAGE, (1, 1), None, "spacing must be 3 positive"),
-        (IMAGE, (1, 1, 1), np.zeros((8, 8, 2)), "mask must mark at least one voxel"),
-        (IMAGE, (1, 1, 1), np.ones((8, 8, 1)), "mask must have the image's shape"),
-        (-IMAGE, (1, 1, 1), None, "positive median inside the mask"),
-        (0 * IMAGE, (1, 1, 1), None, "positive median inside the mask"),
-    ],
-)
-def test_unusable_input_is_refused_in_one_sentence(image, spacing, mask, message):
-    with pytest.raises(ValueError, match=message) as caught:
-        dynamic_spectral_decomposition(image, spacing, mask)
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("energy", 1.0),
-        ("kappa", -1.0),
-        ("gain", "median"),
-        ("eigenvalues", "cubed"),
-        ("window_size", 12),
-        ("stride_fraction", 2),
-        ("clip", 0.0),
-        ("acquired", 0.6),
-        ("dtype", "float16"),
-    ],
-)
-def test_setting_out_of_range_is_named(name, value):
-    with pytest.raises(ValueError, match=f"{name} must be .*, got {value!r}"):
-        DSDParameters(**{name: value})
-
-
-def test_parameters_survive_json():
-    parameters = DSDParameters(gain="hard", acquired=0.3, window_size=16)
-    assert DSDParameters(**json.loads(json.dumps(parameters.as_dict()))) == parameters
-
-
-def test_contrast_image_is_one_outside_and_at_most_clip_inside():
-    volume = torch.tensor([2.0, 4.0, 8.0, 100.0])
-    contrast, level = contrast_image(volume, torch.tensor([True, True, True, False]), 1.5)
-    assert contrast.tolist() == [0.5, 1.0, 1.5, 1.0]
-    assert level == 4
 
 
 @settings(max_examples=25, deadline=None)

@@ -11,7 +11,6 @@ import numpy as np
 from nvflare.apis.fl_context import FLContext, FLContextManager
 
 from mhsev_flare.executor import SeverityExecutor
-from mhsev_flare.site import SITE_FILE
 from mhsev_monai.cases import Case
 from mhsev_monai.errors import ScanError
 from mhsev_monai.feature_cache import CaseFeatures

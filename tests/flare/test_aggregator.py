@@ -10,7 +10,11 @@ from mhsev_flare.aggregator import RefusedUpdateError, SeverityAggregator
 from mhsev_flare.protocol import PROTOCOL_VERSION, Meta
 from mhsev_monai.metrics import SeverityTable
 
-MODEL = {"layers.0.weight": np.zeros((2, 3), np.float32), "layers.0.bias": np.zeros(2, np.float32), "feature_mean": np.zeros(3)}
+MODEL = {
+    "layers.0.weight": np.zeros((2, 3), np.float32),
+    "layers.0.bias": np.zeros(2, np.float32),
+    "feature_mean": np.zeros(3),
+}
 
 
 def update(site: str, value: float, n: int = 10) -> FLModel:
@@ -77,7 +81,10 @@ def full_weights() -> FLModel:
 @pytest.mark.parametrize(
     ("bad", "words"),
     [
-        (with_params(**{"layers.0.bias": np.array([np.nan, 0], np.float32)}), "layers.0.bias holds values that are not finite"),
+        (
+            with_params(**{"layers.0.bias": np.array([np.nan, 0], np.float32)}),
+            "layers.0.bias holds values that are not finite",
+        ),
         (with_params(**{"layers.0.bias": np.array([np.inf, 0], np.float32)}), "not finite"),
         (with_params(**{"layers.0.bias": np.zeros(3, np.float32)}), r"shape \(3,\) where \(2,\)"),
         (with_params(extra=np.zeros(1, np.float32)), "keys that differ from the model's: extra"),
@@ -111,7 +118,7 @@ def test_a_round_without_acceptable_update_fails_with_the_reasons():
     made = aggregator()
     with pytest.raises(RefusedUpdateError):
         made.accept_model(with_meta(**{Meta.FINGERPRINT: "g"}))
-    with pytest.raises(RefusedUpdateError, match="no acceptable update in this round .b: features of another schema"):
+    with pytest.raises(RefusedUpdateError, match=r"no acceptable update in this round .b: features of another schema"):
         made.aggregate_model()
 
 

@@ -25,8 +25,22 @@ def table(grades: list[int], counts: list[int]) -> SeverityTable:
 
 
 def test_a_ledger_row_names_who_took_part_and_who_did_not():
-    good = Contribution("site-1", 30, True, "", {}, {Meta.TRAIN_LOSS: 0.2, Meta.VALIDATION_LOSS: 0.5, Meta.TABLE: table([1, 3], [2, 15]).to_json()})
-    other = Contribution("site-2", 10, True, "", {}, {Meta.TRAIN_LOSS: 0.3, Meta.VALIDATION_LOSS: 1.1, Meta.TABLE: table([1], [15]).to_json()})
+    good = Contribution(
+        "site-1",
+        30,
+        True,
+        "",
+        {},
+        {Meta.TRAIN_LOSS: 0.2, Meta.VALIDATION_LOSS: 0.5, Meta.TABLE: table([1, 3], [2, 15]).to_json()},
+    )
+    other = Contribution(
+        "site-2",
+        10,
+        True,
+        "",
+        {},
+        {Meta.TRAIN_LOSS: 0.3, Meta.VALIDATION_LOSS: 1.1, Meta.TABLE: table([1], [15]).to_json()},
+    )
     bad = Contribution("site-3", 0, False, "values that are not finite", {}, {})
     pooled = table([1, 3, 1], [2, 15, 15])
     row = ledger_row(4, [good, other, bad], pooled, "samples")
@@ -71,7 +85,7 @@ def test_pooled_table_is_that_of_all_cases():
     first, second = table([1, 2], [2, 7]), table([3, 0], [15, 0])
     pooled = pool_tables({"b": second, "a": first})
     assert pooled.to_json() == table([1, 2, 3, 0], [2, 7, 15, 0]).to_json()
-    results = test_results({"a": first, "b": second})
+    results = test_results({"a": first, "b": second}, PAPER_SCALE)
     assert results["pooled"]["metrics"]["n"] == 4
     assert results["majority"]["metrics"]["accuracy"] == pytest.approx(0.25)
 

@@ -88,7 +88,9 @@ def test_the_global_standardisation_is_that_of_all_training_cases(short_run, coh
 
     model = load_model(short_run[2])
     rows = [
-        load_site_data(s, SiteFolders(cohort / s, cohort / s / DERIVATIVES), model.inputs, 1, model.scale).train.features
+        load_site_data(
+            s, SiteFolders(cohort / s, cohort / s / DERIVATIVES), model.inputs, 1, model.scale
+        ).train.features
         for s in SITES
     ]
     together = torch.cat(rows).double().numpy()

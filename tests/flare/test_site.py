@@ -51,7 +51,7 @@ def test_features_go_beside_the_scans_unless_the_site_says_otherwise(tmp_path):
 
 
 def test_a_site_without_a_data_root_says_where_to_set_it():
-    with pytest.raises(SiteError, match="site-2 has no data root: set data_root in local/mhsev_site.json") as caught:
+    with pytest.raises(SiteError, match=r"site-2 has no data root: set data_root in local/mhsev_site\.json") as caught:
         find_site_folders("site-2", None, None)
     assert DATA_ROOT_VARIABLE in str(caught.value)
     assert COHORT_ROOT_VARIABLE in str(caught.value)

@@ -22,7 +22,9 @@ def three_sites() -> tuple[dict[str, dict[str, np.ndarray]], np.ndarray]:
     generator = np.random.default_rng(0)
     parts = [generator.normal(i, 1 + i, size=(20 + i, 3)) for i in range(3)]
     counts = [[5, 10, 3, 2], [0, 11, 5, 5], [4, 4, 4, 10]]
-    return {f"site-{i}": message(p, c) for i, (p, c) in enumerate(zip(parts, counts, strict=True))}, np.concatenate(parts)
+    return {f"site-{i}": message(p, c) for i, (p, c) in enumerate(zip(parts, counts, strict=True))}, np.concatenate(
+        parts
+    )
 
 
 def test_pooled_mean_and_scale_equal_those_of_all_cases():
