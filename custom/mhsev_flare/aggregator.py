@@ -79,7 +79,7 @@ class SeverityAggregator(ModelAggregator):
         if self._expected is None:
             return "the server has not said which model it expects"
         if meta.get(Meta.PROTOCOL) != PROTOCOL_VERSION:
-            return f"protocol {meta.get(Meta.PROTOCOL)} where {PROTOCOL_VERSION} is spoken; install the same mhsev everywhere"
+            return f"protocol {meta.get(Meta.PROTOCOL)} where {PROTOCOL_VERSION} is spoken; use one mhsev everywhere"
         if meta.get(Meta.FINGERPRINT) != self._fingerprint:
             return "features of another schema or with other parameters; install the same mhsev everywhere"
         if model.params_type != ParamsType.DIFF:

@@ -1,7 +1,7 @@
 """How much each site counts in the average: pure numbers, no FLARE.
 
 The paper prints Weights = sum over sites of (1 / N_i) * Weights_i and explains it as "weighted by the amount of data".
-The formula is the inverse of that and does not sum to 1; ``literal_weights`` exists to show what it does, not to be used.
+The formula is the inverse of that and does not sum to 1; ``literal_weights`` exists to show what it does.
 """
 
 from __future__ import annotations
