@@ -1,4 +1,4 @@
-"""A subject's head on a scanner's voxels: where in the template each voxel lies, and what share of which tissue it holds."""
+"""A subject's head on a scanner's voxels: where in the template a voxel lies, and its share of each tissue."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
+from mhsev_monai.cohort.clinical import AGE_SD, MEAN_AGE
 from mhsev_monai.cohort.smooth_fields import SmoothField, VoxelGrid, random_field
 from mhsev_monai.cohort.template import HeadTemplate, load_head_template
 
@@ -25,7 +26,6 @@ _FOLDING_KNOTS, _FOLDING_SD = 9.0, 0.10
 # Where the ventricles lie, and how far their widening reaches, MNI mm.
 _VENTRICLES = np.array((0.0, -14.0, 14.0))
 _VENTRICLE_REACH = np.array((24.0, 42.0, 22.0))
-_MEAN_AGE, _AGE_SD = 68.0, 9.0
 # Widths over which one tissue turns into the next: scores, and mm.
 _CSF_WIDTH, _WHITE_WIDTH, _EDGE_WIDTH = 0.09, 0.16, 0.5
 # The template's brain mask takes a rim of CSF along, mm.
@@ -88,7 +88,7 @@ def draw_head_shape(rng: np.random.Generator, age: float, grid: VoxelGrid) -> He
         age: years.
         grid: voxels of the scan; the shape does not depend on their number.
     """
-    years = (age - _MEAN_AGE) / _AGE_SD
+    years = (age - MEAN_AGE) / AGE_SD
     scale = np.array(_MEAN_SCALE) * (1 + rng.normal(0, _SCALE_SD)) * (1 + rng.normal(0, _SCALE_SD / 2, size=3))
     rotation = Rotation.from_euler("xyz", rng.normal(0, _ROTATION_SD_DEGREES, size=3), degrees=True).as_matrix()
     first, second, third = (random_field(rng, grid, _WARP_KNOTS, _WARP_SD) for _ in range(3))
@@ -162,9 +162,7 @@ def _sample(template: HeadTemplate, points: NDArray[np.float32]) -> NDArray[np.f
     return template.channels[row].astype(np.float32)
 
 
-def _tissues(
-    scores: NDArray[np.float32], folding: NDArray[np.float32], shape: HeadShape
-) -> NDArray[np.float32]:
+def _tissues(scores: NDArray[np.float32], folding: NDArray[np.float32], shape: HeadShape) -> NDArray[np.float32]:
     """``(n, 6)`` tissue fractions at points with these scores."""
     csf_score, white_score, brain_distance, hull_distance, head_distance, iron, eye = scores.T
     brain = _step((-_RIM_IN_MASK - brain_distance) / _EDGE_WIDTH)
@@ -192,5 +190,4 @@ def _tissues(
 
 def _step(x: NDArray[np.float32]) -> NDArray[np.float32]:
     """A smooth step from 0 to 1, one half at 0."""
-    value: NDArray[np.float32] = 0.5 + 0.5 * np.tanh(x)
-    return value
+    return np.float32(0.5) + np.float32(0.5) * np.tanh(x)

@@ -1,7 +1,7 @@
 """The three simulated hospitals: what their scanners do and whom they scan.
 
-Protocols differ as those of different vendors do; severity mixes are further from "none" and "mild" than a population's,
-and every class occurs at every site. Shares of subjects are the paper's 200, 180 and 120 of 500.
+Protocols differ as those of different vendors do; severity mixes are graver than a population's, so that
+every class occurs at every site. Shares of subjects are the paper's 200, 180 and 120 of 500.
 """
 
 from __future__ import annotations

@@ -76,7 +76,9 @@ def paint_mimics(mimics: Mimics, grid: VoxelGrid) -> tuple[NDArray[np.float32], 
         grid: voxels of the scan.
     """
     kept = np.ones(grid.shape, dtype=np.float32)
-    for body, loss in (*mimics.vessels, *mimics.calcifications):
+    for tube, loss in mimics.vessels:
+        dim(kept, filled_share(tube, grid, _SAMPLES), loss)
+    for body, loss in mimics.calcifications:
         dim(kept, filled_share(body, grid, _SAMPLES), loss)
     tissue = np.ones(grid.shape, dtype=np.float32)
     for lacune in mimics.lacunes:

@@ -25,10 +25,11 @@ class VoxelGrid(NamedTuple):
     spacing: tuple[float, float, float]
     centre: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
-    def axis(self, axis: int, offset: float = 0.0) -> NDArray[np.float64]:
-        """Positions of the voxels along an axis, mm; ``offset`` in voxels moves all of them."""
+    def axis(self, axis: int) -> NDArray[np.float64]:
+        """Positions of the voxels along an axis, mm."""
         n = self.shape[axis]
-        return self.centre[axis] + (np.arange(n) - (n - 1) / 2 + offset) * self.spacing[axis]
+        steps = np.arange(n, dtype=np.float64) - (n - 1) / 2
+        return self.centre[axis] + steps * self.spacing[axis]
 
     def extent(self, axis: int) -> float:
         """Length of the box along an axis, mm."""

@@ -28,10 +28,10 @@ _STREAMS = ("clinical", "count", "anatomy", "mimics", "bleeds", "shading", "nois
 
 
 class Record(NamedTuple):
-    """What is known of a subject before a scan: the row of the table of participants."""
+    """What is known of a subject without its scan: the row of the table of participants."""
 
     clinical: Clinical
-    count: int
+    n_microbleeds: int
 
 
 class SimulatedSubject(NamedTuple):
@@ -89,11 +89,11 @@ def simulate_subject(
     streams = random_streams(seed, hospital.name, index)
     record = draw_record(hospital, seed, index)
     if count is not None:
-        record = record._replace(count=count)
+        record = record._replace(n_microbleeds=count)
     grid, hardness = hospital.grid, DIFFICULTIES[difficulty]
     anatomy = head_anatomy(draw_head_shape(streams["anatomy"], record.clinical.age, grid), grid)
     mimics = draw_mimics(streams["mimics"], record.clinical, anatomy, grid, hardness)
-    bleeds = draw_bleeds(streams["bleeds"], record.count, anatomy, grid, hardness, mimics.bodies)
+    bleeds = draw_bleeds(streams["bleeds"], record.n_microbleeds, anatomy, grid, hardness, mimics.bodies)
     kept, fluid = paint_mimics(mimics, grid)
     left, labels = paint_bleeds(bleeds, grid)
     fractions = anatomy.fractions * (1 - fluid)
