@@ -6,11 +6,12 @@ cubic B-spline lattice to what sharpening changed, and adds it to the field. Lat
 
 The fit is the scattered-data approximation of Lee et al. (IEEE TVCG 3:228, 1997). On a voxel grid its weights are
 products of one factor per axis, so the fit and the evaluation are three small matrix products instead of a scatter
-over voxels; the idea of that separable form is n4ax's (https://pypi.org/project/n4ax). With ``shrink=1`` and equal
-parameters each iteration is ITK's. Where a level stops on ``tolerance`` ITK may go on or stop sooner: it keeps a running
-mean in single precision, and its stopping measure drifts (on one scan 0.00113 for 0.00077, in a mask of 52 000 voxels);
-ours does not. With ``shrink > 1`` the samples keep their place in the full
-image, where ITK users fit on a smaller one and extrapolate.
+over voxels; the idea of that separable form is n4ax's (https://pypi.org/project/n4ax).
+
+With ``shrink=1`` and equal parameters each iteration is ITK's. Where a level stops on ``tolerance``, ITK may go on or
+stop sooner: it keeps a running mean in single precision, and its stopping measure drifts (on one scan 0.00113 for
+0.00077, in a mask of 52 000 voxels); ours does not. With ``shrink > 1`` the samples keep their place in the full image,
+where ITK users fit on a smaller one and extrapolate.
 """
 
 from __future__ import annotations
