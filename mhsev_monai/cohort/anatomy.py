@@ -17,7 +17,7 @@ TISSUES = ("csf", "grey", "white", "iron_grey", "soft", "fluid")
 """Order of ``Anatomy.fractions``; what is missing to 1 is bone and air, without signal."""
 
 # Heads are smaller than ICBM152, more so along the body axis.
-_MEAN_SCALE = (0.93, 0.93, 0.89)
+_MEAN_SCALE = (0.91, 0.91, 0.87)
 _SCALE_SD = 0.025
 _ROTATION_SD_DEGREES = 4.0
 _SHIFT_SD = 2.0
@@ -86,7 +86,7 @@ def draw_head_shape(rng: np.random.Generator, age: float, grid: VoxelGrid) -> He
     Args:
         rng: where the shape comes from.
         age: years.
-        grid: voxels of the scan; the shape does not depend on their number.
+        grid: voxels of the scan, whose box the random fields cover.
     """
     years = (age - MEAN_AGE) / AGE_SD
     scale = np.array(_MEAN_SCALE) * (1 + rng.normal(0, _SCALE_SD)) * (1 + rng.normal(0, _SCALE_SD / 2, size=3))

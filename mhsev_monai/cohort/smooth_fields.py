@@ -63,7 +63,7 @@ def random_field(rng: np.random.Generator, grid: VoxelGrid, knot_spacing: float,
     """A field with mean 0 and standard deviation ``sd``, on the box of ``grid`` and one voxel around it.
 
     Args:
-        rng: where the coefficients come from; they do not depend on the voxel size.
+        rng: where the coefficients come from; their number follows the box and the knots, not the voxels.
         grid: whose box is covered.
         knot_spacing: correlation length, mm.
         sd: root of the mean variance of the field.
