@@ -26,6 +26,14 @@ from mhsev_monai.quality import scan_quality
 logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
 
 
+RIM_MM = 15.0
+"""How far darkness that comes from outside the brain is followed inwards. On 12 simulated heads (difficulty easy, seed
+77) with kappa 1 and threshold 0.2, it left 5 false candidates a scan; 0.88 of the bleeds were among the candidates."""
+
+CANDIDATE_THRESHOLD = 0.2
+"""Depth of the candidates that are shown; the features count them at four thresholds."""
+
+
 class DSDInputs:
     """Feature vectors of the dynamic spectral decomposition of a scan's fused contrast.
 
@@ -35,7 +43,8 @@ class DSDInputs:
 
     Args:
         energy: fraction of a window's energy that its kept components exceed (the paper, section 2.1, step 4).
-        kappa: threshold over the local noise floor.
+        kappa: threshold over the local noise floor. The transform's own default of 3 loses spots of 4 mm at voxels of
+            2 mm, since such a spot fills the very bins that set the floor.
         gain: ``wiener``, ``hard`` or ``soft``.
         dynamic: let the window size follow the local texture.
     """
@@ -43,7 +52,7 @@ class DSDInputs:
     def __init__(
         self,
         energy: float = 0.95,
-        kappa: float = 3.0,
+        kappa: float = 1.0,
         gain: str = "wiener",
         dynamic: bool = True,
     ) -> None:
@@ -63,7 +72,13 @@ class DSDInputs:
     def fingerprint(self) -> str:
         """64 hexadecimal digits over the parameters, the names of the features and their schema version."""
         parameters = {name: getattr(self, name) for name in self._always_serialize_args}
-        described = {"kind": "dsd", "schema": SCHEMA_VERSION, "features": FEATURE_NAMES, "parameters": parameters}
+        described = {
+            "kind": "dsd",
+            "rim_mm": RIM_MM,
+            "schema": SCHEMA_VERSION,
+            "features": FEATURE_NAMES,
+            "parameters": parameters,
+        }
         return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
 
     def transforms(self, b0_only: bool = False) -> Compose:
@@ -81,8 +96,15 @@ class DSDInputs:
                 N4BiasFieldCorrectiond(
                     keys=contrasts, mask_key=Keys.BRAIN_MASK, reference_key=Keys.B0, allow_missing_keys=True
                 ),
-                FuseContrastsd(b0_key=Keys.B0, trace_key=Keys.TRACE, mask_key=Keys.BRAIN_MASK, output_key=Keys.FUSED),
-                DSDFeaturesd(image_key=Keys.FUSED, mask_key=Keys.SEARCH_MASK, parameters=parameters),
+                FuseContrastsd(
+                    b0_key=Keys.B0, trace_key=Keys.TRACE, mask_key=Keys.SEARCH_MASK, output_key=Keys.FUSED, rim=RIM_MM
+                ),
+                DSDFeaturesd(
+                    image_key=Keys.FUSED,
+                    mask_key=Keys.SEARCH_MASK,
+                    parameters=parameters,
+                    threshold=CANDIDATE_THRESHOLD,
+                ),
             ]
         )
 

@@ -53,12 +53,12 @@ class JobSpec:
     network: nn.Module
     weighting: str = "samples"
     scale: str = PAPER_SCALE.name
-    num_rounds: int = 20
+    num_rounds: int = 30
     epochs: int = 4
     learning_rate: float = 3e-3
-    weight_decay: float = 1e-2
+    weight_decay: float = 1e-1
     batch_size: int = 16
-    count_weight: float = 1.0
+    count_weight: float = 3.0
     seed: int = 1
     min_sites: int = 0
     site_models: bool = True

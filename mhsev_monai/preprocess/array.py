@@ -164,14 +164,22 @@ class FuseContrasts(Transform):
         sigma: mm; width of the local mean that an image is divided by.
         ceiling: brighter values are cut here; 1 is the local parenchyma.
         spacing: mm along each spatial axis, for images without an affine.
+        rim: mm; how far darkness that comes from outside the mask is followed inwards and lifted; 0 for not at all.
     """
 
     backend = [TransformBackends.TORCH]  # noqa: RUF012 (MONAI's own declaration)
 
-    def __init__(self, sigma: float = 13.0, ceiling: float = 1.12, spacing: Sequence[float] | None = None) -> None:
+    def __init__(
+        self,
+        sigma: float = 13.0,
+        ceiling: float = 1.12,
+        spacing: Sequence[float] | None = None,
+        rim: float = 0.0,
+    ) -> None:
         self.sigma = sigma
         self.ceiling = ceiling
         self.spacing = spacing
+        self.rim = rim
 
     def __call__(
         self, b0: NdarrayOrTensor, mask: NdarrayOrTensor, trace: NdarrayOrTensor | None = None
@@ -182,7 +190,7 @@ class FuseContrasts(Transform):
         volume = _single(b0, "b0")
         inside = _single(mask, "mask").to(volume.device)
         other = None if trace is None else _single(trace, "trace").to(volume.device)
-        fused = functional.fuse_contrasts(volume, other, inside, spacing, self.sigma, self.ceiling)
+        fused = functional.fuse_contrasts(volume, other, inside, spacing, self.sigma, self.ceiling, self.rim)
         return _as_image(fused[None], b0)
 
 

@@ -176,6 +176,7 @@ class FuseContrastsd(MapTransform):
         output_key: entry that receives the fused image.
         sigma: mm; width of the local mean that an image is divided by.
         ceiling: brighter values are cut here; 1 is the local parenchyma.
+        rim: mm; how far darkness that comes from outside the mask is followed inwards and lifted; 0 for not at all.
         allow_missing_keys: leave a dictionary without b0 as it is.
         spacing: mm, for images without an affine.
     """
@@ -191,6 +192,7 @@ class FuseContrastsd(MapTransform):
         *,
         sigma: float = 13.0,
         ceiling: float = 1.12,
+        rim: float = 0.0,
         allow_missing_keys: bool = False,
         spacing: Sequence[float] | None = None,
     ) -> None:
@@ -199,7 +201,7 @@ class FuseContrastsd(MapTransform):
         self.trace_key = trace_key
         self.mask_key = mask_key
         self.output_key = output_key
-        self.fuse = array.FuseContrasts(sigma, ceiling, spacing)
+        self.fuse = array.FuseContrasts(sigma, ceiling, spacing, rim)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """The dictionary with the fused image."""

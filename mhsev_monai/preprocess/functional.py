@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from mhsev_monai.preprocess.brain_mask import BrainMaskParameters, BrainMaskResult, dwi_brain_mask
-from mhsev_monai.preprocess.intensity import fuse_contrasts, relative_to_parenchyma, z_score_in_mask
+from mhsev_monai.preprocess.diffusion import (
+    Shells,
+    apparent_diffusion_coefficient,
+    mean_b0,
+    select_shells,
+    trace_weighted,
+)
+from mhsev_monai.preprocess.intensity import clear_rim, fuse_contrasts, relative_to_parenchyma, z_score_in_mask
 from mhsev_monai.preprocess.n4 import N4Parameters, N4Result, estimate_log_bias, n4_bias_field_correction
 
 __all__ = [
@@ -11,10 +18,16 @@ __all__ = [
     "BrainMaskResult",
     "N4Parameters",
     "N4Result",
+    "Shells",
+    "apparent_diffusion_coefficient",
+    "clear_rim",
     "dwi_brain_mask",
     "estimate_log_bias",
     "fuse_contrasts",
+    "mean_b0",
     "n4_bias_field_correction",
     "relative_to_parenchyma",
+    "select_shells",
+    "trace_weighted",
     "z_score_in_mask",
 ]

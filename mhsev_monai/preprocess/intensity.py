@@ -6,11 +6,13 @@ two, each relative to the parenchyma around it, therefore keeps bleeds dark and 
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 _PRIOR_WEIGHT = 1e-3
 """Share of the scan's level in a voxel's local level; it decides only where no plausible voxel is near."""
@@ -104,6 +106,7 @@ def fuse_contrasts(
     spacing: Sequence[float],
     sigma: float = 13.0,
     ceiling: float = 1.12,
+    rim: float = 0.0,
 ) -> Tensor:
     """Keep dark what is dark on b0 and on trace: the voxel-wise maximum of both, relative to the local parenchyma.
 
@@ -114,6 +117,7 @@ def fuse_contrasts(
         spacing: mm along each axis.
         sigma: of the Gaussian that makes the local level, mm.
         ceiling: brighter values are cut here, so that fluid leaves no edge to look at.
+        rim: mm; how far ``clear_rim`` follows darkness inwards from the edge of the mask. 0 leaves the rim as it is.
 
     Returns:
         float32 in ``0..ceiling``; 1 is the local parenchyma, and so is all that lies outside the mask.
@@ -127,7 +131,39 @@ def fuse_contrasts(
     if trace is not None:
         _check_shape("trace", trace, b0)
         fused = torch.maximum(fused, relative_to_parenchyma(trace, mask, spacing, sigma))
-    return fused.clamp(0.0, ceiling)
+    fused = fused.clamp(0.0, ceiling)
+    return clear_rim(fused, mask, spacing, rim) if rim > 0 else fused
+
+
+def clear_rim(image: Tensor, mask: Tensor, spacing: Sequence[float], reach: float) -> Tensor:
+    """Lift what is dark and connected, through the dark, with the outside of the mask: skull, air, emptied sulci.
+
+    Morphological border clearing of grey values (Soille, Morphological Image Analysis, 2003, chapter 6): the
+    darkness of the outside is spread inwards under the image's own darkness, and what it reaches is taken away. A dark
+    spot with a brighter ring around it keeps its depth over that ring.
+
+    Args:
+        image: ``(X, Y[, Z])`` relative to the parenchyma, 1 where it is as bright.
+        mask: same shape; voxels above 0 are inside.
+        spacing: mm along each axis.
+        reach: mm; how far inwards darkness is followed, counted in steps of the smallest voxel side.
+
+    Returns:
+        The image with the rim lifted to at most 1; 1 outside the mask; brighter voxels as they were.
+
+    Raises:
+        ValueError: if shapes do not fit or ``reach`` is negative.
+    """
+    _check_shape("mask", mask, image)
+    if reach < 0:
+        raise ValueError(f"reach must be 0 mm or more, got {reach}")
+    outside = mask <= 0
+    darkness = torch.where(outside, torch.inf, (1.0 - image).clamp_min(0.0))
+    reached = torch.where(outside, torch.inf, 0.0)
+    spread = functional.max_pool3d if image.ndim == 3 else functional.max_pool2d
+    for _ in range(math.ceil(reach / min(spacing))):
+        reached = torch.minimum(spread(reached[None, None], 3, stride=1, padding=1)[0, 0], darkness)
+    return torch.where(outside, 1.0, image + torch.where(outside, 0.0, reached))
 
 
 def _check_shape(name: str, other: Tensor, image: Tensor) -> None:

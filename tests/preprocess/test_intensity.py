@@ -6,7 +6,7 @@ import pytest
 import torch
 from head_phantoms import coil_log_bias, crisp_head
 
-from mhsev_monai.preprocess.intensity import fuse_contrasts, relative_to_parenchyma, z_score_in_mask
+from mhsev_monai.preprocess.intensity import clear_rim, fuse_contrasts, relative_to_parenchyma, z_score_in_mask
 
 SHAPE = (48, 56, 44)
 SPACING = (3.0, 3.0, 3.0)
@@ -112,3 +112,45 @@ def test_wrong_arguments_are_named(wrong, reason):
         fuse_contrasts(**{**right, **wrong})
     with pytest.raises(ValueError, match="clip"):
         z_score_in_mask(torch.ones(2), torch.ones(2), clip=0.0)
+
+
+def test_darkness_from_outside_is_lifted_and_an_enclosed_spot_stays():
+    """One row by hand: outside | dark rim .4 .7 | parenchyma | spot .3 | parenchyma | outside."""
+    image = torch.tensor([[1.0, 0.4, 0.7, 1.0, 0.3, 1.0, 1.1, 1.0]] * 3)
+    mask = torch.tensor([[0, 1, 1, 1, 1, 1, 1, 0]] * 3)
+    # Padding keeps the rows' own ends from being an edge of the mask that the hand calculation does not have.
+    cleared = clear_rim(image, mask, (1.0, 1.0), reach=8.0)
+    torch.testing.assert_close(cleared[1], torch.tensor([1.0, 1.0, 1.0, 1.0, 0.3, 1.0, 1.1, 1.0]))
+
+
+def test_a_spot_that_hangs_on_the_rim_keeps_its_depth_over_the_bridge():
+    """Rim .5, bridge .8, spot .2: darkness .2 passes the bridge, so .2 of the spot's .8 is taken."""
+    image = torch.tensor([[1.0, 0.5, 0.8, 0.2, 1.0, 1.0]] * 3)
+    mask = torch.tensor([[0, 1, 1, 1, 1, 1]] * 3)
+    cleared = clear_rim(image, mask, (1.0, 1.0), reach=10.0)
+    torch.testing.assert_close(cleared[1], torch.tensor([1.0, 1.0, 1.0, 0.4, 1.0, 1.0]))
+
+
+def test_darkness_is_followed_no_further_than_the_reach():
+    image = torch.full((3, 12), 0.5)
+    mask = torch.ones(3, 12)
+    mask[:, 0] = 0
+    cleared = clear_rim(image, mask, (2.0, 2.0), reach=6.0)
+    assert cleared[1].tolist() == [1.0] * 4 + [0.5] * 8
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_clearing_only_ever_brightens_up_to_the_parenchyma(ndim):
+    generator = torch.Generator().manual_seed(0)
+    image = torch.rand((9,) * ndim, generator=generator) * 1.2
+    mask = torch.rand((9,) * ndim, generator=generator) > 0.1
+    cleared = clear_rim(image, mask, (1.0,) * ndim, reach=5.0)
+    assert (cleared[mask] >= image[mask]).all()
+    assert (cleared[mask] <= image[mask].clamp_min(1.0)).all()
+    assert (cleared[~mask] == 1).all()
+    torch.testing.assert_close(clear_rim(image, mask, (1.0,) * ndim, 0.0)[mask], image[mask])
+
+
+def test_a_negative_reach_is_refused():
+    with pytest.raises(ValueError, match="reach must be 0 mm or more"):
+        clear_rim(torch.ones(3, 3), torch.ones(3, 3), (1.0, 1.0), -1.0)
