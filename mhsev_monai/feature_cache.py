@@ -1,7 +1,7 @@
 """Features of many cases: computed once, in parallel, and found again by the content of the scan.
 
-The key is a hash over the bytes of the scan and of its b-values, and the fingerprint of what computes the features
-(parameters and schema version). A file that changes under the same name, or a parameter that changes, is another key;
+The key is a hash over the bytes of the scan and of its b-values, and over what computes the features (parameters and
+schema version). A file that changes under the same name, or a parameter that changes, is another key;
 MONAI's own cache hashing returns stale results in both cases.
 """
 
@@ -32,12 +32,16 @@ class CaseFeatures:
     """What one scan becomes.
 
     Attributes:
-        features: ``(n_features,)`` float64, in the order of the inputs' ``feature_names``.
+        values: number of each feature by its name; at least those that the inputs select.
         quality: plain JSON values that describe the scan and its processing; no identifiers.
     """
 
-    features: np.ndarray
+    values: Mapping[str, float]
     quality: Mapping[str, Any]
+
+    def vector(self, names: Sequence[str]) -> np.ndarray:
+        """``(len(names),)`` float64; raises ``KeyError`` for a name that is not there."""
+        return np.array([self.values[name] for name in names], dtype=np.float64)
 
 
 class CaseInputs(Protocol):
@@ -45,10 +49,13 @@ class CaseInputs(Protocol):
 
     @property
     def feature_names(self) -> tuple[str, ...]:
-        """Name of each entry of the vector."""
+        """Name of each entry of the vector, a selection of what is computed."""
 
     def fingerprint(self) -> str:
-        """Hash of all that decides the vector beside the scan: parameters and schema version."""
+        """Hash of all that decides the vector beside the scan: computation and selection."""
+
+    def computation(self) -> str:
+        """Hash of all that decides the computed values beside the scan: parameters and schema version."""
 
     def __call__(self, case: Case) -> CaseFeatures:
         """The features of one case; raises ``ScanError`` for a scan that cannot be used."""
@@ -72,8 +79,8 @@ class FeatureTable:
 
 
 def cache_key(case: Case, inputs: CaseInputs) -> str:
-    """64 hexadecimal digits over the scan's bytes and the inputs' fingerprint."""
-    return hashlib.sha256(f"{content_hash(case)} {inputs.fingerprint()}".encode()).hexdigest()
+    """64 hexadecimal digits over the scan's bytes and the computation; inputs that select differently share entries."""
+    return hashlib.sha256(f"{content_hash(case)} {inputs.computation()}".encode()).hexdigest()
 
 
 def load_or_compute(case: Case, inputs: CaseInputs, cache_root: Path) -> CaseFeatures:
@@ -91,30 +98,30 @@ def load_or_compute(case: Case, inputs: CaseInputs, cache_root: Path) -> CaseFea
     if found is not None:
         return found
     result = inputs(case)
-    _write(path, inputs, result)
+    _write(path, result)
     return result
 
 
 def _read(path: Path, inputs: CaseInputs) -> CaseFeatures | None:
     try:
         stored = json.loads(path.read_text())
-        features = np.array([stored["features"][name] for name in inputs.feature_names], dtype=np.float64)
-        return CaseFeatures(features, stored["quality"])
+        found = CaseFeatures({name: float(v) for name, v in stored["features"].items()}, stored["quality"])
+        found.vector(inputs.feature_names)
+        return found
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         # Cut off by a full disk, say: compute it again, but tell, since a cache that rots is a disk that rots.
         logger.warning("a cached feature file is damaged; its features are computed again")
         return None
 
 
-def _write(path: Path, inputs: CaseInputs, result: CaseFeatures) -> None:
+def _write(path: Path, result: CaseFeatures) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    named = dict(zip(inputs.feature_names, (float(v) for v in result.features), strict=True))
     # Written beside and renamed: an interrupted run leaves no half a file under the final name.
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
     with os.fdopen(descriptor, "w") as stream:
-        json.dump({"features": named, "quality": dict(result.quality)}, stream, indent=1)
+        json.dump({"features": dict(result.values), "quality": dict(result.quality)}, stream, indent=1)
     Path(temporary).replace(path)
 
 
@@ -149,7 +156,7 @@ def compute_features(
         for done, case in enumerate(cases, start=1):
             outcomes[case.case_id] = _attempt(case, inputs, cache_root)
             progress(done, len(cases))
-    return _table(cases, outcomes, len(inputs.feature_names))
+    return _table(cases, outcomes, inputs.feature_names)
 
 
 def _attempt(case: Case, inputs: CaseInputs, cache_root: Path) -> CaseFeatures | str:
@@ -159,9 +166,9 @@ def _attempt(case: Case, inputs: CaseInputs, cache_root: Path) -> CaseFeatures |
         return str(error)
 
 
-def _table(cases: Sequence[Case], outcomes: Mapping[str, CaseFeatures | str], n_features: int) -> FeatureTable:
+def _table(cases: Sequence[Case], outcomes: Mapping[str, CaseFeatures | str], names: Sequence[str]) -> FeatureTable:
     usable = [(c.case_id, o) for c in cases if isinstance(o := outcomes[c.case_id], CaseFeatures)]
     failed = {c.case_id: o for c in cases if isinstance(o := outcomes[c.case_id], str)}
-    rows = [o.features for _, o in usable]
-    features = np.stack(rows).astype(np.float32) if rows else np.zeros((0, n_features), np.float32)
+    rows = [o.vector(names) for _, o in usable]
+    features = np.stack(rows).astype(np.float32) if rows else np.zeros((0, len(names)), np.float32)
     return FeatureTable(tuple(i for i, _ in usable), features, tuple(o.quality for _, o in usable), failed)

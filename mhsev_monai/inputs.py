@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,10 @@ class DSDInputs:
             2 mm, since such a spot fills the very bins that set the floor.
         gain: ``wiener``, ``hard`` or ``soft``.
         dynamic: let the window size follow the local texture.
+        features: names of the entries of the vector that the network reads, in this order; None means all.
+
+    Raises:
+        ValueError: if a name is not one of ``mhsev_monai.dsd.features.FEATURE_NAMES``, or comes twice.
     """
 
     def __init__(
@@ -55,23 +59,34 @@ class DSDInputs:
         kappa: float = 1.0,
         gain: str = "wiener",
         dynamic: bool = True,
+        features: Sequence[str] | None = None,
     ) -> None:
+        unknown = sorted(set(features or ()) - set(FEATURE_NAMES))
+        if unknown or (features is not None and len(set(features)) != len(features)) or features == []:
+            raise ValueError(
+                f"features must be different names of the feature table, at least one; not known: {unknown or 'none'}"
+            )
         self.energy = energy
         self.kappa = kappa
         self.gain = gain
         self.dynamic = dynamic
+        self.features = None if features is None else list(features)
 
     # FLARE leaves arguments out of a job's JSON that equal their defaults, and a default may change one day.
-    _always_serialize_args = ("energy", "kappa", "gain", "dynamic")
+    _always_serialize_args = ("energy", "kappa", "gain", "dynamic", "features")
 
     @property
     def feature_names(self) -> tuple[str, ...]:
         """Name of each entry of the vector."""
-        return FEATURE_NAMES
+        return FEATURE_NAMES if self.features is None else tuple(self.features)
 
     def fingerprint(self) -> str:
-        """64 hexadecimal digits over the parameters, the names of the features and their schema version."""
-        parameters = {name: getattr(self, name) for name in self._always_serialize_args}
+        """64 hexadecimal digits over the computation and the names of the entries."""
+        return hashlib.sha256(f"{self.computation()} {' '.join(self.feature_names)}".encode()).hexdigest()
+
+    def computation(self) -> str:
+        """64 hexadecimal digits over the parameters, the names of all features and their schema version."""
+        parameters = {name: getattr(self, name) for name in ("energy", "kappa", "gain", "dynamic")}
         described = {
             "kind": "dsd",
             "rim_mm": RIM_MM,
@@ -127,4 +142,10 @@ class DSDInputs:
     def __call__(self, case: Case) -> CaseFeatures:
         """The feature vector of one case; raises ``ScanError`` for a scan that cannot be used."""
         entries = self.process(case.image, case.bvals)
-        return CaseFeatures(np.asarray(entries[Keys.FEATURES], dtype=np.float64), scan_quality(entries))
+        return describe(entries)
+
+
+def describe(entries: Mapping[str, Any]) -> CaseFeatures:
+    """All features of a processed scan by their names, and its quality."""
+    values = dict(zip(FEATURE_NAMES, np.asarray(entries[Keys.FEATURES], dtype=np.float64).tolist(), strict=True))
+    return CaseFeatures(values, scan_quality(entries))

@@ -9,10 +9,11 @@ from typing import Any
 
 import torch
 
+from mhsev_monai.inputs import describe
 from mhsev_monai.keys import SeverityKeys as Keys
 from mhsev_monai.model_file import SeverityModel
 from mhsev_monai.networks import predict_severity
-from mhsev_monai.quality import quality_flags, scan_quality
+from mhsev_monai.quality import quality_flags
 from mhsev_monai.severity import Severity
 
 LIMITS = "Research use only. DWI shows fewer microbleeds than T2*-GRE or SWI."
@@ -68,17 +69,17 @@ def grade_scan(
         ScanError: if the scan cannot be used.
     """
     entries = model.inputs.process(image, bvals, b0_only)  # type: ignore[attr-defined]
-    features = torch.as_tensor(entries[Keys.FEATURES], dtype=torch.float32).reshape(1, -1)
+    described = describe(entries)
+    features = torch.from_numpy(described.vector(model.inputs.feature_names)).float()[None]
     prediction = predict_severity(model.network, features, model.scale)
     probabilities = {g.label: float(p) for g, p in zip(Severity, prediction.probabilities[0], strict=True)}
-    quality = scan_quality(entries)
     deviation = (features[0] - model.network.get_buffer("feature_mean")) / model.network.get_buffer("feature_scale")
     grade = ScanGrade(
         grade=Severity(int(prediction.grades[0])),
         count=int(prediction.counts[0]),
         probabilities=probabilities,
         n_candidates=len(entries[Keys.CANDIDATES]),
-        quality=quality,
-        flags=quality_flags(quality, deviation.abs().tolist(), model.inputs.feature_names),
+        quality=described.quality,
+        flags=quality_flags(described.quality, deviation.abs().tolist(), model.inputs.feature_names),
     )
     return grade, entries

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mhsev_monai.networks import MAX_DEVIATION
-
 WHOLE_BRAIN_ML = (900.0, 1800.0)
 """Brain masks of whole adult heads; less is partial cover or a mask that failed, more a mask that leaked."""
+
+ODD_DEVIATION = 5.0
+"""Standard deviations of the training cases from which a feature is called unlike them."""
 
 DIFFUSION_B = (600.0, 1600.0)
 """b-values (s/mm^2) of the diffusion weighting that clinical protocols use."""
@@ -57,10 +58,10 @@ def quality_flags(
             f"b = {quality['b_value']:.0f} s/mm^2 is outside the {DIFFUSION_B[0]:.0f} to {DIFFUSION_B[1]:.0f} of "
             "clinical protocols"
         )
-    odd = [name for name, d in zip(feature_names, deviations, strict=True) if d > MAX_DEVIATION]
+    odd = [name for name, d in zip(feature_names, deviations, strict=True) if d > ODD_DEVIATION]
     if odd:
         flags.append(
-            f"{len(odd)} of {len(feature_names)} features lie more than {MAX_DEVIATION:.0f} standard deviations from "
+            f"{len(odd)} of {len(feature_names)} features lie more than {ODD_DEVIATION:.0f} standard deviations from "
             f"the training cases ({', '.join(odd[:3])}{', ...' if len(odd) > 3 else ''})"
         )
     flags.extend(quality["warnings"])

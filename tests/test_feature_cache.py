@@ -7,7 +7,6 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from mhsev_monai.cases import Case
@@ -23,8 +22,11 @@ class ByteSums:
     factor: float = 1.0
     feature_names: tuple[str, ...] = ("n_bytes", "sum")
 
-    def fingerprint(self) -> str:
+    def computation(self) -> str:
         return f"bytes-{self.factor}"
+
+    def fingerprint(self) -> str:
+        return f"{self.computation()} {self.feature_names}"
 
     def __call__(self, case: Case) -> CaseFeatures:
         with self.trace.open("a") as stream:
@@ -32,7 +34,8 @@ class ByteSums:
         data = case.image.read_bytes()
         if not data:
             raise ScanError("the file is empty; copy it again")
-        return CaseFeatures(np.array([len(data), sum(data) / 3 * self.factor]), {"brain_mask_ml": 1.5})
+        values = {"n_bytes": len(data), "sum": sum(data) / 3 * self.factor}
+        return CaseFeatures(values, {"brain_mask_ml": 1.5})
 
 
 def make_case(folder: Path, name: str, content: bytes) -> Case:
@@ -55,7 +58,7 @@ def test_second_reading_gives_the_same_numbers_without_computing(tmp_path, input
     first = load_or_compute(case, inputs, tmp_path / "cache")
     second = load_or_compute(case, inputs, tmp_path / "cache")
     assert computed(inputs) == ["sub-1"]
-    assert np.array_equal(first.features, second.features)
+    assert first.values == second.values
     assert second.quality == {"brain_mask_ml": 1.5}
 
 
@@ -63,7 +66,7 @@ def test_a_file_that_changes_under_its_name_is_computed_anew(tmp_path, inputs):
     load_or_compute(make_case(tmp_path, "sub-1", b"abc"), inputs, tmp_path / "cache")
     changed = load_or_compute(make_case(tmp_path, "sub-1", b"abd"), inputs, tmp_path / "cache")
     assert computed(inputs) == ["sub-1", "sub-1"]
-    assert changed.features[1] == sum(b"abd") / 3
+    assert changed.values["sum"] == sum(b"abd") / 3
 
 
 def test_b_values_are_part_of_the_content(tmp_path, inputs):
@@ -79,7 +82,7 @@ def test_other_parameters_are_another_key(tmp_path, inputs):
     case = make_case(tmp_path, "sub-1", b"abc")
     load_or_compute(case, inputs, tmp_path / "cache")
     doubled = ByteSums(inputs.trace, factor=2.0)
-    assert load_or_compute(case, doubled, tmp_path / "cache").features[1] == 2 * sum(b"abc") / 3
+    assert load_or_compute(case, doubled, tmp_path / "cache").values["sum"] == 2 * sum(b"abc") / 3
 
 
 def test_a_damaged_entry_is_computed_again_and_said(tmp_path, inputs, caplog):
@@ -89,7 +92,7 @@ def test_a_damaged_entry_is_computed_again_and_said(tmp_path, inputs, caplog):
     entry.write_text(entry.read_text()[:20])
     with caplog.at_level(logging.WARNING):
         again = load_or_compute(case, inputs, tmp_path / "cache")
-    assert again.features[0] == 3
+    assert again.values["n_bytes"] == 3
     assert "damaged" in caplog.text
     assert json.loads(entry.read_text())["features"]["n_bytes"] == 3
 
@@ -113,3 +116,12 @@ def test_a_missing_file_is_a_reason_and_not_a_crash(tmp_path, inputs):
     assert "cannot be read" in table.failed["sub-9"]
     assert str(tmp_path) not in table.failed["sub-9"]
     assert table.features.shape == (0, 2)
+
+
+def test_inputs_that_select_differently_share_what_was_computed(tmp_path, inputs):
+    cases = [make_case(tmp_path, "sub-1", b"abc")]
+    compute_features(cases, inputs, tmp_path / "cache")
+    reversed_names = ByteSums(inputs.trace, feature_names=("sum", "n_bytes"))
+    table = compute_features(cases, reversed_names, tmp_path / "cache")
+    assert computed(inputs) == ["sub-1"]
+    assert table.features[0].tolist() == pytest.approx([sum(b"abc") / 3, 3])

@@ -71,7 +71,9 @@ def _say(message: str) -> None:
 def _say_round(row: Mapping[str, Any]) -> None:
     kappa = row["validation"]["quadratic_kappa"]
     shown = "undefined" if kappa is None else f"{kappa:.3f}"
-    _say(f"    round {row['round']:>2}  sites {len(row['sites'])}  validation quadratic kappa {shown}")
+    # The row after the last round judges the final aggregate, and trains nothing.
+    who = f"sites {len(row['sites'])}" if row["sites"] else "final  "
+    _say(f"    round {row['round']:>2}  {who}  validation quadratic kappa {shown}")
 
 
 def _features(root: Path, workers: int) -> None:

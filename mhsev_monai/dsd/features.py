@@ -26,6 +26,7 @@ from mhsev_monai.dsd.candidates import (
     laplacian_of_gaussian,
 )
 from mhsev_monai.dsd.contrast import Array, check_volume
+from mhsev_monai.dsd.focal import focal_candidates
 from mhsev_monai.dsd.functional import DSDResult
 from mhsev_monai.dsd.parameters import DSDParameters
 from mhsev_monai.dsd.spectrum import BAND_EDGES_PER_MM
@@ -34,6 +35,7 @@ SCHEMA_VERSION = "1"
 """Changes whenever a name, its place or its meaning does."""
 
 THRESHOLDS = (0.08, 0.12, 0.20, 0.30)
+FOCAL_THRESHOLDS = (0.12, 0.20, 0.30)
 SIZE_EDGES_MM = (2.0, 3.0, 4.0, 5.0, 7.0, 10.0)
 SURFACE_EDGES_MM = (0.0, 5.0, 15.0, math.inf)
 LEAST_LOG_ENERGY = -6.0
@@ -82,6 +84,10 @@ def _band_specs() -> list[FeatureSpec]:
 
 FEATURES: tuple[FeatureSpec, ...] = (
     *_candidate_specs(),
+    *(
+        FeatureSpec(f"focal_count_{_per_cent(t)}", "log(1 + count)", f"focal candidates (see dsd.focal) at {t:.2f}")
+        for t in FOCAL_THRESHOLDS
+    ),
     FeatureSpec("symmetry_median", "1", "median radial symmetry of the candidates at 0.12"),
     FeatureSpec("symmetric_share", "fraction", "candidates at 0.12 with symmetry above 0.7"),
     FeatureSpec("elongated_share", "fraction", "candidates at 0.12 with elongation above 3: vessels in the plane"),
@@ -146,7 +152,7 @@ def dsd_features(
         raise ValueError(
             f"result must be a decomposition of the image {tuple(image.shape)}, got a map {tuple(result.map.shape)}"
         )
-    _, marked, sides = check_volume(image, spacing, mask)
+    volume, marked, sides = check_volume(image, spacing, mask)
     inside = marked.permute(1, 2, 0).cpu().numpy()
     dsd_map = result.map.detach().double().cpu().numpy().reshape(inside.shape)
     laplacian = laplacian_of_gaussian(image, spacing, mask, clip=parameters.clip).reshape(inside.shape)
@@ -154,6 +160,7 @@ def dsd_features(
     values = {
         **_spot_values(np.maximum(-dsd_map, 0), sides),
         **_candidate_values(candidates),
+        **_focal_values(dsd_map, volume.permute(1, 2, 0).cpu().numpy(), sides, inside),
         **{f"log_{name}": value for name, value in _counts(np.maximum(-laplacian, 0), sides).items()},
         **_window_values(result, sides),
         **_map_values(dsd_map[inside]),
@@ -179,6 +186,17 @@ def _spot_values(depth: NDArray[np.float64], spacing: Sequence[float]) -> dict[s
         if threshold == THRESHOLDS[0]:
             certainty = 1 / (1 + np.exp((SOFT_DEPTH - spots.depth) / SOFT_WIDTH))
             values["soft_count"] = math.log1p(certainty.sum())
+    return values
+
+
+def _focal_values(
+    dsd_map: NDArray[np.float64], image: NDArray[np.float64], spacing: Sequence[float], inside: NDArray[np.bool_]
+) -> dict[str, float]:
+    median = float(np.median(image[inside]))
+    values = {}
+    for threshold in FOCAL_THRESHOLDS:
+        candidates = find_candidates(dsd_map, spacing, inside, threshold=threshold)
+        values[f"focal_count_{_per_cent(threshold)}"] = math.log1p(len(focal_candidates(candidates, image, median)))
     return values
 
 
