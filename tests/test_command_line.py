@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from mhsev_flare.cli import main
+from mhsev_monai.dsd.features import FEATURE_NAMES
 from mhsev_monai.inputs import DSDInputs
 from mhsev_monai.model_file import save_model
 from mhsev_monai.networks import SeverityMLP
@@ -127,6 +128,18 @@ def test_features_lists_what_it_left_out(tmp_path, capsys):
     assert printed.out == f"{root}: features of 1 scans, 1 excluded\n"
     assert "site sub-2: " in printed.err
     assert len(list((root / "derivatives" / "mhsev" / "features").glob("*.json"))) == 1
+
+
+def test_every_feature_is_listed_with_unit_and_definition(capsys):
+    assert main(["features", "--list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == list(FEATURE_NAMES)
+    assert all(len(line.split()) > 3 for line in lines)
+
+
+def test_features_of_nothing_is_a_wrong_call(capsys):
+    assert main(["features"]) == 2
+    assert "at least one BIDS root" in capsys.readouterr().err
 
 
 def test_unknown_jobs_are_named_with_those_that_exist(tmp_path, capsys):

@@ -135,8 +135,9 @@ def _cohort_make(options: argparse.Namespace) -> int:
 def _add_features(verbs: Any) -> None:
     parser = _verb(verbs, "features", "compute and keep the features of every scan of BIDS roots", _features)
     parser.add_argument(
-        "roots", type=Path, nargs="+", metavar="BIDS_ROOT", help="folder with participants.tsv and sub-*"
+        "roots", type=Path, nargs="*", metavar="BIDS_ROOT", help="folder with participants.tsv and sub-*"
     )
+    parser.add_argument("--list", action="store_true", help="print name, unit and definition of each feature instead")
     parser.add_argument("--cache", type=Path, help="folder for the features (default: derivatives/mhsev of each root)")
     _add_workers(parser)
 
@@ -149,6 +150,11 @@ def _features(options: argparse.Namespace) -> int:
     from mhsev_monai.feature_cache import compute_features
     from mhsev_monai.inputs import DSDInputs
 
+    if options.list:
+        return _list_features()
+    if not options.roots:
+        _complain("features needs at least one BIDS root, or --list")
+        return WRONG_CALL
     status = DONE
     for root in options.roots:
         try:
@@ -167,6 +173,14 @@ def _features(options: argparse.Namespace) -> int:
         if excluded:
             status = DATA_SAY_NO
     return status
+
+
+def _list_features() -> int:
+    from mhsev_monai.dsd.features import FEATURES
+
+    for spec in FEATURES:
+        print(f"{spec.name:<20}{spec.unit:<20}{spec.definition}")
+    return DONE
 
 
 def _add_simulator(verbs: Any) -> None:
