@@ -11,7 +11,6 @@ import hashlib
 import json
 import logging
 import os
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 
 from mhsev_monai.cases import Case, content_hash
 from mhsev_monai.errors import ScanError
@@ -108,7 +108,7 @@ def _read(path: Path, inputs: CaseInputs) -> CaseFeatures | None:
         found = CaseFeatures({name: float(v) for name, v in stored["features"].items()}, stored["quality"])
         found.vector(inputs.feature_names)
         return found
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError):
         return None
     except (ValueError, KeyError, TypeError, AttributeError):
         # Cut off by a full disk, say: compute it again, but tell, since a cache that rots is a disk that rots.
@@ -119,10 +119,12 @@ def _read(path: Path, inputs: CaseInputs) -> CaseFeatures | None:
 def _write(path: Path, result: CaseFeatures) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     # Written beside and renamed: an interrupted run leaves no half a file under the final name.
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-    with os.fdopen(descriptor, "w") as stream:
-        json.dump({"features": dict(result.values), "quality": dict(result.quality)}, stream, indent=1)
-    Path(temporary).replace(path)
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        temporary.write_text(json.dumps({"features": dict(result.values), "quality": dict(result.quality)}, indent=1))
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def compute_features(
@@ -147,11 +149,15 @@ def compute_features(
     outcomes: dict[str, CaseFeatures | str] = {}
     if workers > 1:
         # spawn: a forked child of a process that has used torch threads can hang.
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,))
+        try:
             jobs = {pool.submit(_attempt, case, inputs, cache_root): case.case_id for case in cases}
             for done, job in enumerate(as_completed(jobs), start=1):
                 outcomes[jobs[job]] = job.result()
                 progress(done, len(cases))
+        finally:
+            # An interrupted batch must not wait for hundreds of scans that nobody asked to finish.
+            pool.shutdown(wait=True, cancel_futures=True)
     else:
         for done, case in enumerate(cases, start=1):
             outcomes[case.case_id] = _attempt(case, inputs, cache_root)

@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -81,20 +82,19 @@ class DSDInputs:
         return FEATURE_NAMES if self.features is None else tuple(self.features)
 
     def fingerprint(self) -> str:
-        """64 hexadecimal digits over the computation and the names of the entries."""
-        return hashlib.sha256(f"{self.computation()} {' '.join(self.feature_names)}".encode()).hexdigest()
+        """64 hexadecimal digits over parameters, schema version and names of the entries: what a model is tied to."""
+        described = {"kind": "dsd", "schema": SCHEMA_VERSION, "features": self.feature_names, **self._parameters()}
+        return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
 
     def computation(self) -> str:
-        """64 hexadecimal digits over the parameters, the names of all features and their schema version."""
-        parameters = {name: getattr(self, name) for name in ("energy", "kappa", "gain", "dynamic")}
-        described = {
-            "kind": "dsd",
-            "rim_mm": RIM_MM,
-            "schema": SCHEMA_VERSION,
-            "features": FEATURE_NAMES,
-            "parameters": parameters,
-        }
-        return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
+        """64 hexadecimal digits over parameters and the code from scan to features: what a cached vector is tied to.
+
+        The code itself, since a schema version can be forgotten, and nobody sees that a vector is stale.
+        """
+        return hashlib.sha256(f"{_code_digest()} {json.dumps(self._parameters())}".encode()).hexdigest()
+
+    def _parameters(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in ("energy", "kappa", "gain", "dynamic")}
 
     def transforms(self, b0_only: bool = False) -> Compose:
         """The MONAI transforms from ``{"image": path, "bval": path or None}`` to a dictionary with ``features``.
@@ -143,6 +143,14 @@ class DSDInputs:
         """The feature vector of one case; raises ``ScanError`` for a scan that cannot be used."""
         entries = self.process(case.image, case.bvals)
         return describe(entries)
+
+
+@lru_cache(maxsize=1)
+def _code_digest() -> str:
+    """Hash over the files that make features of a scan: this one and its rooms."""
+    here = Path(__file__)
+    files = [here, *(f for room in ("ingest", "preprocess", "dsd") for f in sorted((here.parent / room).glob("*.py")))]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
 def describe(entries: Mapping[str, Any]) -> CaseFeatures:

@@ -114,6 +114,13 @@ def load_model(path: Path) -> SeverityModel:
         ) from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ModelFileError(f"not a model file of mhsev ({FORMAT}); name the model.pt of a run")
+    try:
+        return _restore(content)
+    except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+        raise ModelFileError(f"the model file is damaged or from another version than mhsev {__version__}") from error
+
+
+def _restore(content: dict[str, Any]) -> SeverityModel:
     inputs = build(content["inputs"])
     if inputs.fingerprint() != content["input_fingerprint"]:
         raise ModelFileError(

@@ -11,10 +11,6 @@ from torch import Tensor, nn
 from mhsev_monai.ordinal import corn_grade, corn_probabilities
 from mhsev_monai.severity import GradingScale
 
-# Beyond this many standard deviations a feature says "unlike anything seen", and no more than that: on scanners that
-# the training cases do not hold, some features lie tens of deviations away.
-MAX_DEVIATION = 3.0
-
 
 class SeverityOutput(NamedTuple):
     """What a network says of ``n`` scans.
@@ -40,10 +36,12 @@ class SeverityMLP(nn.Module):
         hidden_features: width of each hidden layer.
         num_classes: number of grades.
         dropout: probability of dropping a hidden unit in training, in [0, 1).
+        max_deviation: standardised features are limited to this many standard deviations. Beyond it they say "unlike
+            anything seen" and no more: on scanners that the training cases do not hold, some lie tens of them away.
         seed: of the initial weights; equal arguments give equal weights.
 
     Raises:
-        ValueError: if a size is not positive, or ``dropout`` is outside [0, 1).
+        ValueError: if a size or ``max_deviation`` is not positive, or ``dropout`` is outside [0, 1).
     """
 
     feature_mean: Tensor
@@ -52,7 +50,13 @@ class SeverityMLP(nn.Module):
 
     # FLARE drops arguments that equal a default from a job's JSON; there are none here, so the JSON is complete.
     def __init__(
-        self, in_features: int, hidden_features: Sequence[int], num_classes: int, dropout: float, seed: int
+        self,
+        in_features: int,
+        hidden_features: Sequence[int],
+        num_classes: int,
+        dropout: float,
+        max_deviation: float,
+        seed: int,
     ) -> None:
         super().__init__()
         if min([in_features, num_classes - 1, *hidden_features]) < 1:
@@ -65,7 +69,10 @@ class SeverityMLP(nn.Module):
         self.in_features = in_features
         self.hidden_features = list(hidden_features)
         self.num_classes = num_classes
+        if not max_deviation > 0:
+            raise ValueError(f"max_deviation must be positive, got {max_deviation}")
         self.dropout = dropout
+        self.max_deviation = max_deviation
         self.seed = seed
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -84,7 +91,7 @@ class SeverityMLP(nn.Module):
             ``(n, num_classes)``: ``num_classes - 1`` ordinal logits, then log(1 + count); see ``split_output``.
         """
         standardised = (features - self.feature_mean) / self.feature_scale
-        return self.layers(standardised.clamp(-MAX_DEVIATION, MAX_DEVIATION))
+        return self.layers(standardised.clamp(-self.max_deviation, self.max_deviation))
 
 
 def _perceptron(in_features: int, hidden: Sequence[int], out_features: int, dropout: float) -> nn.Sequential:

@@ -117,7 +117,7 @@ def _count(text: str, row_id: str) -> int | None:
         raise CohortError(f"the {COUNT_COLUMN} of {row_id} is not a number; give a whole number or n/a") from None
     # Written as 3.0 by a spreadsheet that saw an n/a in the column.
     if not (number >= 0 and number.is_integer()):
-        raise CohortError(f"the {COUNT_COLUMN} of {row_id} is {number:g}; whole numbers from 0 and n/a are accepted")
+        raise CohortError(f"the {COUNT_COLUMN} of {row_id} is not a whole number from 0; correct it, or give n/a")
     return int(number)
 
 

@@ -145,7 +145,7 @@ def test_without_required_counts_every_scan_is_a_case(tmp_path):
         ([], {"sub-1": 1}, r"holds no scan sub-\*/dwi/\*_dwi.nii.gz"),
         ([dwi("sub-1")], {"sub-2": 1}, r"no case can be used: 1 with no row.* \(sub-1\); 1 with no scan.* \(sub-2\)"),
         ([dwi(f"sub-{i}") for i in range(9)], {}, r"9 with no row .*\(sub-0, sub-1, sub-2, sub-3, sub-4 and 4 more\)"),
-        ([dwi("sub-1")], {"sub-1": -1}, "microbleed_count of sub-1 is -1"),
+        ([dwi("sub-1")], {"sub-1": -1}, "microbleed_count of sub-1 is not a whole number"),
     ],
 )
 def test_a_root_without_a_usable_case_is_refused(scans, rows, words, tmp_path):

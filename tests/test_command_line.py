@@ -10,6 +10,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 
 from mhsev_flare.cli import main
 from mhsev_monai.dsd.features import FEATURE_NAMES
@@ -27,7 +28,7 @@ def model(tmp_path_factory) -> Path:
     """An untrained model: these tests are about the command, not about its grades."""
     path = tmp_path_factory.mktemp("model") / "model.pt"
     inputs = DSDInputs()
-    network = SeverityMLP(len(inputs.feature_names), [8], num_classes=4, dropout=0.0, seed=1)
+    network = SeverityMLP(len(inputs.feature_names), [8], num_classes=4, dropout=0.0, max_deviation=8.0, seed=1)
     save_model(path, network, inputs, "paper", network.state_dict(), {})
     return path
 
@@ -69,7 +70,7 @@ BAD_FILES = {
     "2-D": (lambda p: save(p, np.ones((16, 16), np.float32)), "2-D"),
     "5-D": (lambda p: save(p, np.ones((16, 16, 8, 2, 3), np.float32)), "5-D"),
     "no .bval": (lambda p: (head(p), p.with_name("bad.bval").unlink()), ".bval"),
-    "mismatched .bval": (lambda p: (head(p), p.with_name("bad.bval").write_text("0 1000 1000")), "3"),
+    "mismatched .bval": (lambda p: (head(p), p.with_name("bad.bval").write_text("0 1000 1000")), ".bval file: 3;"),
     "zero affine": (lambda p: save_with_zero_affine(p), "affine"),
     "RGB": (lambda p: save(p, np.zeros((16, 16, 8), [("R", "u1"), ("G", "u1"), ("B", "u1")])), "colours"),
 }
@@ -140,6 +141,38 @@ def test_every_feature_is_listed_with_unit_and_definition(capsys):
 def test_features_of_nothing_is_a_wrong_call(capsys):
     assert main(["features"]) == 2
     assert "at least one BIDS root" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("where", ["in the workspace", "beside other files"])
+def test_a_workspace_that_flare_would_empty_is_refused(where, tmp_path, capsys):
+    """The simulator deletes its workspace; nobody's hospitals may lie in it."""
+    workspace, cohort = tmp_path / "ws", tmp_path / "cohort"
+    if where == "in the workspace":
+        cohort = workspace / "cohort"
+    cohort.mkdir(parents=True)
+    workspace.mkdir(exist_ok=True)
+    (workspace / "thesis.txt").write_text("years of work")
+    assert main(["simulator", "prepare", str(workspace), "--cohort", str(cohort)]) == 2
+    assert "empt" in capsys.readouterr().err
+    assert not (workspace / "local").exists()
+
+
+def test_a_workspace_can_be_prepared_again(tmp_path):
+    (tmp_path / "cohort").mkdir()
+    for _ in range(2):
+        assert main(["simulator", "prepare", str(tmp_path / "ws"), "--cohort", str(tmp_path / "cohort")]) == 0
+    stored = json.loads((tmp_path / "ws" / "local" / "mhsev_site.json").read_text())
+    assert stored == {"cohort_root": str(tmp_path / "cohort")}
+
+
+def test_a_damaged_model_is_one_sentence(model, tmp_path, capsys):
+    content = torch.load(model, weights_only=True)
+    damaged = tmp_path / "damaged.pt"
+    for change in ({"inputs": None}, {"scale": "stars"}, {"weights": {}}):
+        torch.save({**content, **change}, damaged)
+        assert main(["predict", "scan.nii.gz", "--model", str(damaged)]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "damaged or from another version" in line
 
 
 def test_unknown_jobs_are_named_with_those_that_exist(tmp_path, capsys):

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 
 from mhsev_monai.cases import Case
-from mhsev_monai.dsd.features import FEATURE_NAMES
+from mhsev_monai.dsd.features import FEATURE_NAMES, SCHEMA_VERSION
 from mhsev_monai.errors import ScanError
 from mhsev_monai.inputs import DSDInputs
 from mhsev_monai.quality import WHOLE_BRAIN_ML
+
+sys.path.insert(0, str(Path(__file__).parent / "preprocess"))
+from head_phantoms import crisp_head
 
 WHOLE_HEADS = (
     "philips_achieva_whole_b0_b1000",
@@ -43,16 +50,48 @@ def test_selections_share_the_computation_and_not_the_fingerprint():
 
 
 @pytest.mark.parametrize("change", [{"energy": 0.9}, {"kappa": 2.0}, {"gain": "hard"}, {"dynamic": False}])
-def test_every_parameter_changes_the_computation(change):
+def test_every_parameter_changes_computation_and_fingerprint(change):
     assert DSDInputs(**change).computation() != DSDInputs().computation()
+    assert DSDInputs(**change).fingerprint() != DSDInputs().fingerprint()
 
 
-def test_fingerprints_do_not_depend_on_the_process():
-    """A golden value: it changes when what is computed changes, and then cached features and models are void.
+def test_hashes_do_not_depend_on_the_process():
+    script = "from mhsev_monai.inputs import DSDInputs as D; print(D().computation(), D().fingerprint())"
+    environment = {**os.environ, "PYTHONHASHSEED": "7"}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.split() == [DSDInputs().computation(), DSDInputs().fingerprint()]
 
-    Made by ``python -c "from mhsev_monai.inputs import DSDInputs; print(DSDInputs().computation()[:16])"``.
+
+def test_features_of_a_fixed_scan_keep_their_values(tmp_path):
+    """Golden numbers of schema 2: whoever changes them raises SCHEMA_VERSION, since saved models then read nonsense.
+
+    Printed by this test's own steps; a crisp head of two contrasts with one planted spot, 2.8 mm. Tolerance 1e-3: other
+    processors and libraries add in another order.
     """
-    assert DSDInputs().computation()[:16] == "ddcd8f17ae583ba0"
+    b0, trace = (crisp_head(levels=levels).image.copy() for levels in ((1.0, 0.5, 0.4), (0.1, 0.5, 0.45)))
+    for image in (b0, trace):
+        image[38:41, 24:27, 28] *= 0.15
+    path = tmp_path / "sub-1_dwi.nii.gz"
+    nib.save(nib.Nifti1Image(1000 * np.stack([b0, trace], -1), np.diag([2.8, 2.8, 2.8, 1.0])), path)
+    (tmp_path / "sub-1_dwi.bval").write_text("0 1000")
+    found = DSDInputs()(Case("sub-1", path, tmp_path / "sub-1_dwi.bval")).values
+    assert SCHEMA_VERSION == "2"
+    assert {name: found[name] for name in GOLDEN} == pytest.approx(GOLDEN, rel=1e-3)
+
+
+GOLDEN = {
+    "count_12": 0.6931472,
+    "count_30": 0.6931472,
+    "focal_count_20": 0.6931472,
+    "focal_count_30": 0.6931472,
+    "depth_30": 0.6363684,
+    "log_count_30": 0.6931472,
+    "band_2_mean": -0.9227559,
+    "rank_mean": 0.3657571,
+    "map_p99_depth": 0.03369055,
+    "brain_volume": 1926.837,
+    "snr": 2.096334,
+}
 
 
 def test_a_scan_that_cannot_be_used_is_a_scan_error_through_the_whole_chain(tmp_path):

@@ -13,7 +13,7 @@ from mhsev_monai.severity import PAPER_SCALE
 
 def small_network(seed: int) -> SeverityMLP:
     n = len(DSDInputs().feature_names)
-    return SeverityMLP(in_features=n, hidden_features=[6], num_classes=4, dropout=0.1, seed=seed)
+    return SeverityMLP(in_features=n, hidden_features=[6], num_classes=4, dropout=0.1, max_deviation=8.0, seed=seed)
 
 
 @pytest.fixture
@@ -45,6 +45,7 @@ def test_arguments_are_read_back_from_the_object():
             "hidden_features": [6],
             "num_classes": 4,
             "dropout": 0.1,
+            "max_deviation": 8.0,
             "seed": 7,
         },
     }

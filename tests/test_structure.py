@@ -56,6 +56,12 @@ def test_pure_federated_files_import_no_flare(name):
 
 
 @needs_checkout
+def test_weighting_knows_numbers_only():
+    packages = imported_packages(ROOT / "custom" / "mhsev_flare" / "weighting.py") - set(sys.stdlib_module_names)
+    assert packages == {"numpy"}
+
+
+@needs_checkout
 def test_nobody_imports_jobs_poc_or_custom():
     offenders = {p.name for p in SOURCES if imported_packages(p) & {"jobs", "poc", "custom", "tests"}}
     assert offenders == set()

@@ -22,7 +22,9 @@ from mhsev_monai.training import (
 
 
 def network(seed: int = 0, dropout: float = 0.3) -> SeverityMLP:
-    return SeverityMLP(in_features=5, hidden_features=[16, 8], num_classes=4, dropout=dropout, seed=seed)
+    return SeverityMLP(
+        in_features=5, hidden_features=[16, 8], num_classes=4, dropout=dropout, max_deviation=8.0, seed=seed
+    )
 
 
 def counted_cases(n: int, seed: int) -> LabelledFeatures:
@@ -147,6 +149,14 @@ def test_a_feature_far_outside_moves_the_output_no_further():
     ],
 )
 def test_impossible_networks_are_refused(changed, words):
-    arguments = {"in_features": 5, "hidden_features": [4], "num_classes": 4, "dropout": 0.1, "seed": 0, **changed}
+    arguments = {
+        "in_features": 5,
+        "hidden_features": [4],
+        "num_classes": 4,
+        "dropout": 0.1,
+        "max_deviation": 8.0,
+        "seed": 0,
+        **changed,
+    }
     with pytest.raises(ValueError, match=words):
         SeverityMLP(**arguments)

@@ -164,8 +164,12 @@ def _features(options: argparse.Namespace) -> int:
             status = DATA_SAY_NO
             continue
         cache = options.cache or root / DERIVATIVES
-        with bar(root.name, "scan") as progress:
-            table = compute_features(listed.cases, DSDInputs(), cache, options.workers or cores(), progress)
+        try:
+            with bar(root.name, "scan") as progress:
+                table = compute_features(listed.cases, DSDInputs(), cache, options.workers or cores(), progress)
+        except OSError as error:
+            _complain(f"{cache}: features cannot be written ({type(error).__name__}); name another folder with --cache")
+            return DATA_SAY_NO
         excluded = {**listed.excluded, **table.failed}
         print(f"{root}: features of {len(table.case_ids)} scans, {len(excluded)} excluded")
         for case_id, reason in sorted(excluded.items()):
@@ -188,18 +192,23 @@ def _add_simulator(verbs: Any) -> None:
     parser = _verb(nouns, "prepare", "write what each simulated site decides into a simulator workspace", _prepare)
     parser.add_argument("workspace", type=Path, help="the folder that `nvflare simulator -w` gets")
     parser.add_argument(
-        "--cohort", type=Path, required=True, help="folder with one BIDS root per site: site-1, site-2, ..."
+        "--cohort", type=Path, help="folder with one BIDS root per site: site-1, ... (default: MHSEV_COHORT_ROOT)"
     )
 
 
 def _prepare(options: argparse.Namespace) -> int:
-    from mhsev_flare.simulator import prepare_workspace
+    from mhsev_flare.simulator import WorkspaceError, prepare_workspace
 
-    if not options.cohort.is_dir():
+    if options.cohort is not None and not options.cohort.is_dir():
         _complain(f"{options.cohort} is not a folder; make one with `mhsev cohort make`, or name another with --cohort")
         return WRONG_CALL
-    prepare_workspace(options.workspace, options.cohort)
-    print(f"wrote {options.workspace / 'local'}: class allow list and data roots of the simulated sites")
+    try:
+        prepare_workspace(options.workspace, options.cohort)
+    except (WorkspaceError, OSError) as error:
+        _complain(f"{options.workspace}: {error}")
+        return WRONG_CALL
+    what = "class allow list" if options.cohort is None else "class allow list and data roots"
+    print(f"wrote {options.workspace / 'local'}: {what} of the simulated sites")
     return DONE
 
 
@@ -240,15 +249,22 @@ def _predict_one(scan: Path, model: SeverityModel, options: argparse.Namespace) 
     try:
         grade, _ = grade_scan(scan, model, options.bval, options.b0_only)
     except ScanError as error:
-        _complain(f"{scan}: {error}")
-        if options.json:
-            print(json.dumps({"scan": str(scan), "error": str(error)}), flush=True)
-        return False
+        return _not_graded(scan, str(error), options)
+    except Exception as error:
+        # The edge of the batch: a fault of ours in one scan must not take the others with it.
+        return _not_graded(scan, f"failed unexpectedly with {type(error).__name__}: {error}", options)
     if options.json:
         print(json.dumps({"scan": str(scan), **grade.to_json()}), flush=True)
     else:
         print(_describe(scan, grade), flush=True)
     return True
+
+
+def _not_graded(scan: Path, reason: str, options: argparse.Namespace) -> bool:
+    _complain(f"{scan}: {reason}")
+    if options.json:
+        print(json.dumps({"scan": str(scan), "error": reason}), flush=True)
+    return False
 
 
 def _describe(scan: Path, grade: ScanGrade) -> str:
@@ -278,7 +294,7 @@ def _report(options: argparse.Namespace) -> int:
 
     try:
         write_report(options.run, options.out, options.cohort)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, KeyError) as error:
         _complain(f"{options.run}: {error}")
         return DATA_SAY_NO
     print(f"wrote {options.out}")
@@ -300,8 +316,12 @@ def _jobs_export(options: argparse.Namespace) -> int:
     if unknown:
         _complain(f"there is no job called {', '.join(unknown)}; there are {', '.join(JOBS)}")
         return WRONG_CALL
-    for name in names:
-        print(f"wrote {export_job(JOBS[name], options.folder)}")
+    try:
+        for name in names:
+            print(f"wrote {export_job(JOBS[name], options.folder)}")
+    except OSError as error:
+        _complain(f"{options.folder}: jobs cannot be written ({type(error).__name__}); name another folder")
+        return WRONG_CALL
     return DONE
 
 

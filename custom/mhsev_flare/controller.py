@@ -102,6 +102,7 @@ class SeverityFedAvg(FedAvg):
         self._best = BestRound()
         self._sent: dict[str, np.ndarray] = {}
         self._sites: list[str] = []
+        self._needed = 0
 
     def run(self) -> None:
         """The whole study; ends with a result file, also when it fails."""
@@ -143,7 +144,11 @@ class SeverityFedAvg(FedAvg):
         self.model = FLModel(params={k: v.copy() for k, v in initial.items()}, params_type=ParamsType.FULL)
         super().run()
         if len(self._ledger) < self.num_rounds:
-            raise StudyStoppedError(f"training stopped after {len(self._ledger)} of {self.num_rounds} rounds")
+            failed = ", ".join(sorted(self._current_failed_clients)) or "none is known to have failed"
+            raise StudyStoppedError(
+                f"training stopped after {len(self._ledger)} of {self.num_rounds} rounds; sites that failed: {failed}; "
+                "the reason is in their own logs"
+            )
         self._judge_last(sites)
         self._finish(sites, initial)
 
@@ -176,12 +181,12 @@ class SeverityFedAvg(FedAvg):
         self._result["refused"] = refused
         for site, reason in refused.items():
             self.error(f"{site} does not take part: {reason}")
-        needed = self.min_sites or len(asked)
-        if len(accepted) < max(needed, 1):
+        self._needed = max(self.min_sites or len(asked), 1)
+        if len(accepted) < self._needed:
             self._result["status"] = "refused"
             reasons = "; ".join(f"{site}: {reason}" for site, reason in sorted(refused.items()))
             raise StudyStoppedError(
-                f"{len(accepted)} of {len(asked)} sites can take part, {needed} are needed ({reasons})"
+                f"{len(accepted)} of {len(asked)} sites can take part, {self._needed} are needed ({reasons})"
             )
         standardisation = pool_standardisation({site: answer.params for site, answer in accepted.items()})
         return sorted(accepted), standardisation.buffers()
@@ -189,6 +194,13 @@ class SeverityFedAvg(FedAvg):
     def save_model(self, model: FLModel) -> None:
         """FLARE's hook at the end of each round: judge the model that was sent in it, and write the ledger."""
         contributions = self.aggregator.contributions()
+        refused = {c.site: c.reason for c in contributions if not c.accepted}
+        if len(contributions) - len(refused) < self._needed:
+            reasons = "; ".join(f"{site}: {reason}" for site, reason in refused.items()) or "the others sent nothing"
+            raise StudyStoppedError(
+                f"round {self.current_round}: {len(contributions) - len(refused)} updates can be used, {self._needed} "
+                f"are needed ({reasons})"
+            )
         tables = {c.site: SeverityTable.from_json(c.meta[Meta.TABLE]) for c in contributions if c.accepted}
         row = ledger_row(self.current_round, contributions, pool_tables(tables), self.aggregator.weighting)
         self._ledger.append(row)
@@ -210,17 +222,21 @@ class SeverityFedAvg(FedAvg):
         tables = _tables(self._ask(TASK_VALIDATE, sites, weights, {Meta.SPLIT: "test"}))
         self._result["best_round"] = self._best.round_number
         self._result["test"] = test_results(tables, SCALES[self.scale])
+        self._save(weights, len(sites))
         if self.site_models:
             self._result["comparison"] = compare_with_site_models(
                 pool_tables(tables), self._evaluate_site_models(sites, initial)
             )
+        self._result["status"], self._result["reason"] = "completed", ""
+
+    def _save(self, weights: Mapping[str, np.ndarray], n_sites: int) -> None:
+        """Write the model before anything else can fail."""
         path = self._folder() / MODEL_FILE
         path.parent.mkdir(parents=True, exist_ok=True)
-        provenance = {"best_round": self._best.round_number, "sites": len(sites), "versions": self._result["versions"]}
+        provenance = {"best_round": self._best.round_number, "sites": n_sites, "versions": self._result["versions"]}
         tensors = {key: torch.from_numpy(np.array(value, dtype=np.float32)) for key, value in weights.items()}
         save_model(path, self.network, self.inputs, self.scale, tensors, provenance)
         self._result["model"] = {"file": MODEL_FILE, "sha256": file_digest(path)}
-        self._result["status"], self._result["reason"] = "completed", ""
 
     def _evaluate_site_models(self, sites: list[str], initial: Mapping[str, np.ndarray]) -> dict[str, SeverityTable]:
         pooled = {}
@@ -239,6 +255,10 @@ def _refusal(answer: FLModel, fingerprint: str) -> str:
         return str(meta[Meta.REFUSAL])
     if meta.get(Meta.FINGERPRINT) != fingerprint:
         return "computes other features than the server expects; install the same mhsev everywhere"
+    try:
+        pool_standardisation({"this site": answer.params})
+    except ValueError as error:
+        return str(error)
     return ""
 
 

@@ -10,10 +10,10 @@ from typing import Any
 
 from mhsev_flare.jobs import JOBS, export_job
 from mhsev_flare.progress import bar, cores
-from mhsev_flare.protocol import MODEL_FILE, RESULT_FILE
+from mhsev_flare.protocol import LEDGER_FILE, MODEL_FILE, RESULT_FILE
 from mhsev_flare.result import read_run
 from mhsev_flare.run_report import write_report
-from mhsev_flare.simulator import prepare_workspace, run_simulator
+from mhsev_flare.simulator import WorkspaceError, prepare_workspace, run_simulator
 from mhsev_flare.site import DERIVATIVES
 from mhsev_monai.cases import read_cases
 from mhsev_monai.cohort import HOSPITALS, make_cohort
@@ -53,14 +53,17 @@ def run_demo(out: Path, n_subjects: int, seed: int, workers: int | None = None) 
     for hospital in HOSPITALS:
         _features(cohort / hospital.name, workers)
     _say(f"3/4 federated training of {JOB} in FLARE's simulator, {len(HOSPITALS)} sites")
-    prepare_workspace(run, cohort)
-    run_simulator(export_job(JOBS[JOB], out / "jobs"), run, len(HOSPITALS), len(HOSPITALS), _say_round)
+    try:
+        prepare_workspace(run, cohort)
+        run_simulator(export_job(JOBS[JOB], out / "jobs"), run, len(HOSPITALS), len(HOSPITALS), _say_round)
+    except (WorkspaceError, OSError) as error:
+        raise DemoError(f"the simulator cannot run in {run}: {error}") from error
     result = _result(run)
     _say("4/4 report")
-    write_report(run, report, cohort)
     _, _, model = read_run(run)
-    shutil.copyfile(model, out / MODEL_FILE)
-    shutil.copyfile(model.with_name(RESULT_FILE), out / RESULT_FILE)
+    write_report(run, report, cohort)
+    for name in (MODEL_FILE, RESULT_FILE, LEDGER_FILE):
+        shutil.copyfile(model.with_name(name), out / name)
     return _summary(result, out, report)
 
 

@@ -29,9 +29,11 @@ from mhsev_flare.protocol import (
     Meta,
     Moments,
 )
+from mhsev_flare.rounds import BestRound
 from mhsev_flare.site import SiteData, SiteError, find_site_folders, grade_counts, load_site_data
 from mhsev_monai.evaluation import evaluate_severity
 from mhsev_monai.feature_cache import CaseInputs
+from mhsev_monai.metrics import SeverityTable, severity_metrics
 from mhsev_monai.severity import SCALES
 from mhsev_monai.training import (
     FeatureMoments,
@@ -140,7 +142,7 @@ class SeverityExecutor(Executor):
         received = self._load(from_shareable(shareable).data)
         round_number = int(shareable.get_header(AppConstants.CURRENT_ROUND, 0))
         table, validation_loss = self._evaluate("validation", data)
-        steps = self._fit(data, self.epochs, self._seed_of(round_number), abort_signal)
+        steps = self._fit(data, self._seed_of(round_number), abort_signal)
         update = {
             key: (value.detach().numpy() - received[key]).astype(np.float32)
             for key, value in self.network.state_dict().items()
@@ -164,23 +166,32 @@ class SeverityExecutor(Executor):
         return self._reply(DataKind.METRICS, {"loss": loss}, {Meta.TABLE: table, Meta.SPLIT: split})
 
     def _submit_model(self, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> DXO:
-        """The model that this site would have alone: as many epochs, its own cases only, the same standardisation."""
+        """The model that this site trains alone: its own cases only, as many rounds, the best by its own validation.
+
+        The standardisation and class weights are those of the model that came, so the federation's.
+        """
         data = self._site_data(fl_ctx)
-        start = from_shareable(shareable)
-        self._load(start.data)
-        rounds = int(shareable.get_header(AppConstants.NUM_ROUNDS, 1))
+        self._load(from_shareable(shareable).data)
+        rounds, best = int(shareable.get_header(AppConstants.NUM_ROUNDS, 1)), BestRound()
         for round_number in range(rounds):
-            self._fit(data, self.epochs, self._seed_of(round_number), abort_signal)
-        weights = {key: value.detach().numpy().copy() for key, value in self.network.state_dict().items()}
-        return self._reply(DataKind.WEIGHTS, weights, {Meta.N_SAMPLES: len(data.train)})
+            self._offer(best, round_number, data)
+            self._fit(data, self._seed_of(round_number), abort_signal)
+        self._offer(best, rounds, data)
+        return self._reply(DataKind.WEIGHTS, best.weights, {Meta.N_SAMPLES: len(data.train)})
+
+    def _offer(self, best: BestRound, round_number: int, data: SiteData) -> None:
+        weights = {key: value.detach().numpy() for key, value in self.network.state_dict().items()}
+        table, loss = self._evaluate("validation", data)
+        kappa = severity_metrics(SeverityTable.from_json(table)).quadratic_kappa
+        best.offer(round_number, weights, {"quadratic_kappa": kappa, "loss": loss})
 
     def _reply(self, kind: str, data: Mapping[str, Any], meta: Mapping[str, Any]) -> DXO:
         own = {Meta.PROTOCOL: PROTOCOL_VERSION, Meta.FINGERPRINT: self.inputs.fingerprint()}
         return DXO(kind, data=dict(data), meta={**own, **meta})
 
-    def _fit(self, data: SiteData, epochs: int, seed: int, abort_signal: Signal) -> int:
+    def _fit(self, data: SiteData, seed: int, abort_signal: Signal) -> int:
         parameters = TrainingParameters(
-            epochs, self.learning_rate, self.weight_decay, self.batch_size, self.count_weight
+            self.epochs, self.learning_rate, self.weight_decay, self.batch_size, self.count_weight
         )
         scale = SCALES[self.scale]
         return train_severity(

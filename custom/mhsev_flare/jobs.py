@@ -75,6 +75,7 @@ def _mlp(name: str, inputs: DSDInputs) -> JobSpec:
         hidden_features=[64, 32],
         num_classes=len(Severity),
         dropout=0.3,
+        max_deviation=3.0,
         seed=1,
     )
     return JobSpec(name=name, inputs=inputs, network=network)

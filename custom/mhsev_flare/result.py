@@ -89,12 +89,19 @@ def read_run(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]], Path]:
         folder: the run's ``mhsev`` folder, or any folder above it.
 
     Raises:
-        FileNotFoundError: if no result.json lies in or under ``folder``.
+        FileNotFoundError: if there is no result.json, or several runs lie under ``folder``.
+        ValueError: if it is not the result of a run.
     """
-    found = sorted(folder.rglob(RESULT_FILE)) if folder.is_dir() else []
+    own = folder / RESULT_FILE
+    found = [own] if own.is_file() else sorted(folder.rglob(RESULT_FILE)) if folder.is_dir() else []
     if not found:
         raise FileNotFoundError(f"no {RESULT_FILE} in or under this folder; run the job first, or name another folder")
+    if len(found) > 1:
+        runs = ", ".join(str(path.parent.relative_to(folder)) for path in found)
+        raise FileNotFoundError(f"{len(found)} runs lie under this folder; name one of them: {runs}")
     result = json.loads(found[0].read_text())
+    if not isinstance(result, dict) or result.get("schema") != RESULT_SCHEMA:
+        raise ValueError(f"{RESULT_FILE} there is not a result of this version ({RESULT_SCHEMA}); run the job again")
     ledger_path = found[0].with_name(LEDGER_FILE)
     lines = ledger_path.read_text().splitlines() if ledger_path.is_file() else []
     return result, [json.loads(line) for line in lines], found[0].with_name(MODEL_FILE)

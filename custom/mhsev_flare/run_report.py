@@ -58,7 +58,7 @@ def write_report(run: Path, page: Path, cohort: Path | None = None) -> None:
         raise ValueError(f"the run ended as {result['status']}, so there is nothing to report: {result['reason']}")
     model = load_model(model_path)
     examples = list(_examples(result, model, cohort)) if cohort else []
-    data = _report_data(result, ledger, examples, simulated=cohort is not None and _is_simulated(cohort))
+    data = _report_data(result, ledger, examples, cohort)
     page.parent.mkdir(parents=True, exist_ok=True)
     page.write_text(render_report(data), encoding="utf-8")
 
@@ -74,7 +74,10 @@ def _evaluation(name: str, entry: Mapping[str, Any], seed: int) -> Evaluation:
 
 
 def _report_data(
-    result: Mapping[str, Any], ledger: Sequence[Mapping[str, Any]], examples: Sequence[ExampleCase], simulated: bool
+    result: Mapping[str, Any],
+    ledger: Sequence[Mapping[str, Any]],
+    examples: Sequence[ExampleCase],
+    cohort: Path | None,
 ) -> ReportData:
     test, seed = result["test"], int(result["seed"])
     pooled = Evaluation(
@@ -85,7 +88,7 @@ def _report_data(
     )
     return ReportData(
         title="Federated grading of cerebral micro-hemorrhages",
-        simulated=simulated,
+        simulated=cohort is not None and _is_simulated(cohort),
         facts=_facts(result),
         scale=result["scale"],
         sites=[SiteCases(site, summary["grades"]) for site, summary in result["sites"].items()],
@@ -96,7 +99,7 @@ def _report_data(
         rounds=[_round(row) for row in ledger],
         kept_round=result["best_round"],
         examples=examples,
-        notes=_notes(result),
+        notes=_notes(result, cohort),
     )
 
 
@@ -134,12 +137,14 @@ def _round(row: Mapping[str, Any]) -> RoundRow:
     )
 
 
-def _notes(result: Mapping[str, Any]) -> list[str]:
+def _notes(result: Mapping[str, Any], cohort: Path | None) -> list[str]:
     notes = [
         f"{site}: {summary['excluded']} cases were left out; the reasons are in the site's own log"
         for site, summary in result["sites"].items()
         if summary["excluded"]
     ]
+    if cohort is None:
+        notes.append("this page does not know where the cases come from: it was made without their folder")
     notes += [f"{site} did not take part: {reason}" for site, reason in result["refused"].items()]
     return notes
 
@@ -148,7 +153,7 @@ def _examples(result: Mapping[str, Any], model: SeverityModel, cohort: Path) -> 
     """One test case of each true grade, the first by site and id, so that nobody picks the handsome ones."""
     wanted = list(Severity)
     for site in result["sites"]:
-        for case in _test_cases(cohort / site, int(result["seed"]), model):
+        for case in _test_cases(cohort / site, int(result["seed"]), model) if wanted else ():
             grade = model.scale.grade(float(case.count or 0))
             if grade in wanted:
                 wanted.remove(grade)
@@ -169,7 +174,18 @@ def _test_cases(root: Path, seed: int, model: SeverityModel) -> tuple[Case, ...]
 def _is_usable(case: Case, model: SeverityModel, root: Path) -> bool:
     try:
         load_or_compute(case, model.inputs, root / DERIVATIVES)
-    except (ScanError, OSError):
+    except ScanError:
+        return False
+    except OSError:
+        # The site keeps its features elsewhere, and this folder cannot be written: the scan itself decides.
+        return _can_be_processed(case, model)
+    return True
+
+
+def _can_be_processed(case: Case, model: SeverityModel) -> bool:
+    try:
+        model.inputs(case)
+    except ScanError:
         return False
     return True
 

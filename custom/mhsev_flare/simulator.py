@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from mhsev_flare.protocol import LEDGER_FILE, RUN_FOLDER
+from mhsev_flare.protocol import LEDGER_FILE, MODEL_FILE, RESULT_FILE, RUN_FOLDER
 from mhsev_flare.site import SITE_FILE
 
 PACKAGE_PREFIXES = ("mhsev_flare.", "mhsev_monai.")
@@ -20,20 +20,40 @@ PACKAGE_PREFIXES = ("mhsev_flare.", "mhsev_monai.")
 SIMULATED_JOB = Path("server", "simulate_job")
 
 
-def prepare_workspace(workspace: Path, cohort_root: Path) -> None:
+class WorkspaceError(ValueError):
+    """A folder that must not become a simulator workspace."""
+
+
+def prepare_workspace(workspace: Path, cohort_root: Path | None = None) -> None:
     """Write what each simulated site decides: which classes a job may name, and where the site's data lie.
+
+    FLARE's simulator deletes all of its workspace but ``local`` and ``startup`` when it starts. So a folder that holds
+    anything is taken only if it was prepared before, and never one that holds the cohort.
 
     Args:
         workspace: of the simulator; made if absent. Its ``local`` folder is handed to every simulated site.
-        cohort_root: a folder that holds one BIDS root per site, called as FLARE calls the site.
+        cohort_root: a folder that holds one BIDS root per site, called as FLARE calls the site. None: the sites find
+            their data through the environment.
+
+    Raises:
+        WorkspaceError: if the simulator would delete what is there.
+        OSError: if the folder cannot be written.
     """
+    if cohort_root is not None and cohort_root.resolve().is_relative_to(workspace.resolve()):
+        raise WorkspaceError(
+            "the cohort lies in the workspace, which FLARE's simulator empties; name a folder beside it"
+        )
+    prepared = workspace / "local" / "resources.json"
+    if workspace.is_dir() and any(workspace.iterdir()) and not prepared.is_file():
+        raise WorkspaceError("the workspace is not empty, and FLARE's simulator would empty it; name a new folder")
     from nvflare.app_common.default_component_policy import DEFAULT_CLASS_ALLOW_LIST
 
     local = workspace / "local"
     local.mkdir(parents=True, exist_ok=True)
     resources = {"format_version": 2, "class_allow_list": [*DEFAULT_CLASS_ALLOW_LIST, *PACKAGE_PREFIXES]}
     (local / "resources.json").write_text(json.dumps(resources, indent=1) + "\n")
-    (local / SITE_FILE).write_text(json.dumps({"cohort_root": str(cohort_root.resolve())}, indent=1) + "\n")
+    if cohort_root is not None:
+        (local / SITE_FILE).write_text(json.dumps({"cohort_root": str(cohort_root.resolve())}, indent=1) + "\n")
 
 
 def run_simulator(
@@ -56,7 +76,9 @@ def run_simulator(
         FLARE's exit status, which is 0 even when every site was refused: read the result file.
     """
     ledger = workspace / SIMULATED_JOB / RUN_FOLDER / LEDGER_FILE
-    ledger.unlink(missing_ok=True)
+    # What an earlier run left must not be taken for this one's.
+    for name in (LEDGER_FILE, RESULT_FILE, MODEL_FILE):
+        ledger.with_name(name).unlink(missing_ok=True)
     command = [_nvflare(), "simulator", str(job), "-w", str(workspace)]
     command += ["-n", str(n_sites), "-t", str(threads)]
     workspace.mkdir(parents=True, exist_ok=True)

@@ -21,6 +21,9 @@ from mhsev_monai.training import LabelledFeatures
 SITE_FILE = "mhsev_site.json"
 DATA_ROOT_VARIABLE = "MHSEV_DATA_ROOT"
 COHORT_ROOT_VARIABLE = "MHSEV_COHORT_ROOT"
+LEAST_TRAINING_CASES = 5
+"""The mean over fewer cases says too much about each of them, and is no statistic anyway."""
+
 DERIVATIVES = Path("derivatives", "mhsev", "features")
 
 
@@ -53,6 +56,11 @@ def find_site_folders(site: str, scope_properties: Mapping[str, Any] | None, loc
     Raises:
         SiteError: if no place names a folder, or the named one is not there.
     """
+    if os.environ.get(DATA_ROOT_VARIABLE) and os.environ.get(COHORT_ROOT_VARIABLE):
+        raise SiteError(
+            f"{DATA_ROOT_VARIABLE} (the folder of one site) and {COHORT_ROOT_VARIABLE} (a folder of all sites) are "
+            f"both set at {site}; unset one"
+        )
     properties = dict(scope_properties or {})
     stored = _site_file(site, local_folder)
     root = (
@@ -67,7 +75,12 @@ def find_site_folders(site: str, scope_properties: Mapping[str, Any] | None, loc
             f"{site} has no data root: set data_root in local/{SITE_FILE} of this site, or the environment variable "
             f"{DATA_ROOT_VARIABLE} (one site) or {COHORT_ROOT_VARIABLE} (a folder that holds one folder per site)"
         )
-    data_root = Path(root)
+    data_root = Path(str(root))
+    if not data_root.is_absolute():
+        # FLARE changes its working folder, so a relative path would mean another folder in each process.
+        raise SiteError(
+            f"the data root of {site} must be an absolute path; correct it in local/{SITE_FILE} or the environment"
+        )
     if not data_root.is_dir():
         raise SiteError(
             f"the data root of {site} is not a folder that can be read; make it, or correct data_root in "
@@ -157,12 +170,12 @@ def load_site_data(
             "that can be written"
         ) from error
     data = _split(listed, table, split_seed, scale)
-    if len(data.train) == 0 or len(data.validation) == 0 or len(data.test) == 0:
+    if len(data.train) < LEAST_TRAINING_CASES or len(data.validation) == 0 or len(data.test) == 0:
         reasons = sorted(set(data.excluded.values()))
         because = f"; {len(data.excluded)} were excluded, first reason: {reasons[0]}" if reasons else ""
         raise SiteError(
             f"{site} has {len(data.train)} training, {len(data.validation)} validation and {len(data.test)} test "
-            f"cases, where each needs at least one{because}"
+            f"cases, where {LEAST_TRAINING_CASES}, 1 and 1 are the least{because}"
         )
     return data
 

@@ -31,8 +31,8 @@ from mhsev_monai.dsd.functional import DSDResult
 from mhsev_monai.dsd.parameters import DSDParameters
 from mhsev_monai.dsd.spectrum import BAND_EDGES_PER_MM
 
-SCHEMA_VERSION = "1"
-"""Changes whenever a name, its place or its meaning does."""
+SCHEMA_VERSION = "2"
+"""Changes whenever a name, its place or its meaning does, or what precedes the features changes their values."""
 
 THRESHOLDS = (0.08, 0.12, 0.20, 0.30)
 FOCAL_THRESHOLDS = (0.12, 0.20, 0.30)

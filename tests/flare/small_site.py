@@ -84,7 +84,9 @@ def context(site: str, local: Path) -> FLContext:
 
 def executor(**changes: Any) -> SeverityExecutor:
     arguments: dict[str, Any] = {
-        "network": SeverityMLP(in_features=3, hidden_features=[8], num_classes=4, dropout=0.0, seed=3),
+        "network": SeverityMLP(
+            in_features=3, hidden_features=[8], num_classes=4, dropout=0.0, max_deviation=8.0, seed=3
+        ),
         "inputs": NumbersInFile(),
         "scale": "paper",
         "epochs": 1,

@@ -8,6 +8,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -95,13 +97,18 @@ def test_the_global_standardisation_is_that_of_all_training_cases(short_run, coh
     ]
     together = torch.cat(rows).double().numpy()
     np.testing.assert_allclose(model.network.feature_mean.numpy(), together.mean(0), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(model.network.feature_scale.numpy(), together.std(0), rtol=1e-5, atol=1e-6)
 
 
 def test_one_thread_gives_the_same_weights_as_three(short_run, cohort, tmp_path):
     """With one thread FLARE starts a new process for each task, so nothing may live in a process's memory."""
     _, _, first = short_run
-    result, _, second = run(tmp_path, cohort, threads=1, num_rounds=2, site_models=False)
+    result, ledger, second = run(tmp_path, cohort, threads=1, num_rounds=2, site_models=False)
     assert result["status"] == "completed", result["reason"]
+    # The losses judge the model after each round, whichever of them was kept.
+    for row, expected in zip(ledger, short_run[1], strict=True):
+        assert row["validation"]["loss"] == pytest.approx(expected["validation"]["loss"], abs=1e-6)
+    assert len({row["validation"]["loss"] for row in ledger}) == 3
     a, b = (torch.load(path, weights_only=True)["weights"] for path in (first, second))
     assert set(a) == set(b)
     for key in a:
@@ -118,6 +125,7 @@ def test_a_site_without_data_is_refused_by_name_and_nothing_is_trained(cohort, t
     assert set(result["refused"]) == {"site-3"}
     assert "the data root of site-3 is not a folder" in result["refused"]["site-3"]
     assert "mhsev_site.json" in result["refused"]["site-3"]
+    assert str(part) not in json.dumps(result)
     assert ledger == []
     assert not model.exists()
 
@@ -131,6 +139,23 @@ def test_with_a_quorum_the_others_go_on_without_it(cohort, tmp_path):
     assert set(result["refused"]) == {"site-3"}
     assert tuple(ledger[0]["sites"]) == SITES[:2]
     assert model.is_file()
+
+
+def test_the_environment_can_name_the_cohort_for_flares_own_command(cohort, tmp_path, monkeypatch):
+    """``mhsev simulator prepare WS`` and then nothing but FLARE's command on the exported job, as the README has it."""
+    from mhsev_flare.cli import main
+    from mhsev_flare.jobs import JOBS, export_job
+    from mhsev_flare.result import read_run
+    from mhsev_flare.site import COHORT_ROOT_VARIABLE
+
+    monkeypatch.setenv(COHORT_ROOT_VARIABLE, str(cohort))
+    assert main(["simulator", "prepare", str(tmp_path / "ws")]) == 0
+    job = export_job(dataclasses.replace(JOBS["dsd_mlp_vector"], num_rounds=1, site_models=False), tmp_path)
+    command = [str(Path(sys.executable).with_name("nvflare")), "simulator", str(job), "-w", str(tmp_path / "ws")]
+    subprocess.run([*command, "-n", "3", "-t", "3"], check=True, capture_output=True)
+    result, ledger, _ = read_run(tmp_path / "ws")
+    assert result["status"] == "completed", result["reason"]
+    assert tuple(ledger[0]["sites"]) == SITES
 
 
 def test_no_path_of_a_site_reaches_the_result(short_run, cohort):

@@ -32,13 +32,13 @@ def test_places_are_asked_in_the_documented_order(tmp_path, monkeypatch):
     scope, stored, cohort, own, env_cohort = (folder(tmp_path, n, "site-2") for n in "abcde")
     local = local_with(tmp_path, {"data_root": str(stored), "cohort_root": str(cohort.parent)})
     monkeypatch.setenv(DATA_ROOT_VARIABLE, str(own))
-    monkeypatch.setenv(COHORT_ROOT_VARIABLE, str(env_cohort.parent))
     assert find_site_folders("site-2", {"mhsev_data_root": str(scope)}, local).data_root == scope
     assert find_site_folders("site-2", {}, local).data_root == stored
     (local / SITE_FILE).write_text(json.dumps({"cohort_root": str(cohort.parent)}))
     assert find_site_folders("site-2", None, local).data_root == cohort
     assert find_site_folders("site-2", None, None).data_root == own
     monkeypatch.delenv(DATA_ROOT_VARIABLE)
+    monkeypatch.setenv(COHORT_ROOT_VARIABLE, str(env_cohort.parent))
     assert find_site_folders("site-2", None, None).data_root == env_cohort
 
 
@@ -48,6 +48,23 @@ def test_features_go_beside_the_scans_unless_the_site_says_otherwise(tmp_path):
     assert find_site_folders("site-1", None, local).cache_root == data / "derivatives" / "mhsev" / "features"
     (local / SITE_FILE).write_text(json.dumps({"data_root": str(data), "cache_root": str(cache)}))
     assert find_site_folders("site-1", None, local).cache_root == cache
+
+
+def test_two_variables_that_contradict_each_other_are_refused(monkeypatch, tmp_path):
+    """All simulated sites would read the one folder of ``MHSEV_DATA_ROOT``, and nobody would notice."""
+    monkeypatch.setenv(DATA_ROOT_VARIABLE, str(tmp_path))
+    monkeypatch.setenv(COHORT_ROOT_VARIABLE, str(tmp_path))
+    with pytest.raises(SiteError, match="both set at site-1; unset one"):
+        find_site_folders("site-1", None, None)
+
+
+def test_a_relative_path_is_refused(monkeypatch, tmp_path):
+    """FLARE changes its working folder, so the path would mean another place in each process."""
+    folder(tmp_path, "data")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(DATA_ROOT_VARIABLE, "data")
+    with pytest.raises(SiteError, match="must be an absolute path"):
+        find_site_folders("site-1", None, None)
 
 
 def test_a_site_without_a_data_root_says_where_to_set_it():
