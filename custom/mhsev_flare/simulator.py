@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -10,6 +11,8 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from mhsev_flare.protocol import LEDGER_FILE, MODEL_FILE, RESULT_FILE, RUN_FOLDER
 from mhsev_flare.site import SITE_FILE
@@ -92,11 +95,26 @@ def run_simulator(
                 seen = _report_new(ledger, seen, on_round)
                 time.sleep(0.5)
         except BaseException:
-            process.terminate()
-            process.wait(timeout=30)
+            _end(process)
             raise
     _report_new(ledger, seen, on_round)
     return process.returncode
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End the simulator and all processes that it started, which are not all of its process group."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        parent = psutil.Process(process.pid)
+        family = [*parent.children(recursive=True), parent]
+        for member in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                member.terminate()
+        _, alive = psutil.wait_procs(family, timeout=10)
+        for member in alive:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                member.kill()
+        psutil.wait_procs(alive, timeout=10)
+    process.wait()
 
 
 def _report_new(ledger: Path, seen: int, on_round: Callable[[Mapping[str, Any]], None]) -> int:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import torch
 
@@ -156,6 +157,21 @@ def test_the_environment_can_name_the_cohort_for_flares_own_command(cohort, tmp_
     result, ledger, _ = read_run(tmp_path / "ws")
     assert result["status"] == "completed", result["reason"]
     assert tuple(ledger[0]["sites"]) == SITES
+
+
+def test_an_interruption_leaves_no_process_behind(cohort, tmp_path):
+    from mhsev_flare.jobs import JOBS, export_job
+    from mhsev_flare.simulator import prepare_workspace, run_simulator
+
+    def interrupt(row: object) -> None:
+        raise KeyboardInterrupt
+
+    job = export_job(dataclasses.replace(JOBS["dsd_mlp"], num_rounds=50), tmp_path)
+    prepare_workspace(tmp_path / "ws", cohort)
+    with pytest.raises(KeyboardInterrupt):
+        run_simulator(job, tmp_path / "ws", n_sites=3, threads=3, on_round=interrupt)
+    left = [p.pid for p in psutil.process_iter(["cmdline"]) if str(tmp_path) in " ".join(p.info["cmdline"] or [])]
+    assert left == []
 
 
 def test_no_path_of_a_site_reaches_the_result(short_run, cohort):
