@@ -39,6 +39,9 @@ class BrainMaskParameters:
         median_width: side of the median box.
         opening: radius of the ball that parts brain from meninges, eyes and scalp.
         closing: radius of the ball that closes sulci, and the bays that lobar lesions cut into the rim.
+        b0_threshold: the threshold on b0 alone, over Otsu's. Fluid is far brighter than tissue there, so voxels that it
+            fills in part pull the contour outwards; with a trace the two contrasts balance. At 1.2 masks of b0 alone
+            agree with those of b0 and trace better than at 1 (Dice .99 against .98 on a Philips and a Siemens head).
         passes: how often correction and threshold follow each other.
         search_margin: how far the search mask reaches beyond the brain mask.
         min_volume_ml: a smaller mask is refused; allow less for thin slabs.
@@ -50,6 +53,7 @@ class BrainMaskParameters:
     median_width: float = 6.0
     opening: float = 6.0
     closing: float = 15.0
+    b0_threshold: float = 1.2
     passes: int = 2
     search_margin: float = 3.0
     min_volume_ml: float = 300.0
@@ -60,8 +64,9 @@ class BrainMaskParameters:
         for name in ("median_width", "opening", "closing", "search_margin", "min_volume_ml"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}")
-        if not self.work_spacing > 0:
-            raise ValueError(f"work_spacing must be positive, got {self.work_spacing}")
+        for name in ("work_spacing", "b0_threshold"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
         if self.passes < 1:
             raise ValueError(f"passes must be at least 1, got {self.passes}")
         if not self.max_volume_ml > self.min_volume_ml:
@@ -120,7 +125,7 @@ def dwi_brain_mask(
     for _ in range(parameters.passes):
         corrected = [_corrected(image, mask, parameters.n4) for image in contrasts]
         mean = torch.where(head, torch.stack(corrected).mean(0), 0.0)
-        mask, n_components = _brain(mean, work, parameters)
+        mask, n_components = _brain(mean, work, parameters, parameters.b0_threshold if trace is None else 1.0)
         if not bool(mask.any()):
             break
     full = _resample(mask.float(), b0.shape) > 0.5
@@ -197,10 +202,12 @@ def _corrected(image: Tensor, mask: Tensor, n4: N4Parameters) -> Tensor:
     return (flat / bright.clamp_min(1e-20)).clamp(max=1.2)
 
 
-def _brain(mean: Tensor, spacing: Sequence[float], parameters: BrainMaskParameters) -> tuple[Tensor, int]:
+def _brain(
+    mean: Tensor, spacing: Sequence[float], parameters: BrainMaskParameters, threshold: float
+) -> tuple[Tensor, int]:
     """The largest part of the bright head, and the number of such parts."""
     smooth = morphology.median_filter(mean, [int(parameters.median_width / (2 * s)) for s in spacing])
-    bright = smooth > morphology.otsu_threshold(smooth)
+    bright = smooth > threshold * morphology.otsu_threshold(smooth)
     core = morphology.erode(bright, parameters.opening, spacing)
     _, sizes = morphology.label_components(core)
     n_components = sum(size >= _COMPONENT_SHARE * max(sizes) for size in sizes)
