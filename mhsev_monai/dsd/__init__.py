@@ -11,9 +11,9 @@ from mhsev_monai.dsd.dictionary import (
     DynamicSpectralDecompositionDict,
 )
 from mhsev_monai.dsd.features import FEATURE_NAMES, FEATURES, SCHEMA_VERSION, FeatureSpec, dsd_features
-from mhsev_monai.dsd.functional import DSDResult, dynamic_spectral_decomposition
+from mhsev_monai.dsd.functional import DSDResult, dynamic_spectral_decomposition, rank_k_project
 from mhsev_monai.dsd.parameters import DSDParameters
-from mhsev_monai.dsd.rank import RankProjection, rank_k_project, select_rank
+from mhsev_monai.dsd.rank import RankProjection, select_rank
 
 __all__ = [
     "FEATURES",

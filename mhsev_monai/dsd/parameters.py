@@ -35,6 +35,9 @@ class DSDParameters:
         stride_fraction: anchors lie ``base window / stride_fraction`` voxels apart; 4 or 8.
         clip: intensities above ``clip`` times the mask's median are lowered to it, since the rim of bright
             fluid would otherwise look like a row of bleeds.
+        least_brain: windows of which less than this fraction lies in the mask (measured on the base window's box) are
+            left out; 0.25 spares the brain's rim the windows that are mostly fill. 0 keeps every window that touches
+            the mask, and no other can change the map inside.
         acquired: half-width of the acquired k-space, cycles per pixel, 0.125 to 0.5; None: estimated for each axis.
         literal: True takes the complex SVD of the spectrum, without the tie rule, and the real part at the end.
         dtype: ``float32`` or ``float64``.
@@ -48,6 +51,7 @@ class DSDParameters:
     window_size: int | None = None
     stride_fraction: int = 4
     clip: float = 1.0
+    least_brain: float = 0.25
     acquired: float | None = None
     literal: bool = False
     dtype: str = "float32"
@@ -60,6 +64,7 @@ class DSDParameters:
         _require(self.window_size in (None, *WINDOW_SIZES), "window_size", "None, 8, 16 or 32", self.window_size)
         _require(self.stride_fraction in (4, 8), "stride_fraction", "4 or 8", self.stride_fraction)
         _require(0 < self.clip < float("inf"), "clip", "a finite number above 0", self.clip)
+        _require(0 <= self.least_brain <= 1, "least_brain", "a fraction from 0 to 1", self.least_brain)
         acquired = 0.5 if self.acquired is None else self.acquired
         _require(LOWEST_SUPPORT <= acquired <= 0.5, "acquired", "None or cycles per pixel in 0.125-0.5", self.acquired)
         _require(self.dtype in DTYPES, "dtype", f"one of {', '.join(DTYPES)}", self.dtype)

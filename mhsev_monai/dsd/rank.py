@@ -64,28 +64,17 @@ def extend_ties(singular_values: Tensor, rank: Tensor, tie: float = TIE) -> Tens
     return (singular_values >= (1 - tie) * last).sum(-1)
 
 
-def rank_k_project(
-    matrices: Tensor, energy: float, *, eigenvalues: str = "squared", tie: float = TIE
-) -> RankProjection:
-    """Each matrix rebuilt from its leading components, with their number.
+def project_by_eigh(matrices: Tensor, energy: float, eigenvalues: str, tie: float) -> RankProjection:
+    """Matrices ``(n, r, c)`` rebuilt from their leading components, by batched ``eigh`` of their Gram matrices.
 
     Args:
-        matrices: ``(..., m, n)`` real; any device.
-        energy: fraction in (0, 1), see :func:`select_rank`.
-        eigenvalues: ``squared`` or ``singular``, the reading of the paper's "eigenvalues".
-        tie: see :func:`extend_ties`; 0 cuts clusters of equal values wherever the criterion falls.
-
-    Raises:
-        ValueError: if ``matrices`` is complex or has fewer than two axes, or ``energy`` is outside (0, 1).
+        matrices: real; any device, any floating type.
+        energy: see :func:`select_rank`.
+        eigenvalues: ``squared`` or ``singular``.
+        tie: see :func:`extend_ties`.
     """
-    if matrices.is_complex() or matrices.dim() < 2:
-        raise ValueError(f"matrices must be real with at least two axes, got {matrices.dtype} {tuple(matrices.shape)}")
-    batch = matrices.reshape(-1, *matrices.shape[-2:])
-    if not len(batch):
-        return RankProjection(matrices, matrices.new_zeros(matrices.shape[:-2], dtype=torch.long))
-    parts = [_project(chunk, energy, eigenvalues, tie) for chunk in batch.split(MAX_BATCH)]
-    projected = torch.cat([part.projected for part in parts]).reshape(matrices.shape)
-    return RankProjection(projected, torch.cat([part.rank for part in parts]).reshape(matrices.shape[:-2]))
+    parts = [_project(chunk, energy, eigenvalues, tie) for chunk in matrices.split(MAX_BATCH)]
+    return RankProjection(torch.cat([part.projected for part in parts]), torch.cat([part.rank for part in parts]))
 
 
 def _project(matrices: Tensor, energy: float, eigenvalues: str, tie: float) -> RankProjection:

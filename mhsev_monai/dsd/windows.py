@@ -27,10 +27,16 @@ FLAT, BUSY = 0.6, 3.0
 """Local texture energy, over its median in the brain, below which windows double and from which they halve."""
 
 
-def base_window_size(spacing: Sequence[float]) -> int:
-    """The window side nearest to 16 mm, by ratio, for an in-plane spacing in mm."""
+def base_window_size(spacing: Sequence[float], largest: int) -> int:
+    """The window side nearest to 16 mm, by ratio, among those that fit.
+
+    Args:
+        spacing: in-plane, mm.
+        largest: smaller side of the image, voxels; where no window fits, the smallest one is returned.
+    """
     pixel = math.sqrt(spacing[0] * spacing[1])
-    return min(WINDOW_SIZES, key=lambda size: abs(math.log2(size * pixel / BASE_WINDOW_MM)))
+    fitting = [size for size in WINDOW_SIZES if size <= largest] or WINDOW_SIZES[:1]
+    return min(fitting, key=lambda size: abs(math.log2(size * pixel / BASE_WINDOW_MM)))
 
 
 def anchor_shape(n_x: int, n_y: int, stride: int) -> tuple[int, int]:
@@ -104,13 +110,13 @@ def choose_window_sizes(contrast: Tensor, inside: Tensor, spacing: Sequence[floa
 
     Args:
         contrast: ``(Z, X, Y)`` intensities over their median, clipped and filled.
-        inside: ``(Z, a_x, a_y)`` bool, anchors that have enough brain.
+        inside: ``(Z, a_x, a_y)`` bool, anchors whose texture counts for the median.
         spacing: in-plane spacing, mm.
         base: base window side.
         stride: voxels between anchors.
 
     Returns:
-        ``(Z, a_x, a_y)`` integers; 0 where ``inside`` is False.
+        ``(Z, a_x, a_y)`` integers.
     """
     smooth_x, smooth_y = (
         gaussian_matrix(contrast.shape[axis + 1], BACKGROUND_MM / spacing[axis], contrast) for axis in (0, 1)
@@ -124,7 +130,7 @@ def choose_window_sizes(contrast: Tensor, inside: Tensor, spacing: Sequence[floa
         if median > 1e-20:
             sizes[energy < FLAT * median] = min(2 * base, max(WINDOW_SIZES))
             sizes[energy >= BUSY * median] = max(base // 2, min(WINDOW_SIZES))
-    return sizes * inside
+    return sizes
 
 
 class OverlapAdd:

@@ -1,0 +1,114 @@
+"""Who computes: one answer from three engines, each chosen by where the image lies, or by name.
+
+==========  ================================================  ====================================================
+engine      runs                                              for
+==========  ================================================  ====================================================
+``numba``   float32 on the processor, one thread a slice      every processor: no compiler is needed on site
+``triton``  float32 on CUDA (or in Triton's interpreter)      the rank-K step in a kernel, torch does the rest
+``torch``   any device, float32 and float64, ``literal=True`` everything else; the slowest, and the plainest to read
+==========  ================================================  ====================================================
+
+Within the rounding of float32 they agree: the same windows and ranks, maps to 5e-6 of the greatest value. Only where a
+cumulative energy lies within 1e-5 of the criterion may the ranks differ.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from mhsev_monai.dsd.engines import portable
+from mhsev_monai.dsd.lattice import Decomposition, Lattice
+from mhsev_monai.dsd.parameters import DSDParameters
+from mhsev_monai.dsd.rank import RankProjection, project_by_eigh
+
+ENGINES = ("numba", "triton", "torch")
+MAX_SIDE = 32
+"""Largest smaller side of a matrix that ``numba`` and ``triton`` take."""
+CUDA_CHUNK_VALUES = 2**24
+"""Values of one batch of windows on CUDA: 64 MiB for each copy of them."""
+
+Decompose = Callable[[Lattice, DSDParameters], Decomposition]
+Project = Callable[[Tensor, float, str, float], RankProjection]
+
+
+def decomposing_engine(name: str | None, device: torch.device, parameters: DSDParameters) -> Decompose:
+    """The engine for a volume on ``device``.
+
+    Args:
+        name: one of ``ENGINES``, or None for the fastest that can.
+        device: of the volume.
+        parameters: settings; ``literal`` and float64 are left to ``torch``.
+
+    Raises:
+        ValueError: if the name is not known, or that engine cannot run, with the reason.
+    """
+    special = "literal=True" if parameters.literal else "float64" if parameters.dtype == "float64" else None
+    chosen = _choose(name, device, special)
+    if chosen == "numba":
+        from mhsev_monai.dsd.engines import cpu
+
+        return cpu.decompose
+    if chosen == "triton":
+        from mhsev_monai.dsd.engines import gpu
+
+        return partial(portable.decompose, project=gpu.project, chunk_values=CUDA_CHUNK_VALUES)
+    return partial(portable.decompose, chunk_values=CUDA_CHUNK_VALUES if device.type == "cuda" else None)
+
+
+def projecting_engine(name: str | None, matrices: Tensor) -> Project:
+    """The engine for matrices ``(n, r, c)``; see :func:`decomposing_engine`."""
+    special = None
+    if matrices.dtype != torch.float32:
+        special = str(matrices.dtype).removeprefix("torch.")
+    elif min(matrices.shape[1:]) > MAX_SIDE:
+        special = f"matrices of more than {MAX_SIDE} by {MAX_SIDE}"
+    chosen = _choose(name, matrices.device, special)
+    if chosen == "numba":
+        from mhsev_monai.dsd.engines import cpu
+
+        return cpu.project
+    if chosen == "triton":
+        from mhsev_monai.dsd.engines import gpu
+
+        return gpu.project
+    return project_by_eigh
+
+
+def _choose(name: str | None, device: torch.device, special: str | None) -> str:
+    if name is None:
+        preferred = {"cpu": "numba", "cuda": "triton"}.get(device.type, "torch")
+        return preferred if reason_against(preferred, device, special) is None else "torch"
+    if name not in ENGINES:
+        raise ValueError(f"engine must be None or one of {', '.join(ENGINES)}, got {name!r}")
+    reason = reason_against(name, device, special)
+    if reason is not None:
+        raise ValueError(f"engine {name!r} cannot run: {reason}; pass engine=None for one that can")
+    return name
+
+
+def reason_against(name: str, device: torch.device, special: str | None = None) -> str | None:
+    """Why an engine cannot run on a device, or None if it can.
+
+    Args:
+        name: one of ``ENGINES``.
+        device: of the image.
+        special: what is asked for that only ``torch`` computes, in words; None: nothing of the kind.
+    """
+    if name == "torch":
+        return None
+    if special is not None:
+        return f"it computes float32 windows and matrices of at most {MAX_SIDE} columns, and {special} is asked for"
+    if importlib.util.find_spec(name) is None:
+        return f"the package {name} is not installed" + (" (pip install 'mhsev[gpu]')" if name == "triton" else "")
+    if name == "numba" and device.type != "cpu":
+        return f"it runs on the processor, and the image is on {device}"
+    # Triton's interpreter runs the kernel on the processor, slowly, for tests.
+    if name == "triton" and device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
+        return f"it runs on CUDA, and the image is on {device}"
+    return None

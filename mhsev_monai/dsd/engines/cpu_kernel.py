@@ -1,0 +1,282 @@
+"""The compiled loops over windows and over matrices: one call works through one slice, or one batch, in one thread.
+
+A group of ``LANES`` windows goes through every step before the next group is touched, so that memory does not grow with
+the number of windows. The halves of a lane row are the real and the imaginary parts of one complex transform that serves
+two windows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from mhsev_monai.dsd.engines import lane_fft, lane_rank
+from mhsev_monai.dsd.engines.lane_rank import Rows, project
+from mhsev_monai.dsd.engines.simd import (
+    HALF,
+    LANES,
+    higher_of,
+    load,
+    load_half,
+    lower_of,
+    root,
+    splat,
+    store,
+    store_half,
+    where,
+)
+from mhsev_monai.dsd.engines.window_tables import WindowTables
+
+logger = logging.getLogger(__name__)
+
+WIENER, HARD, SOFT, NONE = range(4)
+_LOG_2 = float(np.log(2))
+
+
+@njit(nogil=True)
+def _gather(image: Rows, width: int, corners: NDArray[np.int64], begin: int, size: int, pitch: int, x: Rows) -> None:
+    for lane in range(LANES):
+        # The last group is filled up with the last window.
+        corner = corners[min(begin + lane, len(corners) - 1)]
+        for line in range(size):
+            source, target = corner + line * width, line * pitch * LANES + lane
+            for place in range(size):
+                x[target + place * LANES] = image[source + place]
+
+
+@njit(nogil=True)
+def _to_contrast(x: Rows, tables: WindowTables, least_mean: float, seen: Rows) -> None:
+    """Windows become tapered departures from their weighted mean, over that mean; ``seen``: 1 where it suffices."""
+    size, pitch, taper = tables.size, tables.pitch, tables.taper
+    total, weight = splat(0.0), np.float32(0.0)
+    for line in range(size):
+        part = splat(0.0)
+        for place in range(size):
+            part = part + load(x, line * pitch + place) * taper[line * size + place]
+            weight += taper[line * size + place]
+        total = total + part
+    mean = total * (np.float32(1.0) / weight)
+    store(seen, 0, where(mean > np.float32(least_mean), 1.0, 0.0))
+    # The transform back and forth wants a division by W * W, half of it here: the spectrum is then orthonormal.
+    scale = (np.float32(1.0) / np.float32(size)) / higher_of(mean, np.float32(least_mean))
+    for line in range(size):
+        for place in range(size):
+            at = line * pitch + place
+            store(x, at, (load(x, at) - mean) * (scale * taper[line * size + place]))
+
+
+@njit(nogil=True)
+def _noise_power(x: Rows, tables: WindowTables, ordered: Rows) -> Any:
+    """Noise power of each window from the lower median over the noise pairs."""
+    for i in range(len(tables.noise)):
+        pair = tables.noise[i]
+        first, second = 2 * tables.first[pair], 2 * tables.second[pair]
+        zr, zi, wr, wi = load_half(x, first), load_half(x, first + 1), load_half(x, second), load_half(x, second + 1)
+        ar, ai, br, bi = zr + wr, zi - wi, zi + wi, wr - zr
+        store_half(ordered, 2 * i, ar * ar + ai * ai)
+        store_half(ordered, 2 * i + 1, br * br + bi * bi)
+    for i in range(len(tables.exchanges)):
+        one, other = tables.exchanges[i, 0], tables.exchanges[i, 1]
+        a, b = load(ordered, one), load(ordered, other)
+        store(ordered, one, lower_of(a, b))
+        store(ordered, other, higher_of(a, b))
+    # Sums and differences of a pair are twice the two spectra.
+    return load(ordered, tables.median) * np.float32(0.25 / _LOG_2)
+
+
+@njit(nogil=True)
+def _gain_of(power: Any, threshold: Any, gain: int) -> Any:
+    if gain == HARD:
+        return where(power > threshold, 1.0, 0.0)
+    ratio = threshold / higher_of(power, np.float32(1e-30))
+    return higher_of(1.0 - (root(ratio) if gain == SOFT else ratio), 0.0)
+
+
+@njit(nogil=True)
+def _apply_threshold(
+    x: Rows, tables: WindowTables, thresholds: Rows, gain: int, bands: Rows, before: Rows, after: Rows
+) -> None:
+    """Spectra times their gains, with the energies before, after, and after in each band."""
+    zero = load_half(x, 0) * 0.0
+    limit_a, limit_b = load_half(thresholds, 0), load_half(thresholds, 1)
+    before_a, before_b, after_a, after_b = zero, zero, zero, zero
+    for band in range(len(tables.band_starts) - 1):
+        band_a, band_b = zero, zero
+        for pair in range(tables.band_starts[band], tables.band_starts[band + 1]):
+            first, second = 2 * tables.first[pair], 2 * tables.second[pair]
+            zr, zi = load_half(x, first), load_half(x, first + 1)
+            wr, wi = load_half(x, second), load_half(x, second + 1)
+            ar, ai, br, bi = (zr + wr) * 0.5, (zi - wi) * 0.5, (zi + wi) * 0.5, (wr - zr) * 0.5
+            power_a, power_b = ar * ar + ai * ai, br * br + bi * bi
+            count = tables.multiplicity[pair]
+            before_a, before_b = before_a + power_a * count, before_b + power_b * count
+            gain_a = gain_b = zero + tables.passes[pair]
+            if gain != NONE:
+                gain_a, gain_b = gain_a * _gain_of(power_a, limit_a, gain), gain_b * _gain_of(power_b, limit_b, gain)
+            ar, ai, br, bi = ar * gain_a, ai * gain_a, br * gain_b, bi * gain_b
+            band_a, band_b = band_a + (ar * ar + ai * ai) * count, band_b + (br * br + bi * bi) * count
+            store_half(x, first, ar - bi)
+            store_half(x, first + 1, ai + br)
+            store_half(x, second, ar + bi)
+            store_half(x, second + 1, br - ai)
+        store_half(bands, 2 * band, band_a)
+        store_half(bands, 2 * band + 1, band_b)
+        after_a, after_b = after_a + band_a, after_b + band_b
+    store_half(before, 0, before_a)
+    store_half(before, 1, before_b)
+    store_half(after, 0, after_a)
+    store_half(after, 1, after_b)
+
+
+@njit(nogil=True)
+def _scatter(
+    x: Rows, tables: WindowTables, corners: NDArray[np.int64], begin: int, seen: Rows, total: Rows, weight: Rows, width: int
+) -> None:
+    size, pitch, taper = tables.size, tables.pitch, tables.taper
+    for lane in range(min(LANES, len(corners) - begin)):
+        if seen[lane] == 0:
+            continue
+        for line in range(size):
+            target, source = corners[begin + lane] + line * width, line * pitch * LANES + lane
+            for place in range(size):
+                w = taper[line * size + place]
+                total[target + place] += w * x[source + place * LANES]
+            for place in range(size):
+                w = taper[line * size + place]
+                weight[target + place] += w * w
+
+
+@njit(nogil=True)
+def _scale(x: Rows, size: int, pitch: int, factor: float) -> None:
+    for line in range(size):
+        for place in range(size):
+            store(x, line * pitch + place, load(x, line * pitch + place) * np.float32(factor))
+
+
+def window_scratch_rows(tables: WindowTables) -> int:
+    """Rows of scratch that :data:`decompose_slice` needs."""
+    rank_rows = lane_rank.scratch_rows(tables.size)
+    return tables.size * tables.pitch + max(len(tables.noise), rank_rows) + len(tables.band_starts) + 5
+
+
+def _slice_kernel(digest: str) -> Callable[..., None]:
+    def decompose_slice(
+        image: Rows,
+        width: int,
+        corners: NDArray[np.int64],
+        tables: WindowTables,
+        kappa: float,
+        gain: int,
+        energy: float,
+        tie: float,
+        singular: bool,
+        least_mean: float,
+        constant: float,
+        nothing_left: float,
+        scratch: Rows,
+        starts: NDArray[np.int64],
+        total: Rows,
+        weight: Rows,
+        fields: NDArray[np.float32],
+    ) -> None:
+        """Add the windows at ``corners`` of a flat slice to ``total`` and ``weight``; ``fields`` gets a line for each.
+
+        A line of ``fields`` is: seen, rank, noise scale, retained energy, then that energy in each band.
+        """
+        digest  # noqa: B018  part of the compiled code's key, see `compiled`
+        size, pitch = tables.size, tables.pitch
+        n_bands = len(tables.band_starts) - 2
+        end = size * pitch
+        x = scratch[: end * LANES]
+        small = scratch[end * LANES : (end + 5 + n_bands + 1) * LANES]
+        seen, kept, thresholds = small[:LANES], small[LANES : 2 * LANES], small[2 * LANES : 3 * LANES]
+        before, after, bands = small[3 * LANES : 4 * LANES], small[4 * LANES : 5 * LANES], small[5 * LANES :]
+        rest = scratch[(end + 5 + n_bands + 1) * LANES :]
+        for begin in range(0, len(corners), LANES):
+            _gather(image, width, corners, begin, size, pitch, x)
+            _to_contrast(x, tables, least_mean, seen)
+            lane_fft.forward(x, size, pitch, tables.cosines, tables.sines)
+            noise = _noise_power(x, tables, rest)
+            store(thresholds, 0, noise * np.float32(kappa))
+            _apply_threshold(x, tables, thresholds, gain, bands, before, after)
+            lane_fft.inverse(x, size, pitch, tables.cosines, tables.sines)
+            _scale(x, size, pitch, 1.0 / size)
+            all_energy, left = load(before, 0), load(after, 0)
+            empty = (all_energy <= np.float32(constant * size * size)) | (left <= all_energy * np.float32(nothing_left))
+            store(kept, 0, where(empty, -1.0, 0.0))
+            project(x, size, size, pitch, energy, tie, singular, kept, rest, starts)
+            _scatter(x, tables, corners, begin, seen, total, weight, width)
+            inverse = 1.0 / higher_of(all_energy, np.float32(1e-30))
+            store(thresholds, 0, noise)
+            store(after, 0, left * inverse)
+            for band in range(n_bands):
+                store(bands, band, load(bands, band) * inverse)
+            for lane in range(min(LANES, len(corners) - begin)):
+                if seen[lane] == 0:
+                    continue
+                line = fields[begin + lane]
+                line[0], line[1], line[2], line[3] = 1, kept[lane], thresholds[lane], after[lane]
+                for band in range(n_bands):
+                    line[4 + band] = bands[band * LANES + lane]
+
+    return decompose_slice
+
+
+def _batch_kernel(digest: str) -> Callable[..., None]:
+    def project_batch(
+        matrices: NDArray[np.float32],
+        energy: float,
+        tie: float,
+        singular: bool,
+        scratch: Rows,
+        starts: NDArray[np.int64],
+        ranks: NDArray[np.int64],
+    ) -> None:
+        """Replace ``(count, m, n)`` matrices, m and n multiples of 4, by their projections; ``ranks`` gets K."""
+        digest  # noqa: B018  part of the compiled code's key, see `compiled`
+        count, n_rows, n = matrices.shape
+        pitch = n + 1
+        kept, x = scratch[:LANES], scratch[LANES : (1 + n_rows * pitch) * LANES]
+        rest = scratch[(1 + n_rows * pitch) * LANES :]
+        for begin in range(0, count, LANES):
+            for lane in range(LANES):
+                matrix = matrices[min(begin + lane, count - 1)]
+                for row in range(n_rows):
+                    for column in range(n):
+                        x[(row * pitch + column) * LANES + lane] = matrix[row, column]
+            store(kept, 0, 0.0)
+            project(x, n_rows, n, pitch, energy, tie, singular, kept, rest, starts)
+            for lane in range(min(LANES, count - begin)):
+                ranks[begin + lane] = int(kept[lane])
+                for row in range(n_rows):
+                    for column in range(n):
+                        matrices[begin + lane, row, column] = x[(row * pitch + column) * LANES + lane]
+
+    return project_batch
+
+
+def compiled(kernel: Callable[[str], Callable[..., None]]) -> Any:
+    """A kernel compiled at its first call and kept on disk for the next process.
+
+    numba looks only at the file of the kernel itself to tell whether what it kept is stale, although the code of the
+    files beside it is compiled in. Their digest, held in the closure, makes it part of the key.
+    """
+    folder = Path(__file__).parent
+    digest = hashlib.sha256(b"".join(file.read_bytes() for file in sorted(folder.glob("*.py")))).hexdigest()
+    function = kernel(digest)
+    try:
+        return njit(nogil=True, cache=True)(function)
+    except RuntimeError:
+        logger.warning("no folder for compiled code can be written; set NUMBA_CACHE_DIR to spare some 10 s at each start")
+        return njit(nogil=True)(function)
+
+
+decompose_slice = compiled(_slice_kernel)
+project_batch = compiled(_batch_kernel)
