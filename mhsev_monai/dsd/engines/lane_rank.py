@@ -43,7 +43,7 @@ SWEEPS_PER_COLUMN = 3
 _FAINT = 1e-30
 _VALUES_DONE = 1e-12
 """Squared off-diagonal, over the squared trace, that no longer changes an eigenvalue in float32."""
-_VECTORS_DONE = 1e-7
+_VECTORS_DONE = 1e-8
 """Off-diagonal, over the trace, that no longer turns an eigenvector visibly."""
 
 
@@ -259,8 +259,11 @@ def _sort_falling(values: Rows, n: int) -> None:
 
 
 @njit(nogil=True)
-def _count_kept(values: Rows, n: int, energy: float, tie: float, singular: bool, kept: Rows) -> int:
-    """Components of each lane to ``kept``, whose lanes with a negative number keep none; returns the most of any."""
+def _count_kept(values: Rows, n: int, energy: float, tie: float, singular: bool, kept: Rows) -> Any:
+    """Components of each lane to ``kept``, whose lanes with a negative number keep none.
+
+    Returns a number between the last kept and the first dropped eigenvalue of each lane.
+    """
     total = splat(0.0)
     for i in range(n):
         value = higher_of(load(values, i), 0.0)
@@ -277,20 +280,35 @@ def _count_kept(values: Rows, n: int, energy: float, tie: float, singular: bool,
         count = where(inside & (count >= np.float32(i)), count + 1.0, count)
         cumulative = cumulative + (root(value) if singular else value)
     store(kept, 0, count)
-    most = np.float32(0.0)
-    for lane in range(LANES):
-        most = max(most, kept[lane])
-    return int(most)
+    lowest, highest = splat(-1.0), splat(2.0)
+    for i in range(n):
+        inside = np.float32(i) < count
+        lowest = where(inside, lowest, higher_of(lowest, load(values, i)))
+        highest = where(inside, load(values, i), highest)
+    return (lowest + highest) * 0.5
+
+
+@njit(nogil=True)
+def _highest_lane(row: Rows) -> int:
+    highest = row[0]
+    for lane in range(1, LANES):
+        highest = max(highest, row[lane])
+    return int(highest)
 
 
 @njit(nogil=True)
 def _sweep(diagonal: Rows, beside: Rows, n: int, first: int, shift: Any, active: Any, turns: Rows, at: int) -> None:
-    """One QL sweep with a given shift down to ``first``; its cosines and sines go to ``turns`` from row ``at`` on."""
-    cosine, sine = splat(1.0), splat(0.0)
+    """One QL sweep with a given shift down to ``first``; its cosines and sines go to ``turns`` from row ``at`` on.
+
+    The angles come from the shifted matrix (EISPACK's ``tql2``), which a matrix that falls apart does not confuse. The
+    diagonal is turned without the shift (as in ``imtql2``): subtracting a large one and adding it again would cost its
+    small entries the digits that tell two close eigenvalues apart.
+    """
+    cosine, sine, moved = splat(1.0), splat(0.0), splat(0.0)
     p = load(diagonal, n - 1) - shift
     for i in range(n - 2, first - 1, -1):
-        side = load(beside, i)
-        g, h = cosine * side, cosine * p
+        side, value, below = load(beside, i), load(diagonal, i), load(diagonal, i + 1)
+        b = cosine * side
         square = p * p + side * side
         nothing = square <= _FAINT
         length = root(higher_of(square, _FAINT))
@@ -299,13 +317,14 @@ def _sweep(diagonal: Rows, beside: Rows, n: int, first: int, shift: Any, active:
             store(beside, i + 1, where(active, sine * length, load(beside, i + 1)))
         sine = where(nothing, 0.0, side * inverse)
         cosine = where(nothing, 1.0, p * inverse)
-        value = load(diagonal, i) - shift
-        p = cosine * value - sine * g
-        store(diagonal, i + 1, where(active, h + sine * (cosine * g + sine * value) + shift, load(diagonal, i + 1)))
+        p = cosine * (value - shift) - sine * b
+        old = below - moved
+        moved = sine * ((value - old) * sine + 2.0 * (cosine * b))
+        store(diagonal, i + 1, where(active, old + moved, below))
         store(turns, at + 2 * i, where(active, cosine, 1.0))
         store(turns, at + 2 * i + 1, where(active, sine, 0.0))
+    store(diagonal, first, where(active, load(diagonal, first) - moved, load(diagonal, first)))
     store(beside, first, where(active, sine * p, load(beside, first)))
-    store(diagonal, first, where(active, cosine * p + shift, load(diagonal, first)))
 
 
 @njit(nogil=True)
@@ -327,6 +346,24 @@ def _deflate(
             starts[n_sweeps] = first
             n_sweeps += 1
     return n_sweeps
+
+
+@njit(nogil=True)
+def _unit_vectors(diagonal: Rows, least: Any, n: int, kept: Rows, z: Rows) -> int:
+    """Unit vectors of the places that hold kept eigenvalues, zeros for the others; returns the columns to go through.
+
+    The places are the first ones as a rule. Where the matrix had fallen apart, an eigenvalue may stand behind them.
+    """
+    for i in range(n * n):
+        store(z, i, 0.0)
+    room, width = load(kept, 0), 0
+    for column in range(n):
+        chosen = (load(diagonal, column) > least) & (room > 0.0)
+        room = where(chosen, room - 1.0, room)
+        if any_lane(chosen):
+            store(z, column * n + column, where(chosen, 1.0, 0.0))
+            width = column + 1
+    return min(n, (width + 3) & ~3)
 
 
 @njit(nogil=True)
@@ -516,18 +553,10 @@ def project(
         store(squares, i, side * side)
     _eigenvalues(values, squares, n)
     _sort_falling(values, n)
-    most = _count_kept(values, n, energy, tie, singular, kept)
+    least = _count_kept(values, n, energy, tie, singular, kept)
+    most = _highest_lane(kept)
     n_sweeps = _deflate(diagonal, beside, values, n, most, kept, turns, starts)
-    width = min(n, (most + 3) & ~3)
-    for i in range(n * n):
-        store(z, i, 0.0)
-    for i in range(width):
-        store(z, i * n + i, 1.0)
+    width = _unit_vectors(diagonal, least, n, kept, z)
     _turn_back(z, n, width, turns, starts, n_sweeps)
     _reflect_back(z, n, width, gram, tau)
-    count = load(kept, 0)
-    for column in range(width):
-        inside = count > np.float32(column)
-        for i in range(n):
-            store(z, i * n + column, where(inside, load(z, i * n + column), 0.0))
     _onto_components(x, n_rows, n, pitch, z, width, parts)
