@@ -39,7 +39,8 @@ def check_volume(
     if volume.dim() == 2:
         volume, inside = volume[..., None], inside[..., None]
     sides = (*sides, 1.0)[:3] if len(sides) < 3 else sides[:3]
-    return volume.double().permute(2, 0, 1), inside.permute(2, 0, 1), (sides[0], sides[1], sides[2])
+    volume = volume.permute(2, 0, 1).contiguous().double()
+    return volume, inside.permute(2, 0, 1).contiguous(), (sides[0], sides[1], sides[2])
 
 
 def contrast_image(volume: Tensor, inside: Tensor, clip: float) -> tuple[Tensor, Tensor]:
@@ -53,7 +54,8 @@ def contrast_image(volume: Tensor, inside: Tensor, clip: float) -> tuple[Tensor,
     Raises:
         ValueError: if the median is not positive.
     """
-    level = volume[inside].median()
+    level = volume.masked_select(inside).median()
     if not level > 0:
         raise ValueError("image must have a positive median inside the mask; pass intensities, not standard scores")
-    return torch.where(inside, (volume / level).clamp(max=clip), 1.0), level
+    # In place on its own copy: fresh memory for a whole volume costs more than the arithmetic.
+    return (volume / level).clamp_(max=clip).masked_fill_(~inside, 1.0), level

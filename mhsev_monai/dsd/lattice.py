@@ -15,8 +15,8 @@ from mhsev_monai.dsd.windows import (
     boxes_at_anchors,
     choose_window_sizes,
     continue_by_reflection,
+    gather_windows,
     sine_taper,
-    windows_at_anchors,
 )
 
 TEXTURE_BRAIN = 0.25
@@ -90,16 +90,16 @@ def lay_windows(
             "pass a smaller window_size (8, 16 or 32), or an image of at least 8 x 8 voxels"
         )
     stride = base // parameters.stride_fraction
-    brain = boxes_at_anchors(continue_by_reflection(inside.double(), stride), base, stride)
+    brain = boxes_at_anchors(inside.to(contrast), base, stride)
     sizes = torch.full_like(brain, base, dtype=torch.long)
     if parameters.dynamic:
         sizes = choose_window_sizes(contrast, brain >= TEXTURE_BRAIN - 1e-9, spacing, base, stride)
     sizes = sizes * _holds_brain(inside, brain, sizes, stride, parameters.least_brain)
     if parameters.acquired is None:
-        support = _acquired_support(continue_by_reflection(volume, stride), brain > 1 - 1e-9, base, stride)
+        support = _acquired_support(volume, brain > 1 - 1e-9, base, stride)
     else:
         support = (parameters.acquired, parameters.acquired)
-    padded = continue_by_reflection(contrast, stride).to(DTYPES[parameters.dtype])
+    padded = continue_by_reflection(contrast.to(DTYPES[parameters.dtype]), stride)
     shape = (volume.shape[1], volume.shape[2])
     return Lattice(padded, sizes, stride, base, (spacing[0], spacing[1]), support, shape)
 
@@ -108,18 +108,18 @@ def _holds_brain(inside: Tensor, brain: Tensor, sizes: Tensor, stride: int, leas
     if least > 0:
         return brain >= least - 1e-9
     # Exactly the windows that can reach a voxel of the mask, whichever side they took.
-    padded, touched = continue_by_reflection(inside.double(), stride), torch.zeros_like(brain, dtype=torch.bool)
+    touched = torch.zeros_like(brain, dtype=torch.bool)
     for size in sizes.unique().tolist():
-        touched |= (sizes == size) & (boxes_at_anchors(padded, size, stride) > 0)
+        touched |= (sizes == size) & (boxes_at_anchors(inside.to(brain), size, stride) > 0)
     return touched
 
 
-def _acquired_support(padded: Tensor, full: Tensor, size: int, stride: int) -> tuple[float, float]:
+def _acquired_support(volume: Tensor, full: Tensor, size: int, stride: int) -> tuple[float, float]:
     # Unclipped: clipping is not linear and would fill the frequencies that interpolation left empty.
     anchors = full.nonzero()
     anchors = anchors[:: max(1, -(-len(anchors) // SUPPORT_WINDOWS))]
-    patches = windows_at_anchors(padded, size, stride)[tuple(anchors.T)]
-    taper = sine_taper(size, padded)
+    patches = gather_windows(volume, anchors, size, stride)
+    taper = sine_taper(size, volume)
     contrast, seen = fractional_contrast(patches, taper)
     if not seen.any():
         return 0.5, 0.5

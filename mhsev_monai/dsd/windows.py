@@ -58,9 +58,13 @@ def continue_by_reflection(volume: Tensor, stride: int) -> Tensor:
         ``(Z, (a_x - 1) * stride + 2 * MARGIN, (a_y - 1) * stride + 2 * MARGIN)`` for ``a_x`` by ``a_y`` anchors;
         voxel 0 lies at ``MARGIN``.
     """
-    for axis in (1, 2):
+    lengths = [(n - 1) * stride + 2 * MARGIN for n in anchor_shape(volume.shape[1], volume.shape[2], stride)]
+    beyond = [length - MARGIN - size for length, size in zip(lengths, volume.shape[1:], strict=True)]
+    if max(MARGIN, *beyond) < min(volume.shape[1:]):
+        return nnf.pad(volume[None], (MARGIN, beyond[1], MARGIN, beyond[0]), mode="reflect")[0]
+    # A small image is continued more often than torch's padding allows.
+    for axis, length in zip((1, 2), lengths, strict=True):
         size = volume.shape[axis]
-        length = (anchor_shape(size, size, stride)[0] - 1) * stride + 2 * MARGIN
         index = torch.arange(-MARGIN, length - MARGIN, device=volume.device)
         volume = volume.index_select(axis, reflected(index, size))
     return volume
@@ -73,11 +77,27 @@ def reflected(index: Tensor, size: int) -> Tensor:
     return torch.where(index < size, index, period - index)
 
 
-def boxes_at_anchors(padded: Tensor, size: int, stride: int) -> Tensor:
-    """Mean of each ``size`` by ``size`` box around the anchors of a continued volume: ``(Z, a_x, a_y)``."""
-    first = MARGIN - size // 2
-    box = padded[:, None, first : padded.shape[1] - first, first : padded.shape[2] - first]
-    return nnf.avg_pool2d(box, size, stride)[:, 0]
+def box_matrix(n: int, size: int, stride: int, like: Tensor) -> Tensor:
+    """Matrix ``(a, n)`` that takes the mean of ``size`` voxels around each anchor of a reflected axis of ``n`` voxels."""
+    n_anchors = anchor_shape(n, n, stride)[0]
+    first = torch.arange(n_anchors, device=like.device)[:, None] * stride - size // 2
+    columns = reflected(first + torch.arange(size, device=like.device), n)
+    rows = torch.arange(n_anchors, device=like.device)[:, None].expand(-1, size)
+    share = like.new_full((n_anchors, size), 1 / size)
+    return like.new_zeros(n_anchors, n).index_put_((rows, columns), share, accumulate=True)
+
+
+def boxes_at_anchors(volume: Tensor, size: int, stride: int) -> Tensor:
+    """Mean of each ``size`` by ``size`` box around the anchors of a volume ``(Z, X, Y)``: ``(Z, a_x, a_y)``."""
+    along_x, along_y = (box_matrix(n, size, stride, volume) for n in volume.shape[1:])
+    return along_x @ volume @ along_y.mT
+
+
+def gather_windows(volume: Tensor, anchors: Tensor, size: int, stride: int) -> Tensor:
+    """Windows ``(n, size, size)`` around anchors ``(n, 3)``, each (z, i, j), of a reflected volume ``(Z, X, Y)``."""
+    offset = torch.arange(size, device=volume.device) - size // 2
+    rows, columns = (reflected(anchors[:, [a]] * stride + offset, volume.shape[a]) for a in (1, 2))
+    return volume[anchors[:, 0, None, None], rows[:, :, None], columns[:, None, :]]
 
 
 def windows_at_anchors(padded: Tensor, size: int, stride: int) -> Tensor:
@@ -121,8 +141,8 @@ def choose_window_sizes(contrast: Tensor, inside: Tensor, spacing: Sequence[floa
     smooth_x, smooth_y = (
         gaussian_matrix(contrast.shape[axis + 1], BACKGROUND_MM / spacing[axis], contrast) for axis in (0, 1)
     )
-    texture = contrast - smooth_x @ contrast @ smooth_y.mT
-    energy = boxes_at_anchors(continue_by_reflection(texture.square(), stride), base, stride)
+    texture = (smooth_x @ contrast @ smooth_y.mT).sub_(contrast).square_()
+    energy = boxes_at_anchors(texture, base, stride)
     sizes = torch.full(energy.shape, base, dtype=torch.long, device=energy.device)
     if inside.any():
         median = energy[inside].median()

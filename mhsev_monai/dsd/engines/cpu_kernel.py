@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from mhsev_monai.dsd.engines import lane_fft, lane_rank
 from mhsev_monai.dsd.engines.lane_rank import Rows, project
 from mhsev_monai.dsd.engines.simd import (
-    HALF,
     LANES,
+    add_eight,
     higher_of,
     load,
     load_half,
@@ -41,14 +41,13 @@ _LOG_2 = float(np.log(2))
 
 
 @njit(nogil=True)
-def _gather(image: Rows, width: int, corners: NDArray[np.int64], begin: int, size: int, pitch: int, x: Rows) -> None:
-    for lane in range(LANES):
-        # The last group is filled up with the last window.
-        corner = corners[min(begin + lane, len(corners) - 1)]
-        for line in range(size):
-            source, target = corner + line * width, line * pitch * LANES + lane
-            for place in range(size):
-                x[target + place * LANES] = image[source + place]
+def _gather(image: Rows, width: int, corners: NDArray[np.int64], size: int, pitch: int, x: Rows) -> None:
+    for line in range(size):
+        for place in range(size):
+            source, target = line * width + place, (line * pitch + place) * LANES
+            # Lanes innermost: what is written lies together, and what is read stays in the nearest cache.
+            for lane in range(LANES):
+                x[target + lane] = image[corners[lane] + source]
 
 
 @njit(nogil=True)
@@ -137,20 +136,21 @@ def _apply_threshold(
 
 @njit(nogil=True)
 def _scatter(
-    x: Rows, tables: WindowTables, corners: NDArray[np.int64], begin: int, seen: Rows, total: Rows, weight: Rows, width: int
+    x: Rows, tables: WindowTables, corners: NDArray[np.int64], n: int, total: Rows, weight: Rows, width: int, seen: Rows
 ) -> None:
     size, pitch, taper = tables.size, tables.pitch, tables.taper
-    for lane in range(min(LANES, len(corners) - begin)):
-        if seen[lane] == 0:
-            continue
-        for line in range(size):
-            target, source = corners[begin + lane] + line * width, line * pitch * LANES + lane
-            for place in range(size):
-                w = taper[line * size + place]
-                total[target + place] += w * x[source + place * LANES]
-            for place in range(size):
-                w = taper[line * size + place]
-                weight[target + place] += w * w
+    for line in range(size):
+        for place in range(size):
+            target, at = line * width + place, line * pitch + place
+            store(x, at, load(x, at) * taper[line * size + place])
+            for lane in range(n):
+                total[corners[lane] + target] += x[at * LANES + lane]
+    for lane in range(n):
+        if seen[lane] > 0:
+            for line in range(size):
+                target = corners[lane] + line * width
+                for place in range(0, size, 8):
+                    add_eight(weight, target + place, tables.squared, line * size + place)
 
 
 @njit(nogil=True)
@@ -199,8 +199,13 @@ def _slice_kernel(digest: str) -> Callable[..., None]:
         seen, kept, thresholds = small[:LANES], small[LANES : 2 * LANES], small[2 * LANES : 3 * LANES]
         before, after, bands = small[3 * LANES : 4 * LANES], small[4 * LANES : 5 * LANES], small[5 * LANES :]
         rest = scratch[(end + 5 + n_bands + 1) * LANES :]
+        here = np.empty(LANES, dtype=np.int64)
         for begin in range(0, len(corners), LANES):
-            _gather(image, width, corners, begin, size, pitch, x)
+            n = min(LANES, len(corners) - begin)
+            for lane in range(LANES):
+                # The last group is filled up with the last window.
+                here[lane] = corners[min(begin + lane, len(corners) - 1)]
+            _gather(image, width, here, size, pitch, x)
             _to_contrast(x, tables, least_mean, seen)
             lane_fft.forward(x, size, pitch, tables.cosines, tables.sines)
             noise = _noise_power(x, tables, rest)
@@ -210,15 +215,16 @@ def _slice_kernel(digest: str) -> Callable[..., None]:
             _scale(x, size, pitch, 1.0 / size)
             all_energy, left = load(before, 0), load(after, 0)
             empty = (all_energy <= np.float32(constant * size * size)) | (left <= all_energy * np.float32(nothing_left))
+            empty = empty | (load(seen, 0) < 0.5)
             store(kept, 0, where(empty, -1.0, 0.0))
             project(x, size, size, pitch, energy, tie, singular, kept, rest, starts)
-            _scatter(x, tables, corners, begin, seen, total, weight, width)
+            _scatter(x, tables, here, n, total, weight, width, seen)
             inverse = 1.0 / higher_of(all_energy, np.float32(1e-30))
             store(thresholds, 0, noise)
             store(after, 0, left * inverse)
             for band in range(n_bands):
                 store(bands, band, load(bands, band) * inverse)
-            for lane in range(min(LANES, len(corners) - begin)):
+            for lane in range(n):
                 if seen[lane] == 0:
                     continue
                 line = fields[begin + lane]

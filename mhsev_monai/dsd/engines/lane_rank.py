@@ -19,7 +19,6 @@ from numba import njit
 from numpy.typing import NDArray
 
 from mhsev_monai.dsd.engines.simd import (
-    HALF,
     LANES,
     any_lane,
     higher_of,

@@ -161,6 +161,25 @@ def _store(count: int) -> Any:
     return typed
 
 
+def _add_eight(typingctx: Any, array: Any, first: Any, values: Any, start: Any) -> Any:
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        kind = ir.VectorType(_FLOAT, 8).as_pointer()
+        target, source = (
+            builder.bitcast(
+                _pointer(context, builder, sig.args[n], args[n], context.cast(builder, args[n + 1], sig.args[n + 1], types.intp), 1),
+                kind,
+            )
+            for n in (0, 2)
+        )
+        both = builder.fadd(builder.load(target, align=4), builder.load(source, align=4))
+        builder.store(both, target, align=4)
+        return context.get_dummy_value()
+
+    return types.void(array, first, values, start), generate
+
+
+add_eight = intrinsic(_add_eight)
+"""``add_eight(array, i, values, j)``: add 8 numbers of ``values`` from ``j`` on to those of ``array`` from ``i`` on."""
 load = intrinsic(_load(LANES))
 """``load(array, i)``: row ``i``."""
 store = intrinsic(_store(LANES))

@@ -24,6 +24,8 @@ class WindowTables(NamedTuple):
     """Rows from one line of the window to the next: odd, so that columns do not fall on one cache set."""
     taper: NDArray[np.float32]
     """``(W * W,)``."""
+    squared: NDArray[np.float32]
+    """Its square, what a window adds to the weight."""
     cosines: NDArray[np.float32]
     sines: NDArray[np.float32]
     first: NDArray[np.int64]
@@ -66,10 +68,12 @@ def window_tables(size: int, support: tuple[float, float], spacing: tuple[float,
     chosen = np.flatnonzero(np.isin(flat, noise_bins(size, support).numpy()))
     middle = (len(chosen) - 1) // 2
     cosines, sines = twiddles(size)
+    taper = sine_taper(size, torch.zeros(0)).numpy().ravel()
     return WindowTables(
         size=size,
         pitch=pitch,
-        taper=sine_taper(size, torch.zeros(0)).numpy().ravel(),
+        taper=taper,
+        squared=taper**2,
         cosines=cosines,
         sines=sines,
         first=first,
