@@ -149,7 +149,7 @@ class DSDInputs:
 def _code_digest() -> str:
     """Hash over the files that make features of a scan: this one and its rooms."""
     here = Path(__file__)
-    files = [here, *(f for room in ("ingest", "preprocess", "dsd") for f in sorted((here.parent / room).glob("*.py")))]
+    files = [here, *(f for room in ("ingest", "preprocess", "dsd") for f in sorted((here.parent / room).rglob("*.py")))]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 

@@ -11,6 +11,7 @@ from monai.data import MetaTensor, get_track_meta
 from monai.transforms import Transform
 from monai.utils import TransformBackends, convert_to_dst_type, convert_to_tensor
 
+from mhsev_monai.dsd.engines import check_engine_name
 from mhsev_monai.dsd.functional import DSDParameters, DSDResult, dynamic_spectral_decomposition
 
 
@@ -24,9 +25,11 @@ class DynamicSpectralDecomposition(Transform):
     Args:
         parameters: settings by name, see :class:`~mhsev_monai.dsd.parameters.DSDParameters`; None: the defaults.
         spacing: voxel size in mm; None: from the image's metadata, which plain arrays lack.
+        engine: ``numba``, ``triton`` or ``torch``; None: the fastest that can run where the image lies, see
+            :mod:`mhsev_monai.dsd.engines`.
 
     Raises:
-        ValueError: if a setting is out of its range.
+        ValueError: if a setting is out of its range, or the engine is not known.
         TypeError: if a setting is unknown.
 
     Example:
@@ -36,10 +39,17 @@ class DynamicSpectralDecomposition(Transform):
 
     backend = [TransformBackends.TORCH]  # noqa: RUF012  MONAI's own classes spell it so
 
-    def __init__(self, parameters: Mapping[str, Any] | None = None, spacing: Sequence[float] | None = None) -> None:
+    def __init__(
+        self,
+        parameters: Mapping[str, Any] | None = None,
+        spacing: Sequence[float] | None = None,
+        engine: str | None = None,
+    ) -> None:
         DSDParameters(**(parameters or {}))
+        check_engine_name(engine)
         self.parameters = parameters
         self.spacing = spacing
+        self.engine = engine
 
     def __call__(self, img: NdarrayOrTensor, mask: NdarrayOrTensor | None = None) -> NdarrayOrTensor:
         """The map of a channel-first image ``(C, X, Y[, Z])``, float32 unless the parameters say float64.
@@ -63,7 +73,7 @@ class DynamicSpectralDecomposition(Transform):
         masks = _channel_masks(channels, mask)
         parameters = DSDParameters(**(self.parameters or {}))
         return [
-            dynamic_spectral_decomposition(channel, spacing, inside, parameters)
+            dynamic_spectral_decomposition(channel, spacing, inside, parameters, self.engine)
             for channel, inside in zip(channels, masks, strict=True)
         ]
 

@@ -29,6 +29,7 @@ class DynamicSpectralDecompositiond(MapTransform):
         postfix: the map's entry is ``{key}_{postfix}``.
         parameters: settings by name, see :class:`~mhsev_monai.dsd.parameters.DSDParameters`; None: the defaults.
         spacing: voxel size in mm; None: from each image's metadata.
+        engine: see :class:`~mhsev_monai.dsd.array.DynamicSpectralDecomposition`.
         allow_missing_keys: pass over keys that are absent.
 
     Raises:
@@ -44,6 +45,7 @@ class DynamicSpectralDecompositiond(MapTransform):
         postfix: str = "dsd",
         parameters: Mapping[str, Any] | None = None,
         spacing: Sequence[float] | None = None,
+        engine: str | None = None,
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
@@ -51,7 +53,7 @@ class DynamicSpectralDecompositiond(MapTransform):
             raise ValueError("postfix must not be empty: the map would replace the image")
         self.mask_key = mask_key
         self.postfix = postfix
-        self.decomposition = DynamicSpectralDecomposition(parameters, spacing)
+        self.decomposition = DynamicSpectralDecomposition(parameters, spacing, engine)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """The dictionary with the maps added; the one given is not changed.
@@ -81,6 +83,7 @@ class DSDFeaturesd(MapTransform):
         candidates_key: entry that gets the tuple of :class:`~mhsev_monai.dsd.candidates.Candidate`; None: not written.
         parameters: settings by name, see :class:`~mhsev_monai.dsd.parameters.DSDParameters`; None: the defaults.
         spacing: voxel size in mm; None: from the image's metadata.
+        engine: see :class:`~mhsev_monai.dsd.array.DynamicSpectralDecomposition`.
         threshold: least depth of a candidate that is written; the features have their own.
         diameter_range_mm: smallest and largest diameter of a candidate that is written.
         allow_missing_keys: return the dictionary as it came where the image is absent.
@@ -101,6 +104,7 @@ class DSDFeaturesd(MapTransform):
         *,
         parameters: Mapping[str, Any] | None = None,
         spacing: Sequence[float] | None = None,
+        engine: str | None = None,
         threshold: float = THRESHOLD,
         diameter_range_mm: Sequence[float] = DIAMETER_RANGE_MM,
         allow_missing_keys: bool = False,
@@ -118,7 +122,7 @@ class DSDFeaturesd(MapTransform):
         self.spacing = spacing
         self.threshold = threshold
         self.diameter_range_mm = diameter_range_mm
-        self.decomposition = DynamicSpectralDecomposition(parameters, spacing)
+        self.decomposition = DynamicSpectralDecomposition(parameters, spacing, engine)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """The dictionary with the results added; the one given is not changed.

@@ -93,9 +93,9 @@ def dynamic_spectral_decomposition(
         The result on the image's device. Parts of the mask too thin to fill a quarter of any window stay 0.
 
     Raises:
-        ValueError: if the image is complex, not finite, neither 2-D nor 3-D, smaller than a window, or its median in the
-            mask is not positive; if the mask is empty or of another shape; if a spacing is not positive; if the engine
-            is not known, or cannot run, with the reason.
+        ValueError: if the image is complex, not finite, neither 2-D nor 3-D, smaller than a window, or its median in
+            the mask is not positive; if the mask is empty or of another shape; if a spacing is not positive; if the
+            engine is not known, or cannot run, with the reason.
     """
     parameters = parameters or DSDParameters()
     planar = len(image.shape) == 2

@@ -78,7 +78,7 @@ def reflected(index: Tensor, size: int) -> Tensor:
 
 
 def box_matrix(n: int, size: int, stride: int, like: Tensor) -> Tensor:
-    """Matrix ``(a, n)`` that takes the mean of ``size`` voxels around each anchor of a reflected axis of ``n`` voxels."""
+    """Matrix ``(a, n)`` that takes the mean of ``size`` voxels around each anchor of an axis of ``n``, reflected."""
     n_anchors = anchor_shape(n, n, stride)[0]
     first = torch.arange(n_anchors, device=like.device)[:, None] * stride - size // 2
     columns = reflected(first + torch.arange(size, device=like.device), n)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from mhsev_monai.dsd.rank import TIE, extend_ties, rank_k_project, select_rank
+from mhsev_monai.dsd.functional import rank_k_project
+from mhsev_monai.dsd.rank import TIE, extend_ties, select_rank
 
 
 def tapered_noise(n, size, seed=0):

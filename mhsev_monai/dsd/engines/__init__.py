@@ -80,12 +80,17 @@ def projecting_engine(name: str | None, matrices: Tensor) -> Project:
     return project_by_eigh
 
 
+def check_engine_name(name: str | None) -> None:
+    """Raise ``ValueError`` unless ``name`` is None or one of ``ENGINES``."""
+    if name is not None and name not in ENGINES:
+        raise ValueError(f"engine must be None or one of {', '.join(ENGINES)}, got {name!r}")
+
+
 def _choose(name: str | None, device: torch.device, special: str | None) -> str:
+    check_engine_name(name)
     if name is None:
         preferred = {"cpu": "numba", "cuda": "triton"}.get(device.type, "torch")
         return preferred if reason_against(preferred, device, special) is None else "torch"
-    if name not in ENGINES:
-        raise ValueError(f"engine must be None or one of {', '.join(ENGINES)}, got {name!r}")
     reason = reason_against(name, device, special)
     if reason is not None:
         raise ValueError(f"engine {name!r} cannot run: {reason}; pass engine=None for one that can")

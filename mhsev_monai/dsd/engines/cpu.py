@@ -1,4 +1,4 @@
-"""The engine of numba: float32 on the processor, one thread for each slice, memory that does not grow with the windows."""
+"""The engine of numba: float32 on the processor, one thread for each slice, no memory that grows with the windows."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from mhsev_monai.dsd.engines.cpu_kernel import (
     project_batch,
     window_scratch_rows,
 )
-from mhsev_monai.dsd.engines.lane_rank import SWEEPS_PER_COLUMN, scratch_rows
+from mhsev_monai.dsd.engines.lane_eigen import SWEEPS_PER_COLUMN
+from mhsev_monai.dsd.engines.lane_rank import scratch_rows
 from mhsev_monai.dsd.engines.simd import LANES, aligned_zeros
 from mhsev_monai.dsd.engines.window_tables import WindowTables, window_tables
 from mhsev_monai.dsd.lattice import CONSTANT, LEAST_MEAN, NOTHING_LEFT, Decomposition, Lattice

@@ -1,8 +1,8 @@
 """The compiled loops over windows and over matrices: one call works through one slice, or one batch, in one thread.
 
-A group of ``LANES`` windows goes through every step before the next group is touched, so that memory does not grow with
-the number of windows. The halves of a lane row are the real and the imaginary parts of one complex transform that serves
-two windows.
+A group of ``LANES`` windows goes through every step before the next group is touched, so that memory does not grow
+with the number of windows. The halves of a lane row are the real and the imaginary parts of one complex transform that
+serves two windows.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from numba import njit
 from numpy.typing import NDArray
 
 from mhsev_monai.dsd.engines import lane_fft, lane_rank
-from mhsev_monai.dsd.engines.lane_rank import Rows, project
+from mhsev_monai.dsd.engines.lane_products import Rows
+from mhsev_monai.dsd.engines.lane_rank import project
 from mhsev_monai.dsd.engines.simd import (
     LANES,
     add_eight,
@@ -280,7 +281,9 @@ def compiled(kernel: Callable[[str], Callable[..., None]]) -> Any:
     try:
         return njit(nogil=True, cache=True)(function)
     except RuntimeError:
-        logger.warning("no folder for compiled code can be written; set NUMBA_CACHE_DIR to spare some 10 s at each start")
+        logger.warning(
+            "no folder for compiled code can be written; set NUMBA_CACHE_DIR to spare some 10 s at each start"
+        )
         return njit(nogil=True)(function)
 
 

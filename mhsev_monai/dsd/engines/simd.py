@@ -24,6 +24,8 @@ LANES = 32
 HALF = LANES // 2
 ALIGNMENT = 64
 """Bytes: the widest register, and a cache line."""
+FAINT = 1e-30
+"""Squares up to this count as nothing; their reciprocals are still finite in float32."""
 
 _FLOAT = ir.FloatType()
 # Fused multiply-add is allowed, reordering is not: every run gives the same bits.
@@ -97,7 +99,9 @@ def _binary(symbol: Any, emit: Any, *, compares: bool = False) -> None:
 
     def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         count = next(kind.count for kind in sig.args if isinstance(kind, Lanes))
-        left, right = (_as_lanes(context, builder, kind, value, count) for kind, value in zip(sig.args, args))
+        left, right = (
+            _as_lanes(context, builder, kind, value, count) for kind, value in zip(sig.args, args, strict=True)
+        )
         return emit(builder, left, right)
 
     for left, right in ((Lanes, Lanes), (Lanes, types.Number), (types.Number, Lanes)):
@@ -166,7 +170,14 @@ def _add_eight(typingctx: Any, array: Any, first: Any, values: Any, start: Any) 
         kind = ir.VectorType(_FLOAT, 8).as_pointer()
         target, source = (
             builder.bitcast(
-                _pointer(context, builder, sig.args[n], args[n], context.cast(builder, args[n + 1], sig.args[n + 1], types.intp), 1),
+                _pointer(
+                    context,
+                    builder,
+                    sig.args[n],
+                    args[n],
+                    context.cast(builder, args[n + 1], sig.args[n + 1], types.intp),
+                    1,
+                ),
                 kind,
             )
             for n in (0, 2)
@@ -216,7 +227,7 @@ def _extreme(comparison: str) -> Any:
         count = (first if isinstance(first, Lanes) else second).count
 
         def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-            left, right = (_as_lanes(context, builder, k, v, count) for k, v in zip(sig.args, args))
+            left, right = (_as_lanes(context, builder, k, v, count) for k, v in zip(sig.args, args, strict=True))
             return builder.select(builder.fcmp_ordered(comparison, left, right), left, right)
 
         return Lanes(count)(first, second), generate

@@ -1,0 +1,58 @@
+"""The engine of Triton: float32 on CUDA. torch transforms, thresholds and adds up; the kernel does the rank-K step."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+from torch import Tensor
+from torch.nn import functional as nnf
+
+from mhsev_monai.dsd.engines.gpu_kernel import SWEEPS, rank_k_kernel, scratch_rows
+from mhsev_monai.dsd.rank import RankProjection
+
+LANES = 32
+"""Matrices of one program: one warp."""
+PROGRAMS_A_PROCESSOR = 8
+"""Programs for each multiprocessor; a choice by count, not yet measured on a GPU."""
+COLUMNS = (8, 16, 32)
+"""Columns for which the kernel is compiled; other matrices are filled up with zeros."""
+
+
+def project(matrices: Tensor, energy: float, eigenvalues: str, tie: float) -> RankProjection:
+    """Float32 matrices ``(count, m, n)``, n at most 32, rebuilt from their leading components."""
+    count, m, n = matrices.shape
+    columns = min(size for size in COLUMNS if size >= n)
+    # Columns of zeros add components of no energy.
+    rows = nnf.pad(matrices, (0, columns - n)).reshape(count, m * columns).T.contiguous()
+    rebuilt = torch.zeros_like(rows)
+    ranks = torch.zeros(count, dtype=torch.int32, device=rows.device)
+    lanes, programs = _launch(count, rows.device)
+    scratch = torch.empty(programs * scratch_rows(columns) * lanes, device=rows.device)
+    rank_k_kernel[(programs,)](
+        rows,
+        rebuilt,
+        ranks,
+        scratch,
+        count,
+        m,
+        energy,
+        (1 - tie) ** 2,
+        SINGULAR=eigenvalues == "singular",
+        N=columns,
+        NB=lanes,
+        SWEEPS=SWEEPS,
+        num_warps=1,
+    )
+    projected = rebuilt.T.reshape(count, m, columns)[:, :, :n]
+    return RankProjection(projected, ranks.clamp(max=n).long())
+
+
+def _launch(count: int, device: torch.device) -> tuple[int, int]:
+    """Lanes and programs for ``count`` matrices."""
+    if device.type != "cuda" and os.environ.get("TRITON_INTERPRET") == "1":
+        # The interpreter's time goes with the programs, not with their lanes.
+        lanes = 1 << max(5, (count - 1).bit_length())
+        return lanes, 1
+    processors = torch.cuda.get_device_properties(device).multi_processor_count
+    return LANES, min(-(-count // LANES), PROGRAMS_A_PROCESSOR * processors)
