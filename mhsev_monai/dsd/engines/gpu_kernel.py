@@ -1,4 +1,4 @@
-"""The rank-K projection as a Triton kernel: one matrix in each lane, the steps of :mod:`mhsev_monai.dsd.engines.lane_rank` one for one.
+"""The rank-K projection as a Triton kernel: one matrix in each lane, step by step as ``lane_rank`` does it.
 
 Matrices come transposed, ``(rows * columns, count)``, so that neighbouring lanes read neighbouring addresses. All else
 lies in a scratch of rows of ``NB`` numbers that belongs to one program, which goes through many blocks of matrices. A
@@ -122,9 +122,8 @@ def _eigenvalues(values, squares, N: tl.constexpr, NB: tl.constexpr):
                 tl.store(squares + (i + 1) * NB, tl.where(active & (i < N - 2), sine * total, kept))
                 before = cosine
                 nothing = total <= 1e-30
-                inverse = 1.0 / tl.maximum(total, 1e-30)
-                cosine = tl.where(nothing, 1.0, power * inverse)
-                sine = tl.where(nothing, 0.0, square * inverse)
+                cosine = tl.where(nothing, 1.0, power / tl.maximum(total, 1e-30))
+                sine = tl.where(nothing, 0.0, square / tl.maximum(total, 1e-30))
                 old = gamma
                 value = tl.load(values + i * NB)
                 gamma = cosine * (value - shift) - sine * old

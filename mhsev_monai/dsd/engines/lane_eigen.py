@@ -1,9 +1,9 @@
 """Eigenvalues and leading eigenvectors of symmetric matrices, one in each lane, without a branch lanes disagree on.
 
 Householder tridiagonalisation (LAPACK's ``sytd2``); eigenvalues by the root-free QL iteration of Pal, Walker and Kahan
-(LAPACK's ``sterf``); one QL sweep for each wanted value with that value as the shift, which makes its off-diagonal vanish
-at once (Parlett, The Symmetric Eigenvalue Problem, section 8.13: perfect shifts); the stored rotations and reflectors
-applied to the wanted unit vectors only.
+(LAPACK's ``sterf``); one QL sweep for each wanted value with that value as the shift, which makes its off-diagonal
+vanish at once (Parlett, The Symmetric Eigenvalue Problem, section 8.13: perfect shifts); the stored rotations and
+reflectors applied to the wanted unit vectors only.
 
 A matrix is a packed lower triangle of trace 1: row i begins at ``triangle(i)``.
 """

@@ -19,6 +19,7 @@ Rows = NDArray[np.float32]
 
 @njit(nogil=True)
 def triangle(i: int) -> int:
+    """Entries of a packed lower triangle before row ``i``."""
     return i * (i + 1) // 2
 
 

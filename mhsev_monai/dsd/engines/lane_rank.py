@@ -1,8 +1,8 @@
 """Real matrices rebuilt from their leading components, one matrix in each lane.
 
 The projection ``x V V^T`` needs the K leading eigenvectors of the Gram matrix ``x^T x`` alone. Everything lies in flat
-arrays of rows (see :mod:`mhsev_monai.dsd.engines.simd`). Squares of eigenvalues stay well inside float32 because the Gram
-matrix is divided by its trace.
+arrays of rows (see :mod:`mhsev_monai.dsd.engines.simd`). Squares of eigenvalues stay well inside float32 because the
+Gram matrix is divided by its trace.
 """
 
 from __future__ import annotations
