@@ -145,7 +145,7 @@ def rank_k_project(
     if eigenvalues not in EIGENVALUES:
         raise ValueError(f"eigenvalues must be one of {', '.join(EIGENVALUES)}, got {eigenvalues!r}")
     batch = matrices.reshape(-1, *matrices.shape[-2:])
-    project = projecting_engine(engine, batch)
+    project = projecting_engine(engine, batch, eigenvalues)
     if not batch.numel():
         return RankProjection(matrices, matrices.new_zeros(matrices.shape[:-2], dtype=torch.long))
     # A faint matrix would vanish when squared.

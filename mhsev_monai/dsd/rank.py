@@ -64,8 +64,11 @@ def extend_ties(singular_values: Tensor, rank: Tensor, tie: float = TIE) -> Tens
     return (singular_values >= (1 - tie) * last).sum(-1)
 
 
-def project_by_eigh(matrices: Tensor, energy: float, eigenvalues: str, tie: float) -> RankProjection:
+def project_by_torch(matrices: Tensor, energy: float, eigenvalues: str, tie: float) -> RankProjection:
     """Matrices ``(n, r, c)`` rebuilt from their leading components, by batched ``eigh`` of their Gram matrices.
+
+    The singular reading takes the SVD itself: the squares of small singular values are lost in the rounding of large
+    ones, and their roots would add up to a visible share of the sum.
 
     Args:
         matrices: real; any device, any floating type.
@@ -73,16 +76,24 @@ def project_by_eigh(matrices: Tensor, energy: float, eigenvalues: str, tie: floa
         eigenvalues: ``squared`` or ``singular``.
         tie: see :func:`extend_ties`.
     """
-    parts = [_project(chunk, energy, eigenvalues, tie) for chunk in matrices.split(MAX_BATCH)]
+    project = _project_by_svd if eigenvalues == "singular" else _project_by_eigh
+    parts = [project(chunk, energy, tie) for chunk in matrices.split(MAX_BATCH)]
     return RankProjection(torch.cat([part.projected for part in parts]), torch.cat([part.rank for part in parts]))
 
 
-def _project(matrices: Tensor, energy: float, eigenvalues: str, tie: float) -> RankProjection:
+def _project_by_svd(matrices: Tensor, energy: float, tie: float) -> RankProjection:
+    left, singular, right = torch.linalg.svd(matrices, full_matrices=False)
+    rank = extend_ties(singular, select_rank(singular, energy), tie)
+    kept = torch.arange(singular.shape[-1], device=rank.device) < rank[:, None]
+    return RankProjection((left * (singular * kept)[:, None, :]) @ right, rank)
+
+
+def _project_by_eigh(matrices: Tensor, energy: float, tie: float) -> RankProjection:
     squared, vectors = _eigenvectors(matrices.mT @ matrices)
     # eigh returns rising order; the criterion counts from the largest. Rounding may leave tiny negative values.
     squared, vectors = squared.flip(-1).clamp(min=0), vectors.flip(-1)
     singular = squared.sqrt()
-    rank = extend_ties(singular, select_rank(squared if eigenvalues == "squared" else singular, energy), tie)
+    rank = extend_ties(singular, select_rank(squared, energy), tie)
     kept = torch.arange(vectors.shape[-1], device=rank.device) < rank[:, None]
     vectors = vectors * kept[:, None, :]
     return RankProjection((matrices @ vectors) @ vectors.mT, rank)

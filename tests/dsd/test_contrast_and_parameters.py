@@ -28,6 +28,7 @@ IMAGE = np.full((8, 8, 2), 100.0)
         (IMAGE, (1, 1, 1), np.ones((8, 8, 1)), "mask must have the image's shape"),
         (-IMAGE, (1, 1, 1), None, "positive median inside the mask"),
         (0 * IMAGE, (1, 1, 1), None, "positive median inside the mask"),
+        (IMAGE[:7], (1, 1, 1), None, "window_size must be at most the smaller side of a slice, 7 voxels, got 8"),
     ],
 )
 def test_unusable_input_is_refused_in_one_sentence(image, spacing, mask, message):
@@ -46,6 +47,7 @@ def test_unusable_input_is_refused_in_one_sentence(image, spacing, mask, message
         ("window_size", 12),
         ("stride_fraction", 2),
         ("clip", 0.0),
+        ("least_brain", 1.5),
         ("acquired", 0.6),
         ("dtype", "float16"),
     ],
@@ -53,6 +55,12 @@ def test_unusable_input_is_refused_in_one_sentence(image, spacing, mask, message
 def test_setting_out_of_range_is_named(name, value):
     with pytest.raises(ValueError, match=f"{name} must be .*, got {value!r}"):
         DSDParameters(**{name: value})
+
+
+@pytest.mark.parametrize("size", [16, 32])
+def test_window_larger_than_the_image_is_refused(size):
+    with pytest.raises(ValueError, match=f"window_size must be at most the smaller side of a slice, 15 .* got {size};"):
+        dynamic_spectral_decomposition(np.full((15, 40, 2), 1.0), (1, 1, 1), None, DSDParameters(window_size=size))
 
 
 def test_parameters_survive_json():

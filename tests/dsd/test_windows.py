@@ -13,7 +13,30 @@ from mhsev_monai.dsd import windows
     [((1.0, 1.0), 16), ((2.2, 2.2), 8), ((1.75, 1.75), 8), ((0.5, 0.5), 32), ((3.5, 3.5), 8), ((0.1, 0.1), 32)],
 )
 def test_base_window_is_nearest_to_16_mm(spacing, size):
-    assert windows.base_window_size(spacing) == size
+    assert windows.base_window_size(spacing, 256) == size
+
+
+@pytest.mark.parametrize(("largest", "size"), [(32, 32), (31, 16), (15, 8), (7, 8)])
+def test_base_window_fits_the_image_where_one_does(largest, size):
+    assert windows.base_window_size((0.5, 0.5), largest) == size
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 40), (2, 17, 60), (2, 90, 70)])
+def test_continued_volume_agrees_with_numpy(shape):
+    volume = torch.rand(shape, dtype=torch.float64)
+    ours = windows.continue_by_reflection(volume, 4).numpy()
+    beyond = [length - windows.MARGIN - n for length, n in zip(ours.shape[1:], shape[1:], strict=True)]
+    theirs = np.pad(volume.numpy(), ((0, 0), *((windows.MARGIN, b) for b in beyond)), mode="reflect")
+    np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("stride", [1, 2, 4])
+def test_boxes_and_gathered_windows_are_those_of_the_view(stride):
+    volume = torch.rand(2, 37, 29, dtype=torch.float64)
+    view = windows.windows_at_anchors(windows.continue_by_reflection(volume, stride), 16, stride)
+    torch.testing.assert_close(windows.boxes_at_anchors(volume, 16, stride), view.mean((-2, -1)), rtol=1e-13, atol=0)
+    anchors = torch.ones(view.shape[:3]).nonzero()[::7]
+    assert torch.equal(windows.gather_windows(volume, anchors, 16, stride), view[tuple(anchors.T)])
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 17, 40])
@@ -75,4 +98,3 @@ def test_flat_tissue_takes_large_windows_and_busy_tissue_small_ones():
     assert (sizes[3:9] == 32).all()
     assert (sizes[16:23] == 16).float().mean() > 0.95
     assert (sizes[33:38] == 8).all()
-    assert (sizes[-1] == 0).all()

@@ -5,7 +5,8 @@ engine      runs                                              for
 ==========  ================================================  ====================================================
 ``numba``   float32 on the processor, one thread a slice      every processor: no compiler is needed on site
 ``triton``  float32 on CUDA (or in Triton's interpreter)      the rank-K step in a kernel, torch does the rest
-``torch``   any device, float32 and float64, ``literal=True`` everything else; the slowest, and the plainest to read
+``torch``   any device, both precisions, both readings of     everything else; the slowest, and the plainest to read
+            "eigenvalues", ``literal=True``
 ==========  ================================================  ====================================================
 
 Within the rounding of float32 they agree: the same windows and ranks, maps to 5e-6 of the greatest value. Only where a
@@ -25,13 +26,16 @@ from torch import Tensor
 from mhsev_monai.dsd.engines import portable
 from mhsev_monai.dsd.lattice import Decomposition, Lattice
 from mhsev_monai.dsd.parameters import DSDParameters
-from mhsev_monai.dsd.rank import RankProjection, project_by_eigh
+from mhsev_monai.dsd.rank import RankProjection, project_by_torch
 
 ENGINES = ("numba", "triton", "torch")
 MAX_SIDE = 32
 """Largest smaller side of a matrix that ``numba`` and ``triton`` take."""
 CUDA_CHUNK_VALUES = 2**24
 """Values of one batch of windows on CUDA: 64 MiB for each copy of them."""
+
+# Small singular values would come from squares that are lost among the rounding of the large ones.
+_SINGULAR = "the singular reading"
 
 Decompose = Callable[[Lattice, DSDParameters], Decomposition]
 Project = Callable[[Tensor, float, str, float], RankProjection]
@@ -48,7 +52,13 @@ def decomposing_engine(name: str | None, device: torch.device, parameters: DSDPa
     Raises:
         ValueError: if the name is not known, or that engine cannot run, with the reason.
     """
-    special = "literal=True" if parameters.literal else "float64" if parameters.dtype == "float64" else None
+    special = None
+    if parameters.literal:
+        special = "literal=True"
+    elif parameters.dtype == "float64":
+        special = "float64"
+    elif parameters.eigenvalues == "singular":
+        special = _SINGULAR
     chosen = _choose(name, device, special)
     if chosen == "numba":
         from mhsev_monai.dsd.engines import cpu
@@ -61,9 +71,9 @@ def decomposing_engine(name: str | None, device: torch.device, parameters: DSDPa
     return partial(portable.decompose, chunk_values=CUDA_CHUNK_VALUES if device.type == "cuda" else None)
 
 
-def projecting_engine(name: str | None, matrices: Tensor) -> Project:
+def projecting_engine(name: str | None, matrices: Tensor, eigenvalues: str) -> Project:
     """The engine for matrices ``(n, r, c)``; see :func:`decomposing_engine`."""
-    special = None
+    special = _SINGULAR if eigenvalues == "singular" else None
     if matrices.dtype != torch.float32:
         special = str(matrices.dtype).removeprefix("torch.")
     elif min(matrices.shape[1:]) > MAX_SIDE:
@@ -77,7 +87,7 @@ def projecting_engine(name: str | None, matrices: Tensor) -> Project:
         from mhsev_monai.dsd.engines import gpu
 
         return gpu.project
-    return project_by_eigh
+    return project_by_torch
 
 
 def check_engine_name(name: str | None) -> None:
@@ -108,7 +118,7 @@ def reason_against(name: str, device: torch.device, special: str | None = None) 
     if name == "torch":
         return None
     if special is not None:
-        return f"it computes float32 windows and matrices of at most {MAX_SIDE} columns, and {special} is asked for"
+        return f"it takes float32, squared eigenvalues and at most {MAX_SIDE} columns, and {special} is asked for"
     if importlib.util.find_spec(name) is None:
         return f"the package {name} is not installed" + (" (pip install 'mhsev[gpu]')" if name == "triton" else "")
     if name == "numba" and device.type != "cpu":

@@ -88,7 +88,6 @@ def _decompose_anchors(
         GAINS[parameters.gain],
         parameters.energy,
         TIE,
-        parameters.eigenvalues == "singular",
         LEAST_MEAN,
         CONSTANT,
         NOTHING_LEFT,
@@ -102,7 +101,8 @@ def _decompose_anchors(
 
 
 def project(matrices: Tensor, energy: float, eigenvalues: str, tie: float) -> RankProjection:
-    """Float32 matrices ``(count, m, n)``, n at most 32, rebuilt from their leading components."""
+    """Float32 matrices ``(count, m, n)``, n at most 32, rebuilt from their leading components; squared reading."""
+    del eigenvalues  # the caller sees to it
     count, m, n = matrices.shape
     rows, columns = -(-m // 4) * 4, -(-n // 4) * 4
     # Rows and columns of zeros add components of no energy.
@@ -114,7 +114,7 @@ def project(matrices: Tensor, energy: float, eigenvalues: str, tie: float) -> Ra
         part = slice(begin, begin + MATRICES_A_TASK)
         scratch = aligned_zeros((1 + rows * (columns + 1) + scratch_rows(columns)) * LANES)
         starts = np.zeros(SWEEPS_PER_COLUMN * columns, dtype=np.int64)
-        project_batch(padded[part], energy, tie, eigenvalues == "singular", scratch, starts, ranks[part])
+        project_batch(padded[part], energy, tie, scratch, starts, ranks[part])
 
     _in_threads(work, range(0, count, MATRICES_A_TASK))
     return RankProjection(torch.from_numpy(padded[:, :m, :n]), torch.from_numpy(np.minimum(ranks, n)))

@@ -177,7 +177,6 @@ def _slice_kernel(digest: str) -> Callable[..., None]:
         gain: int,
         energy: float,
         tie: float,
-        singular: bool,
         least_mean: float,
         constant: float,
         nothing_left: float,
@@ -218,7 +217,7 @@ def _slice_kernel(digest: str) -> Callable[..., None]:
             empty = (all_energy <= np.float32(constant * size * size)) | (left <= all_energy * np.float32(nothing_left))
             empty = empty | (load(seen, 0) < 0.5)
             store(kept, 0, where(empty, -1.0, 0.0))
-            project(x, size, size, pitch, energy, tie, singular, kept, rest, starts)
+            project(x, size, size, pitch, energy, tie, kept, rest, starts)
             _scatter(x, tables, here, n, total, weight, width, seen)
             inverse = 1.0 / higher_of(all_energy, np.float32(1e-30))
             store(thresholds, 0, noise)
@@ -241,7 +240,6 @@ def _batch_kernel(digest: str) -> Callable[..., None]:
         matrices: NDArray[np.float32],
         energy: float,
         tie: float,
-        singular: bool,
         scratch: Rows,
         starts: NDArray[np.int64],
         ranks: NDArray[np.int64],
@@ -259,7 +257,7 @@ def _batch_kernel(digest: str) -> Callable[..., None]:
                     for column in range(n):
                         x[(row * pitch + column) * LANES + lane] = matrix[row, column]
             store(kept, 0, 0.0)
-            project(x, n_rows, n, pitch, energy, tie, singular, kept, rest, starts)
+            project(x, n_rows, n, pitch, energy, tie, kept, rest, starts)
             for lane in range(min(LANES, count - begin)):
                 ranks[begin + lane] = int(kept[lane])
                 for row in range(n_rows):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as nnf
@@ -15,17 +16,21 @@ LANES = 32
 """Matrices of one program: one warp."""
 PROGRAMS_A_PROCESSOR = 8
 """Programs for each multiprocessor; a choice by count, not yet measured on a GPU."""
+# As in lane_eigen: a direction that couples the blocks of a matrix.
+MIXING = (0.5 + (np.arange(1, 33) * 0.6180339887498949) % 1).astype(np.float32)
 COLUMNS = (8, 16, 32)
 """Columns for which the kernel is compiled; other matrices are filled up with zeros."""
 
 
 def project(matrices: Tensor, energy: float, eigenvalues: str, tie: float) -> RankProjection:
-    """Float32 matrices ``(count, m, n)``, n at most 32, rebuilt from their leading components."""
+    """Float32 matrices ``(count, m, n)``, n at most 32, rebuilt from their leading components; squared reading."""
+    del eigenvalues  # the caller sees to it
     count, m, n = matrices.shape
     columns = min(size for size in COLUMNS if size >= n)
     # Columns of zeros add components of no energy.
     rows = nnf.pad(matrices, (0, columns - n)).reshape(count, m * columns).T.contiguous()
     rebuilt = torch.zeros_like(rows)
+    mixing = torch.from_numpy(MIXING).to(rows.device)
     ranks = torch.zeros(count, dtype=torch.int32, device=rows.device)
     lanes, programs = _launch(count, rows.device)
     scratch = torch.empty(programs * scratch_rows(columns) * lanes, device=rows.device)
@@ -33,12 +38,12 @@ def project(matrices: Tensor, energy: float, eigenvalues: str, tie: float) -> Ra
         rows,
         rebuilt,
         ranks,
+        mixing,
         scratch,
         count,
         m,
         energy,
         (1 - tie) ** 2,
-        SINGULAR=eigenvalues == "singular",
         N=columns,
         NB=lanes,
         SWEEPS=SWEEPS,

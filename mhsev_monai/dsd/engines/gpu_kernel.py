@@ -48,6 +48,46 @@ def _gram(x, gram, live, count, m, N: tl.constexpr, NB: tl.constexpr):
 
 
 @triton.jit
+def _reflect(gram, first, factor, v, p, N: tl.constexpr, NB: tl.constexpr):
+    """``H gram H`` with ``H = 1 - factor v v^T`` on the rows and columns from ``first`` on; ``p`` holds zeros."""
+    for j in range(first, N):
+        vj = tl.load(v + j * NB)
+        total = tl.load(gram + (_triangle(j) + j) * NB) * vj
+        for i in range(j + 1, N):
+            g = tl.load(gram + (_triangle(i) + j) * NB)
+            tl.store(p + i * NB, tl.load(p + i * NB) + g * vj)
+            total += g * tl.load(v + i * NB)
+        tl.store(p + j * NB, tl.load(p + j * NB) + total)
+    product = tl.zeros((NB,), tl.float32)
+    for i in range(first, N):
+        scaled = tl.load(p + i * NB) * factor
+        tl.store(p + i * NB, scaled)
+        product += scaled * tl.load(v + i * NB)
+    share = -0.5 * factor * product
+    for i in range(first, N):
+        tl.store(p + i * NB, tl.load(p + i * NB) + share * tl.load(v + i * NB))
+    for j in range(first, N):
+        vj = tl.load(v + j * NB)
+        pj = tl.load(p + j * NB)
+        for i in range(j, N):
+            at = gram + (_triangle(i) + j) * NB
+            tl.store(at, tl.load(at) - tl.load(v + i * NB) * pj - tl.load(p + i * NB) * vj)
+
+
+@triton.jit
+def _mix(gram, mixing, v, p, N: tl.constexpr, NB: tl.constexpr):
+    """Reflect every matrix along one fixed direction, so that none is in blocks; returns the reflector's factor."""
+    squares = tl.zeros((NB,), tl.float32)
+    for i in range(N):
+        u = tl.zeros((NB,), tl.float32) + tl.load(mixing + i)
+        tl.store(v + i * NB, u)
+        tl.store(p + i * NB, tl.zeros((NB,), tl.float32))
+        squares += u * u
+    _reflect(gram, 0, 2.0 / squares, v, p, N, NB)
+    return 2.0 / squares
+
+
+@triton.jit
 def _tridiagonalise(gram, diagonal, beside, tau, v, p, N: tl.constexpr, NB: tl.constexpr):
     """Householder: ``gram`` becomes its reflectors."""
     for k in range(N - 2):
@@ -69,28 +109,7 @@ def _tridiagonalise(gram, diagonal, beside, tau, v, p, N: tl.constexpr, NB: tl.c
         for i in range(k + 2, N):
             tl.store(v + i * NB, tl.load(gram + (_triangle(i) + k) * NB) * scale)
             tl.store(p + i * NB, tl.zeros((NB,), tl.float32))
-        for j in range(k + 1, N):
-            vj = tl.load(v + j * NB)
-            total = tl.load(gram + (_triangle(j) + j) * NB) * vj
-            for i in range(j + 1, N):
-                g = tl.load(gram + (_triangle(i) + j) * NB)
-                tl.store(p + i * NB, tl.load(p + i * NB) + g * vj)
-                total += g * tl.load(v + i * NB)
-            tl.store(p + j * NB, tl.load(p + j * NB) + total)
-        product = tl.zeros((NB,), tl.float32)
-        for i in range(k + 1, N):
-            scaled = tl.load(p + i * NB) * factor
-            tl.store(p + i * NB, scaled)
-            product += scaled * tl.load(v + i * NB)
-        share = -0.5 * factor * product
-        for i in range(k + 1, N):
-            tl.store(p + i * NB, tl.load(p + i * NB) + share * tl.load(v + i * NB))
-        for j in range(k + 1, N):
-            vj = tl.load(v + j * NB)
-            pj = tl.load(p + j * NB)
-            for i in range(j, N):
-                at = gram + (_triangle(i) + j) * NB
-                tl.store(at, tl.load(at) - tl.load(v + i * NB) * pj - tl.load(p + i * NB) * vj)
+        _reflect(gram, k + 1, factor, v, p, N, NB)
         for i in range(k + 2, N):
             tl.store(gram + (_triangle(i) + k) * NB, tl.load(v + i * NB))
     tl.store(diagonal + (N - 2) * NB, tl.load(gram + (N * (N - 1) // 2 - 1) * NB))
@@ -141,7 +160,7 @@ def _eigenvalues(values, squares, N: tl.constexpr, NB: tl.constexpr):
 
 
 @triton.jit
-def _select(values, energy, near, SINGULAR: tl.constexpr, N: tl.constexpr, NB: tl.constexpr):
+def _select(values, energy, near, N: tl.constexpr, NB: tl.constexpr):
     """Sorts ``values``; returns K, and a number between the last kept and the first dropped one."""
     for turn in range(N):
         for pair in range(N // 2):
@@ -153,8 +172,7 @@ def _select(values, energy, near, SINGULAR: tl.constexpr, N: tl.constexpr, NB: t
                 tl.store(values + (i + 1) * NB, tl.minimum(a, b))
     total = tl.zeros((NB,), tl.float32)
     for i in range(N):
-        value = tl.maximum(tl.load(values + i * NB), 0.0)
-        total += tl.sqrt(value) if SINGULAR else value
+        total += tl.maximum(tl.load(values + i * NB), 0.0)
     rank = tl.zeros((NB,), tl.int32)
     cumulative = tl.zeros((NB,), tl.float32)
     last = tl.zeros((NB,), tl.float32)
@@ -163,7 +181,7 @@ def _select(values, energy, near, SINGULAR: tl.constexpr, N: tl.constexpr, NB: t
         open_still = cumulative <= total * energy
         last = tl.where(open_still, value, last)
         rank += ((open_still | (value >= last * near)) & (rank == i)).to(tl.int32)
-        cumulative += tl.sqrt(value) if SINGULAR else value
+        cumulative += value
     lowest = tl.full((NB,), 2.0, tl.float32)
     highest = tl.full((NB,), -1.0, tl.float32)
     for i in range(N):
@@ -222,7 +240,9 @@ def _deflate(diagonal, beside, values, turns, done, rank, N: tl.constexpr, NB: t
 
 
 @triton.jit
-def _eigenvector(z, gram, tau, turns, done, chosen, column, N: tl.constexpr, NB: tl.constexpr, SWEEPS: tl.constexpr):
+def _eigenvector(
+    z, gram, tau, turns, done, mixing, factor, chosen, column, N: tl.constexpr, NB: tl.constexpr, SWEEPS: tl.constexpr
+):
     """``z`` becomes the eigenvector of place ``column``, zero in the lanes that are not ``chosen``."""
     for i in range(N):
         tl.store(z + i * NB, tl.where(chosen & (i == column), 1.0, 0.0))
@@ -247,6 +267,11 @@ def _eigenvector(z, gram, tau, turns, done, chosen, column, N: tl.constexpr, NB:
         tl.store(z + (k + 1) * NB, tl.load(z + (k + 1) * NB) - total)
         for i in range(k + 2, N):
             tl.store(z + i * NB, tl.load(z + i * NB) - total * tl.load(gram + (_triangle(i) + k) * NB))
+    total = tl.zeros((NB,), tl.float32)
+    for i in range(N):
+        total += tl.load(mixing + i) * tl.load(z + i * NB)
+    for i in range(N):
+        tl.store(z + i * NB, tl.load(z + i * NB) - factor * total * tl.load(mixing + i))
 
 
 @triton.jit
@@ -254,12 +279,12 @@ def rank_k_kernel(
     x,
     y,
     ranks,
+    mixing,
     scratch,
     count,
     m,
     energy,
     near,
-    SINGULAR: tl.constexpr,
     N: tl.constexpr,
     NB: tl.constexpr,
     SWEEPS: tl.constexpr,
@@ -270,12 +295,12 @@ def rank_k_kernel(
         x: ``(m * N, count)`` float32.
         y: the same shape, zeros.
         ranks: ``(count,)`` int32; becomes K.
+        mixing: at least N numbers, none near 0; see :func:`_mix`.
         scratch: ``(programs, scratch_rows(N), NB)`` float32.
         count: matrices.
         m: rows of a matrix.
         energy: fraction that K exceeds.
         near: ``(1 - tie) ** 2``.
-        SINGULAR: read eigenvalues as singular values.
         N: columns of a matrix.
         NB: lanes of a program.
         SWEEPS: see the module's constant.
@@ -296,13 +321,14 @@ def rank_k_kernel(
         place = block * NB + lane
         live = place < count
         _gram(x + place, gram, live, count, m, N, NB)
+        factor = _mix(gram, mixing, v, p, N, NB)
         _tridiagonalise(gram, diagonal, beside, tau, v, p, N, NB)
         for i in range(N):
             side = tl.load(beside + i * NB)
             tl.store(values + i * NB, tl.load(diagonal + i * NB))
             tl.store(squares + i * NB, side * side)
         _eigenvalues(values, squares, N, NB)
-        rank, least = _select(values, energy, near, SINGULAR, N, NB)
+        rank, least = _select(values, energy, near, N, NB)
         tl.store(ranks + place, rank, mask=live)
         _deflate(diagonal, beside, values, turns, done, tl.where(live, rank, 0), N, NB, SWEEPS)
         room = tl.where(live, rank, 0)
@@ -310,7 +336,7 @@ def rank_k_kernel(
             chosen = (tl.load(diagonal + column * NB) > least) & (room > 0)
             room -= chosen.to(tl.int32)
             if tl.max(chosen.to(tl.int32), axis=0) > 0:
-                _eigenvector(z, gram, tau, turns, done, chosen, column, N, NB, SWEEPS)
+                _eigenvector(z, gram, tau, turns, done, mixing, factor, chosen, column, N, NB, SWEEPS)
                 for row in range(m):
                     part = tl.zeros((NB,), tl.float32)
                     for i in range(N):

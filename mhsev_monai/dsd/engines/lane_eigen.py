@@ -23,6 +23,8 @@ MAX_SWEEPS = 5
 """Sweeps for one kept value at most; two are the rule."""
 SWEEPS_PER_COLUMN = 3
 """Sweeps for which there is memory, over the columns of the matrix."""
+# Multiples of the golden ratio, never near 0: no pattern of a picture repeats them.
+_MIXING = (0.5 + (np.arange(1, 33) * 0.6180339887498949) % 1).astype(np.float32)
 _VALUES_DONE = 1e-12
 """Squared off-diagonal, over the squared trace, that no longer changes an eigenvalue in float32."""
 _VECTORS_DONE = 1e-8
@@ -37,16 +39,7 @@ def tridiagonalise(gram: Rows, n: int, diagonal: Rows, beside: Rows, tau: Rows, 
         store(beside, k, beta)
         store(tau, k, factor)
         store(diagonal, k, load(gram, triangle(k) + k))
-        _multiply(gram, n, k + 1, v, p)
-        product = splat(0.0)
-        for i in range(k + 1, n):
-            scaled = load(p, i) * factor
-            store(p, i, scaled)
-            product = product + scaled * load(v, i)
-        share = factor * product * -0.5
-        for i in range(k + 1, n):
-            store(p, i, load(p, i) + share * load(v, i))
-        _subtract(gram, n, k + 1, v, p)
+        _reflect(gram, n, k + 1, factor, v, p)
         at = triangle(k + 1) + k
         for i in range(k + 2, n):
             at += i
@@ -55,6 +48,60 @@ def tridiagonalise(gram: Rows, n: int, diagonal: Rows, beside: Rows, tau: Rows, 
     store(diagonal, n - 1, load(gram, triangle(n) - 1))
     store(beside, n - 2, load(gram, triangle(n) - 2))
     store(beside, n - 1, 0.0)
+
+
+@njit(nogil=True)
+def _reflect(gram: Rows, n: int, first: int, factor: Any, v: Rows, p: Rows) -> None:
+    """``H gram H`` with ``H = 1 - factor v v^T`` on the rows and columns from ``first`` on; ``p`` holds zeros."""
+    _multiply(gram, n, first, v, p)
+    product = splat(0.0)
+    for i in range(first, n):
+        scaled = load(p, i) * factor
+        store(p, i, scaled)
+        product = product + scaled * load(v, i)
+    share = factor * product * -0.5
+    for i in range(first, n):
+        store(p, i, load(p, i) + share * load(v, i))
+    _subtract(gram, n, first, v, p)
+
+
+@njit(nogil=True)
+def _mixing_factor(n: int) -> float:
+    squares = np.float32(0.0)
+    for i in range(n):
+        squares += _MIXING[i] * _MIXING[i]
+    return np.float32(2.0) / squares
+
+
+@njit(nogil=True)
+def mix(gram: Rows, n: int, v: Rows, p: Rows) -> None:
+    """Reflect every matrix along one fixed direction, so that none is in blocks.
+
+    The tridiagonal form of a matrix in blocks falls apart, and the eigenvalue that a sweep looks for may lie in another
+    part than the sweep ends in.
+    """
+    for i in range(n):
+        store(v, i, _MIXING[i])
+        store(p, i, 0.0)
+    _reflect(gram, n, 0, splat(_mixing_factor(n)), v, p)
+
+
+@njit(nogil=True)
+def unmix(z: Rows, n: int, width: int) -> None:
+    """Take :func:`mix` back on the columns of ``z``; four columns at a time."""
+    factor = _mixing_factor(n)
+    for column in range(0, width, 4):
+        s0 = s1 = s2 = s3 = splat(0.0)
+        for i in range(n):
+            at, share = i * n + column, _MIXING[i] * factor
+            s0, s1 = s0 + load(z, at) * share, s1 + load(z, at + 1) * share
+            s2, s3 = s2 + load(z, at + 2) * share, s3 + load(z, at + 3) * share
+        for i in range(n):
+            at, u = i * n + column, _MIXING[i]
+            store(z, at, load(z, at) - s0 * u)
+            store(z, at + 1, load(z, at + 1) - s1 * u)
+            store(z, at + 2, load(z, at + 2) - s2 * u)
+            store(z, at + 3, load(z, at + 3) - s3 * u)
 
 
 @njit(nogil=True)

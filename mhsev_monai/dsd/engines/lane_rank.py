@@ -17,13 +17,15 @@ from mhsev_monai.dsd.engines.lane_eigen import (
     SWEEPS_PER_COLUMN,
     deflate,
     eigenvalues,
+    mix,
     reflect_back,
     tridiagonalise,
     turn_back,
     unit_vectors,
+    unmix,
 )
 from mhsev_monai.dsd.engines.lane_products import Rows, onto_components, scaled_gram, triangle
-from mhsev_monai.dsd.engines.simd import LANES, higher_of, load, lower_of, root, splat, store, where
+from mhsev_monai.dsd.engines.simd import LANES, higher_of, load, lower_of, splat, store, where
 
 
 def scratch_rows(n: int) -> int:
@@ -41,15 +43,14 @@ def _sort_falling(values: Rows, n: int) -> None:
 
 
 @njit(nogil=True)
-def _count_kept(values: Rows, n: int, energy: float, tie: float, singular: bool, kept: Rows) -> Any:
+def _count_kept(values: Rows, n: int, energy: float, tie: float, kept: Rows) -> Any:
     """Components of each lane to ``kept``, whose lanes with a negative number keep none.
 
     Returns a number between the last kept and the first dropped eigenvalue of each lane.
     """
     total = splat(0.0)
     for i in range(n):
-        value = higher_of(load(values, i), 0.0)
-        total = total + (root(value) if singular else value)
+        total = total + higher_of(load(values, i), 0.0)
     limit = total * np.float32(energy)
     near = np.float32((1 - tie) * (1 - tie))
     wanted = load(kept, 0) >= 0.0
@@ -60,7 +61,7 @@ def _count_kept(values: Rows, n: int, energy: float, tie: float, singular: bool,
         last = where(open_still, value, last)
         inside = wanted & (open_still | (value >= last * near))
         count = where(inside & (count >= np.float32(i)), count + 1.0, count)
-        cumulative = cumulative + (root(value) if singular else value)
+        cumulative = cumulative + value
     store(kept, 0, count)
     lowest, highest = splat(-1.0), splat(2.0)
     for i in range(n):
@@ -86,7 +87,6 @@ def project(
     pitch: int,
     energy: float,
     tie: float,
-    singular: bool,
     kept: Rows,
     scratch: Rows,
     starts: NDArray[np.int64],
@@ -100,7 +100,6 @@ def project(
         pitch: rows of ``x`` from one matrix row to the next, at least ``n``; odd numbers spare the cache.
         energy: see :func:`mhsev_monai.dsd.rank.select_rank`.
         tie: see :func:`mhsev_monai.dsd.rank.extend_ties`.
-        singular: read eigenvalues as singular values.
         kept: one row; a negative number in a lane asks for no component there. Becomes the numbers of components.
         scratch: ``scratch_rows(n)`` rows.
         starts: ``SWEEPS_PER_COLUMN * n`` integers of scratch.
@@ -121,6 +120,7 @@ def project(
     turns = scratch[(end + 7 * n) * LANES :]
 
     scaled_gram(x, n_rows, n, pitch, gram)
+    mix(gram, n, v, p)
     tridiagonalise(gram, n, diagonal, beside, tau, v, p)
     for i in range(n):
         side = load(beside, i)
@@ -128,10 +128,11 @@ def project(
         store(squares, i, side * side)
     eigenvalues(values, squares, n)
     _sort_falling(values, n)
-    least = _count_kept(values, n, energy, tie, singular, kept)
+    least = _count_kept(values, n, energy, tie, kept)
     most = _highest_lane(kept)
     n_sweeps = deflate(diagonal, beside, values, n, most, kept, turns, starts)
     width = unit_vectors(diagonal, least, n, kept, z)
     turn_back(z, n, width, turns, starts, n_sweeps)
     reflect_back(z, n, width, gram, tau)
+    unmix(z, n, width)
     onto_components(x, n_rows, n, pitch, z, width, parts)

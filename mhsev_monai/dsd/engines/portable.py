@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mhsev_monai.dsd.lattice import CONSTANT, NOTHING_LEFT, Decomposition, Lattice, fractional_contrast
 from mhsev_monai.dsd.parameters import DSDParameters
-from mhsev_monai.dsd.rank import MAX_BATCH, TIE, RankProjection, project_by_eigh, select_rank
+from mhsev_monai.dsd.rank import MAX_BATCH, TIE, RankProjection, project_by_torch, select_rank
 from mhsev_monai.dsd.spectrum import (
     BAND_EDGES_PER_MM,
     band_indicator,
@@ -41,7 +41,7 @@ class Windows(NamedTuple):
 
 
 def decompose(
-    lattice: Lattice, parameters: DSDParameters, project: Projection = project_by_eigh, chunk_values: int | None = None
+    lattice: Lattice, parameters: DSDParameters, project: Projection = project_by_torch, chunk_values: int | None = None
 ) -> Decomposition:
     """All windows of a lattice in batches, each of one size.
 

@@ -1,0 +1,310 @@
+"""Three engines, one answer: against NumPy's SVD, against the loops of the reference, and against each other."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from dsd_phantoms import spotted_head, wavy_head
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from matrix_families import FAMILIES, matrices, truncate
+from reference_dsd import reference_dsd
+
+from mhsev_monai.dsd import DSDParameters, dynamic_spectral_decomposition, rank_k_project
+from mhsev_monai.dsd.engines import ENGINES, decomposing_engine, reason_against
+from mhsev_monai.dsd.engines.portable import decompose as portable_decompose
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+AVAILABLE = ["numba", "torch", pytest.param("triton", marks=needs_cuda)]
+
+
+def device_of(engine):
+    return CUDA if engine == "triton" else CPU
+
+
+def check_projection(batch, energy, engine, *, singular=False):
+    """K exactly, and the matrix within what rounding may turn components: its unit over the gap (Davis and Kahan)."""
+    reading = "singular" if singular else "squared"
+    found = rank_k_project(torch.from_numpy(batch).to(device_of(engine)), energy, eigenvalues=reading, engine=engine)
+    expected = truncate(batch, energy, singular_reading=singular)
+    clear = expected.clear
+    np.testing.assert_array_equal(found.rank.cpu().numpy()[clear], expected.rank[clear])
+    error = np.abs(found.projected.cpu().numpy() - expected.projected).max((1, 2))
+    size = np.maximum(np.linalg.norm(batch, axis=(1, 2)), 1e-30)
+    bound = 5e-7 * (1 + 1 / np.maximum(expected.gap, 1e-12))
+    assert (error[clear] <= np.minimum(bound, 1)[clear] * size[clear] + 1e-30).all(), (error / size / bound)[
+        clear
+    ].max()
+    return clear
+
+
+@pytest.mark.parametrize("engine", AVAILABLE)
+@pytest.mark.parametrize("size", [8, 16, 32])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_projection_agrees_with_the_svd_in_double_precision(engine, size, family):
+    assert check_projection(matrices(family, 70, size, size, seed=size), 0.95, engine).mean() > 0.5
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    family=st.sampled_from(sorted(FAMILIES)),
+    m=st.integers(1, 40),
+    n=st.integers(1, 32),
+    count=st.integers(1, 40),
+    energy=st.floats(0.2, 0.995),
+    singular=st.booleans(),
+    seed=st.integers(0, 2**16),
+)
+def test_matrices_of_any_kind_and_shape_are_projected_as_the_svd_does(family, m, n, count, energy, singular, seed):
+    check_projection(matrices(family, count, m, n, seed), energy, "numba", singular=singular)
+
+
+@pytest.mark.parametrize("engine", AVAILABLE)
+def test_most_windows_are_within_1e_6_of_the_svd(engine):
+    batch = np.concatenate(
+        [matrices(family, 300, 16, 16, 3) for family in ("noise", "blob in noise", "waves with ties")]
+    )
+    projected = rank_k_project(torch.from_numpy(batch).to(device_of(engine)), 0.95, engine=engine).projected.cpu()
+    error = np.abs(projected.numpy() - truncate(batch, 0.95).projected).max((1, 2)) / np.linalg.norm(batch, axis=(1, 2))
+    assert np.median(error) < 3e-7
+    assert np.quantile(error, 0.99) < 2e-6
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-15, 1e15, 1e30])
+def test_size_of_the_entries_does_not_matter(scale):
+    batch = matrices("blob in noise", 40, 16, 16, seed=5)
+    plain = rank_k_project(torch.from_numpy(batch), 0.95, engine="numba")
+    scaled = rank_k_project(torch.from_numpy(batch) * scale, 0.95, engine="numba")
+    assert torch.equal(plain.rank, scaled.rank)
+    torch.testing.assert_close(scaled.projected / scale, plain.projected, rtol=0, atol=1e-5)
+
+
+def test_transposed_matrices_are_projected_to_the_transpose():
+    batch = torch.from_numpy(matrices("noise", 50, 16, 16, seed=2))
+    plain, turned = (rank_k_project(b, 0.9, engine="numba") for b in (batch, batch.mT))
+    assert torch.equal(plain.rank, turned.rank)
+    torch.testing.assert_close(turned.projected.mT, plain.projected, rtol=0, atol=2e-5)
+
+
+def test_matrix_in_a_batch_is_projected_as_if_alone():
+    """Lanes do not see each other: bit for bit, whatever lies beside."""
+    batch = torch.from_numpy(np.concatenate([matrices(family, 9, 16, 12, 4) for family in FAMILIES]))
+    together = rank_k_project(batch, 0.95, engine="numba")
+    for place in (0, 17, 40, 98):
+        alone = rank_k_project(batch[place : place + 1], 0.95, engine="numba")
+        assert torch.equal(alone.rank[0], together.rank[place])
+        torch.testing.assert_close(alone.projected[0], together.projected[place], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_matrices_that_are_not_finite_are_refused(bad):
+    with pytest.raises(ValueError, match="matrices must be finite"):
+        rank_k_project(torch.tensor([[1.0, bad], [0.0, 1.0]]), 0.95)
+
+
+def same_answer(ours, theirs, clear):
+    np.testing.assert_array_equal(ours.window_size, theirs.window_size)
+    np.testing.assert_array_equal(ours.rank.numpy()[clear], np.asarray(theirs.rank)[clear])
+    scale = np.abs(np.asarray(theirs.map)).max()
+    assert np.abs(ours.map.numpy() - np.asarray(theirs.map)).max() <= 5e-6 * scale
+    np.testing.assert_allclose(ours.noise_scale, np.asarray(theirs.noise_scale), rtol=1e-4, atol=1e-12)
+    np.testing.assert_allclose(ours.retained_energy, np.asarray(theirs.retained_energy), atol=2e-5)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    n_x=st.integers(8, 22),
+    n_y=st.integers(8, 22),
+    stride_fraction=st.sampled_from([4, 8]),
+    gain=st.sampled_from(["wiener", "hard", "soft", "none"]),
+    kappa=st.floats(0.5, 4.0),
+    energy=st.floats(0.5, 0.98),
+    eigenvalues=st.sampled_from(["squared", "singular"]),
+    acquired=st.floats(0.2, 0.5),
+    least_brain=st.sampled_from([0.0, 0.25]),
+    seed=st.integers(0, 2**16),
+)
+def test_float32_engine_agrees_with_the_loops_of_the_reference(
+    n_x, n_y, stride_fraction, gain, kappa, energy, eigenvalues, acquired, least_brain, seed
+):
+    image, mask = wavy_head((n_x, n_y, 1), seed=seed)
+    assume(mask.any())
+    chosen = {"gain": gain, "kappa": kappa, "energy": energy, "eigenvalues": eigenvalues, "acquired": acquired}
+    chosen |= {"stride_fraction": stride_fraction, "least_brain": least_brain}
+    theirs = reference_dsd(image, (2.0, 2.0, 4.0), mask, base=8, **chosen)
+    clear = theirs.margin > 1e-5
+    # One window on the edge of a rule changes the map around it; float32 cannot be asked to side with float64 there.
+    assume(clear.all() and theirs.gap.min() > 1e-3)
+    ours = dynamic_spectral_decomposition(image, (2.0, 2.0, 4.0), mask, DSDParameters(**chosen), "numba")
+    same_answer(ours, theirs, clear)
+
+
+@pytest.mark.parametrize("engine", AVAILABLE)
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        {},
+        {"gain": "hard"},
+        {"gain": "soft", "kappa": 1.0},
+        {"gain": "none", "energy": 0.6},
+        {"eigenvalues": "singular"},
+        {"acquired": 0.25, "stride_fraction": 8},
+        {"window_size": 32, "dynamic": False},
+        {"kappa": 0.0},
+    ],
+    ids=str,
+)
+def test_windows_of_three_sizes_agree_with_double_precision(engine, chosen):
+    image, mask = wavy_head((120, 104, 3), seed=1)
+    settings_ = DSDParameters(**chosen)
+    double = dynamic_spectral_decomposition(image, (1.0, 1.2, 4.0), mask, DSDParameters(**chosen, dtype="float64"))
+    on_device = torch.from_numpy(image).to(device_of(engine))
+    ours = dynamic_spectral_decomposition(on_device, (1.0, 1.2, 4.0), mask, settings_, engine)
+    assert ours.map.device.type == device_of(engine).type
+    assert torch.equal(ours.window_size.cpu(), double.window_size)
+    same = ours.rank.cpu() == double.rank
+    assert same.float().mean() > 0.998
+    if same.all():
+        assert (ours.map.cpu() - double.map).abs().max() <= 5e-6 * double.map.abs().max()
+    # A window whose energy lies on the criterion keeps one component more or less, of at most 5 % of its energy.
+    assert (ours.map.cpu() - double.map).abs().max() <= 5e-3 * double.map.abs().max()
+
+
+def test_an_oblique_wave_keeps_both_of_its_equal_components():
+    n = np.arange(64)
+    wave = 0.05 * np.cos(2 * np.pi * (3 * n[:, None] + n[None]) / 16)
+    kept = {
+        engine: dynamic_spectral_decomposition(
+            100 * (1 + wave),
+            (1.0, 1.0),
+            None,
+            DSDParameters(energy=0.4, dynamic=False, clip=10.0, acquired=0.5),
+            engine,
+        )
+        for engine in ("numba", "torch")
+    }
+    assert torch.equal(kept["numba"].rank, kept["torch"].rank)
+    torch.testing.assert_close(kept["numba"].map, kept["torch"].map, rtol=0, atol=3e-7)
+    assert kept["numba"].rank[8, 8] == 2
+
+
+@pytest.mark.parametrize("factor", [8.0, 7.3])
+def test_gain_of_the_scanner_does_not_matter_in_float32(factor):
+    image, mask = wavy_head((60, 52, 2))
+    plain, scaled = (
+        dynamic_spectral_decomposition(i, (2.0, 2.0, 4.0), mask, None, "numba") for i in (image, factor * image)
+    )
+    assert torch.equal(plain.rank, scaled.rank)
+    assert (plain.map - scaled.map).abs().max() <= (0 if factor == 8 else 1e-5)
+
+
+def test_transposed_image_has_the_transposed_map_in_float32():
+    image, mask = wavy_head((60, 52, 2))
+    plain = dynamic_spectral_decomposition(image, (1.8, 2.4, 4.0), mask, None, "numba")
+    turned = dynamic_spectral_decomposition(image.swapaxes(0, 1), (2.4, 1.8, 4.0), mask.swapaxes(0, 1), None, "numba")
+    assert torch.equal(turned.rank.swapaxes(0, 1), plain.rank)
+    torch.testing.assert_close(turned.map.swapaxes(0, 1), plain.map, rtol=0, atol=1e-5)
+
+
+def test_two_threads_give_the_bits_of_one():
+    image, mask = wavy_head((64, 60, 5))
+    results = []
+    before = torch.get_num_threads()
+    try:
+        for n_threads in (1, 2):
+            torch.set_num_threads(n_threads)
+            results.append(dynamic_spectral_decomposition(image, (2.0, 2.0, 4.0), mask, None, "numba"))
+    finally:
+        torch.set_num_threads(before)
+    for name in ("map", "rank", "noise_scale", "retained_energy", "band_energy", "window_size"):
+        assert torch.equal(getattr(results[0], name), getattr(results[1], name))
+
+
+def test_engine_is_chosen_from_the_device_and_what_is_asked_for():
+    chosen = {
+        "plain": decomposing_engine(None, CPU, DSDParameters()),
+        "double": decomposing_engine(None, CPU, DSDParameters(dtype="float64")),
+        "literal": decomposing_engine(None, CPU, DSDParameters(literal=True)),
+    }
+    assert chosen["plain"].__module__ == "mhsev_monai.dsd.engines.cpu"
+    assert chosen["double"].func is chosen["literal"].func is portable_decompose
+
+
+@pytest.mark.parametrize(
+    ("engine", "settings_", "message"),
+    [
+        ("cuda", {}, "engine must be None or one of numba, triton, torch, got 'cuda'"),
+        ("numba", {"dtype": "float64"}, "engine 'numba' cannot run: it computes float32 .* float64 is asked for"),
+        ("numba", {"literal": True}, "engine 'numba' cannot run: .* literal=True is asked for"),
+        ("triton", {}, "engine 'triton' cannot run: it runs on CUDA, and the image is on cpu; pass engine=None"),
+    ],
+)
+def test_engine_that_cannot_run_says_why(engine, settings_, message, monkeypatch):
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    with pytest.raises(ValueError, match=message) as caught:
+        dynamic_spectral_decomposition(np.full((9, 9), 1.0), (1, 1), None, DSDParameters(**settings_), engine)
+    assert "\n" not in str(caught.value)
+
+
+def test_large_matrices_are_left_to_torch():
+    batch = torch.randn(2, 40, 36)
+    with pytest.raises(ValueError, match="matrices of more than 32 by 32 is asked for"):
+        rank_k_project(batch, 0.95, engine="numba")
+    assert rank_k_project(batch, 0.95).projected.shape == batch.shape
+
+
+def test_image_on_a_gpu_is_no_work_for_numba():
+    assert reason_against("numba", CUDA) == "it runs on the processor, and the image is on cuda"
+
+
+def test_package_that_is_not_installed_is_named(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert reason_against("triton", CUDA) == "the package triton is not installed (pip install 'mhsev[gpu]')"
+    assert all(reason_against(engine, CPU) for engine in ENGINES if engine != "torch")
+
+
+FIRST_RESULT = """
+import numpy as np
+from mhsev_monai.dsd import dynamic_spectral_decomposition
+from mhsev_monai.dsd.engines import cpu_kernel
+dynamic_spectral_decomposition(np.random.default_rng(0).uniform(1, 2, (40, 40)), (2.0, 2.0), None, None, "numba")
+print(sum(cpu_kernel.decompose_slice.stats.cache_hits.values()), sum(cpu_kernel.decompose_slice.stats.cache_misses.values()))
+"""
+
+
+def test_second_process_finds_the_compiled_kernel(tmp_path):
+    counts = []
+    for _ in range(2):
+        environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+        done = subprocess.run([sys.executable, "-c", FIRST_RESULT], capture_output=True, text=True, env=environment)
+        assert done.returncode == 0, done.stderr
+        counts.append(done.stdout.split())
+    assert counts == [["0", "1"], ["1", "0"]]
+
+
+def test_volume_without_structure_has_an_empty_map_in_float32():
+    result = dynamic_spectral_decomposition(np.full((24, 24, 2), 250.0), (2.0, 2.0, 4.0), None, None, "numba")
+    assert result.map.abs().max() == 0
+    assert result.rank.max() == 0
+    assert (result.window_size > 0).all()
+
+
+def test_dark_image_has_no_windows_there_in_float32():
+    image, mask = spotted_head((2.0, 2.0, 4.0), 3, side_mm=80, height_mm=8)
+    image[:12] = 1.0
+    ours, theirs = (
+        dynamic_spectral_decomposition(image, (2.0, 2.0, 4.0), np.ones_like(mask), None, engine)
+        for engine in ("numba", "torch")
+    )
+    assert (ours.window_size[1:4] == 0).all()
+    for name in ("window_size", "rank"):
+        assert torch.equal(getattr(ours, name), getattr(theirs, name))
+    for name in ("rank", "noise_scale", "retained_energy", "band_energy"):
+        assert (getattr(ours, name)[ours.window_size == 0] == 0).all()
