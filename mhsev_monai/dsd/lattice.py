@@ -35,7 +35,7 @@ class Lattice(NamedTuple):
     """A continued volume, slice first, and the window that each of its anchors takes."""
 
     padded: Tensor
-    """``(Z, ., .)`` contrast in the type of the computation, see :func:`continue_by_reflection`."""
+    """``(Z, ., .)`` contrast less 1, so that faint structure keeps its digits in float32; reflected at the edges."""
     sizes: Tensor
     """``(Z, a_x, a_y)`` window sides, voxels; 0: no window."""
     stride: int
@@ -99,7 +99,7 @@ def lay_windows(
         support = _acquired_support(volume, brain > 1 - 1e-9, base, stride)
     else:
         support = (parameters.acquired, parameters.acquired)
-    padded = continue_by_reflection(contrast.to(DTYPES[parameters.dtype]), stride)
+    padded = continue_by_reflection((contrast - 1).to(DTYPES[parameters.dtype]), stride)
     shape = (volume.shape[1], volume.shape[2])
     return Lattice(padded, sizes, stride, base, (spacing[0], spacing[1]), support, shape)
 
@@ -118,7 +118,7 @@ def _acquired_support(volume: Tensor, full: Tensor, size: int, stride: int) -> t
     # Unclipped: clipping is not linear and would fill the frequencies that interpolation left empty.
     anchors = full.nonzero()
     anchors = anchors[:: max(1, -(-len(anchors) // SUPPORT_WINDOWS))]
-    patches = gather_windows(volume, anchors, size, stride)
+    patches = gather_windows(volume, anchors, size, stride) - 1
     taper = sine_taper(size, volume)
     contrast, seen = fractional_contrast(patches, taper)
     if not seen.any():
@@ -130,9 +130,9 @@ def fractional_contrast(patches: Tensor, taper: Tensor) -> tuple[Tensor, Tensor]
     """Tapered departures from the weighted mean, over that mean, and which windows have a mean to divide by.
 
     Args:
-        patches: ``(n, W, W)``.
+        patches: ``(n, W, W)`` intensities over the brain's median, less 1.
         taper: ``(W, W)``.
     """
-    mean = (patches * taper).sum((1, 2), keepdim=True) / taper.sum()
-    seen = mean[:, 0, 0] > LEAST_MEAN
-    return taper * (patches - mean) / mean.clamp(min=LEAST_MEAN), seen
+    above = (patches * taper).sum((1, 2), keepdim=True) / taper.sum()
+    mean = 1 + above
+    return taper * (patches - above) / mean.clamp(min=LEAST_MEAN), mean[:, 0, 0] > LEAST_MEAN

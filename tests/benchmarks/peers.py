@@ -1,4 +1,4 @@
-"""What a user could take instead: the literal loop, batched SVDs of torch, and denoisers that solve the same problem."""
+"""What a user could take instead: the literal loop, batched SVDs of torch, denoisers that solve the same problem."""
 
 from __future__ import annotations
 

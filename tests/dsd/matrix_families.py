@@ -45,6 +45,7 @@ def with_zero_columns(rng, m, n):
 
 
 FAMILIES = {
+    "wave with nodes": lambda rng, m, n: np.outer(blob(rng, m, 1)[:, 0], np.sin(2 * np.pi * 4 * np.arange(n) / n)),
     "noise": lambda rng, m, n: rng.standard_normal((m, n)),
     "blob in noise": lambda rng, m, n: blob(rng, m, n) - 0.03 * rng.standard_normal((m, n)),
     "one component": lambda rng, m, n: np.outer(rng.standard_normal(m), rng.standard_normal(n)),

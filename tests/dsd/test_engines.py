@@ -52,18 +52,19 @@ def test_projection_agrees_with_the_svd_in_double_precision(engine, size, family
     assert check_projection(matrices(family, 70, size, size, seed=size), 0.95, engine).mean() > 0.5
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     family=st.sampled_from(sorted(FAMILIES)),
     m=st.integers(1, 40),
     n=st.integers(1, 32),
     count=st.integers(1, 40),
     energy=st.floats(0.2, 0.995),
-    singular=st.booleans(),
+    reading=st.sampled_from([("numba", False), ("torch", False), ("torch", True)]),
     seed=st.integers(0, 2**16),
 )
-def test_matrices_of_any_kind_and_shape_are_projected_as_the_svd_does(family, m, n, count, energy, singular, seed):
-    check_projection(matrices(family, count, m, n, seed), energy, "numba", singular=singular)
+def test_matrices_of_any_kind_and_shape_are_projected_as_the_svd_does(family, m, n, count, energy, reading, seed):
+    engine, singular = reading
+    check_projection(matrices(family, count, m, n, seed), energy, engine, singular=singular)
 
 
 @pytest.mark.parametrize("engine", AVAILABLE)
@@ -114,14 +115,15 @@ def same_answer(ours, theirs, clear):
     np.testing.assert_array_equal(ours.rank.numpy()[clear], np.asarray(theirs.rank)[clear])
     scale = np.abs(np.asarray(theirs.map)).max()
     assert np.abs(ours.map.numpy() - np.asarray(theirs.map)).max() <= 5e-6 * scale
-    np.testing.assert_allclose(ours.noise_scale, np.asarray(theirs.noise_scale), rtol=1e-4, atol=1e-12)
-    np.testing.assert_allclose(ours.retained_energy, np.asarray(theirs.retained_energy), atol=2e-5)
+    # A faint bin carries the rounding of the strong ones: 6e-8 of their amplitude.
+    np.testing.assert_allclose(ours.noise_scale, np.asarray(theirs.noise_scale), rtol=1e-3, atol=1e-10)
+    np.testing.assert_allclose(ours.retained_energy, np.asarray(theirs.retained_energy), atol=5e-4)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
-    n_x=st.integers(8, 22),
-    n_y=st.integers(8, 22),
+    n_x=st.integers(8, 15),
+    n_y=st.integers(8, 15),
     stride_fraction=st.sampled_from([4, 8]),
     gain=st.sampled_from(["wiener", "hard", "soft", "none"]),
     kappa=st.floats(0.5, 4.0),
@@ -142,7 +144,8 @@ def test_float32_engine_agrees_with_the_loops_of_the_reference(
     clear = theirs.margin > 1e-5
     # One window on the edge of a rule changes the map around it; float32 cannot be asked to side with float64 there.
     assume(clear.all() and theirs.gap.min() > 1e-3)
-    ours = dynamic_spectral_decomposition(image, (2.0, 2.0, 4.0), mask, DSDParameters(**chosen), "numba")
+    engine = "numba" if eigenvalues == "squared" else "torch"
+    ours = dynamic_spectral_decomposition(image, (2.0, 2.0, 4.0), mask, DSDParameters(**chosen), engine)
     same_answer(ours, theirs, clear)
 
 
@@ -154,7 +157,6 @@ def test_float32_engine_agrees_with_the_loops_of_the_reference(
         {"gain": "hard"},
         {"gain": "soft", "kappa": 1.0},
         {"gain": "none", "energy": 0.6},
-        {"eigenvalues": "singular"},
         {"acquired": 0.25, "stride_fraction": 8},
         {"window_size": 32, "dynamic": False},
         {"kappa": 0.0},
@@ -241,7 +243,8 @@ def test_engine_is_chosen_from_the_device_and_what_is_asked_for():
     ("engine", "settings_", "message"),
     [
         ("cuda", {}, "engine must be None or one of numba, triton, torch, got 'cuda'"),
-        ("numba", {"dtype": "float64"}, "engine 'numba' cannot run: it computes float32 .* float64 is asked for"),
+        ("numba", {"dtype": "float64"}, "engine 'numba' cannot run: it takes float32, .* and float64 is asked for"),
+        ("numba", {"eigenvalues": "singular"}, "engine 'numba' cannot run: .* the singular reading is asked for"),
         ("numba", {"literal": True}, "engine 'numba' cannot run: .* literal=True is asked for"),
         ("triton", {}, "engine 'triton' cannot run: it runs on CUDA, and the image is on cpu; pass engine=None"),
     ],
@@ -275,7 +278,8 @@ import numpy as np
 from mhsev_monai.dsd import dynamic_spectral_decomposition
 from mhsev_monai.dsd.engines import cpu_kernel
 dynamic_spectral_decomposition(np.random.default_rng(0).uniform(1, 2, (40, 40)), (2.0, 2.0), None, None, "numba")
-print(sum(cpu_kernel.decompose_slice.stats.cache_hits.values()), sum(cpu_kernel.decompose_slice.stats.cache_misses.values()))
+stats = cpu_kernel.decompose_slice.stats
+print(sum(stats.cache_hits.values()), sum(stats.cache_misses.values()))
 """
 
 

@@ -19,7 +19,7 @@ from mhsev_monai.dsd.engines.cpu_kernel import (
     project_batch,
     window_scratch_rows,
 )
-from mhsev_monai.dsd.engines.lane_eigen import SWEEPS_PER_COLUMN
+from mhsev_monai.dsd.engines.lane_eigen import MAX_SWEEPS
 from mhsev_monai.dsd.engines.lane_rank import scratch_rows
 from mhsev_monai.dsd.engines.simd import LANES, aligned_zeros
 from mhsev_monai.dsd.engines.window_tables import WindowTables, window_tables
@@ -92,7 +92,7 @@ def _decompose_anchors(
         CONSTANT,
         NOTHING_LEFT,
         aligned_zeros(window_scratch_rows(tables) * LANES),
-        np.zeros(SWEEPS_PER_COLUMN * tables.size, dtype=np.int64),
+        np.zeros(MAX_SWEEPS * tables.size, dtype=np.int64),
         total.ravel(),
         weight.ravel(),
         lines,
@@ -113,7 +113,7 @@ def project(matrices: Tensor, energy: float, eigenvalues: str, tie: float) -> Ra
     def work(begin: int) -> None:
         part = slice(begin, begin + MATRICES_A_TASK)
         scratch = aligned_zeros((1 + rows * (columns + 1) + scratch_rows(columns)) * LANES)
-        starts = np.zeros(SWEEPS_PER_COLUMN * columns, dtype=np.int64)
+        starts = np.zeros(MAX_SWEEPS * columns, dtype=np.int64)
         project_batch(padded[part], energy, tie, scratch, starts, ranks[part])
 
     _in_threads(work, range(0, count, MATRICES_A_TASK))

@@ -53,7 +53,7 @@ def _gather(image: Rows, width: int, corners: NDArray[np.int64], size: int, pitc
 
 @njit(nogil=True)
 def _to_contrast(x: Rows, tables: WindowTables, least_mean: float, seen: Rows) -> None:
-    """Windows become tapered departures from their weighted mean, over that mean; ``seen``: 1 where it suffices."""
+    """Windows, less 1, become tapered departures from their weighted mean, over it; ``seen``: 1 where it suffices."""
     size, pitch, taper = tables.size, tables.pitch, tables.taper
     total, weight = splat(0.0), np.float32(0.0)
     for line in range(size):
@@ -62,14 +62,15 @@ def _to_contrast(x: Rows, tables: WindowTables, least_mean: float, seen: Rows) -
             part = part + load(x, line * pitch + place) * taper[line * size + place]
             weight += taper[line * size + place]
         total = total + part
-    mean = total * (np.float32(1.0) / weight)
+    above = total * (np.float32(1.0) / weight)
+    mean = above + 1.0
     store(seen, 0, where(mean > np.float32(least_mean), 1.0, 0.0))
     # The transform back and forth wants a division by W * W, half of it here: the spectrum is then orthonormal.
     scale = (np.float32(1.0) / np.float32(size)) / higher_of(mean, np.float32(least_mean))
     for line in range(size):
         for place in range(size):
             at = line * pitch + place
-            store(x, at, (load(x, at) - mean) * (scale * taper[line * size + place]))
+            store(x, at, (load(x, at) - above) * (scale * taper[line * size + place]))
 
 
 @njit(nogil=True)

@@ -21,8 +21,6 @@ from mhsev_monai.dsd.engines.simd import FAINT, any_lane, higher_of, load, magni
 
 MAX_SWEEPS = 5
 """Sweeps for one kept value at most; two are the rule."""
-SWEEPS_PER_COLUMN = 3
-"""Sweeps for which there is memory, over the columns of the matrix."""
 # Multiples of the golden ratio, never near 0: no pattern of a picture repeats them.
 _MIXING = (0.5 + (np.arange(1, 33) * 0.6180339887498949) % 1).astype(np.float32)
 _VALUES_DONE = 1e-12
@@ -225,7 +223,7 @@ def deflate(
             active = count > np.float32(first)
             if repeat > 0:
                 active = active & (magnitude(load(beside, first)) > _VECTORS_DONE)
-            if n_sweeps == SWEEPS_PER_COLUMN * n or not any_lane(active):
+            if not any_lane(active):
                 break
             shift = load(values, first) if repeat < 2 else load(diagonal, first)
             _sweep(diagonal, beside, n, first, shift, active, turns, n_sweeps * 2 * n)

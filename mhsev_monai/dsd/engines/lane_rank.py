@@ -14,7 +14,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from mhsev_monai.dsd.engines.lane_eigen import (
-    SWEEPS_PER_COLUMN,
+    MAX_SWEEPS,
     deflate,
     eigenvalues,
     mix,
@@ -30,7 +30,7 @@ from mhsev_monai.dsd.engines.simd import LANES, higher_of, load, lower_of, splat
 
 def scratch_rows(n: int) -> int:
     """Rows of the scratch that :func:`project` needs for matrices of ``n`` columns."""
-    return n * (n + 1) // 2 + n * n + 4 * n + 7 * n + 1 + SWEEPS_PER_COLUMN * n * 2 * n
+    return n * (n + 1) // 2 + n * n + 4 * n + 7 * n + 1 + MAX_SWEEPS * n * 2 * n
 
 
 @njit(nogil=True)
@@ -102,7 +102,7 @@ def project(
         tie: see :func:`mhsev_monai.dsd.rank.extend_ties`.
         kept: one row; a negative number in a lane asks for no component there. Becomes the numbers of components.
         scratch: ``scratch_rows(n)`` rows.
-        starts: ``SWEEPS_PER_COLUMN * n`` integers of scratch.
+        starts: ``MAX_SWEEPS * n`` integers of scratch.
     """
     end = triangle(n)
     gram = scratch[: end * LANES]

@@ -1,0 +1,50 @@
+"""Run by a test in a process of its own: Triton reads ``TRITON_INTERPRET`` when the kernel is imported.
+
+``python interpreted_kernel.py matrices SIZE COUNT`` and ``python interpreted_kernel.py volume`` print nothing where all
+holds, and fail with what does not.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+os.environ["TRITON_INTERPRET"] = "1"
+
+import numpy as np
+import torch
+from dsd_phantoms import wavy_head
+from matrix_families import FAMILIES, matrices, truncate
+
+from mhsev_monai.dsd import DSDParameters, dynamic_spectral_decomposition, rank_k_project
+
+
+def check_matrices(size, count, rows):
+    batch = np.concatenate([matrices(family, count, rows, size, seed=1) for family in FAMILIES])
+    for energy in (0.95, 0.5):
+        found = rank_k_project(torch.from_numpy(batch), energy, engine="triton")
+        expected = truncate(batch, energy)
+        clear = expected.clear
+        assert (found.rank.numpy() == expected.rank)[clear].all()
+        error = np.abs(found.projected.numpy() - expected.projected).max((1, 2))
+        length = np.linalg.norm(batch, axis=(1, 2))
+        bound = 5e-7 * (1 + 1 / np.maximum(expected.gap, 1e-12)) * length + 1e-30
+        assert (error <= bound)[clear].all(), (error / bound)[clear].max()
+
+
+def check_volume():
+    image, mask = wavy_head((30, 26, 2))
+    ours = dynamic_spectral_decomposition(image, (2.0, 2.0, 4.0), mask, DSDParameters(dynamic=False), "triton")
+    theirs = dynamic_spectral_decomposition(
+        image, (2.0, 2.0, 4.0), mask, DSDParameters(dynamic=False, dtype="float64"), "torch"
+    )
+    assert torch.equal(ours.rank, theirs.rank)
+    assert torch.equal(ours.window_size, theirs.window_size)
+    assert (ours.map - theirs.map).abs().max() <= 5e-6 * theirs.map.abs().max()
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "volume":
+        check_volume()
+    else:
+        check_matrices(*map(int, sys.argv[2:]))
