@@ -183,7 +183,7 @@ def _list_features() -> int:
     from mhsev_monai.dsd.features import FEATURES
 
     for spec in FEATURES:
-        print(f"{spec.name:<20}{spec.unit:<20}{spec.definition}")
+        print(f"{spec.name:<20}{spec.unit:<20}{f'{spec.low:g} to {spec.high:g}':<12}{spec.definition}")
     return DONE
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,106 +26,28 @@ from mhsev_monai.dsd.candidates import (
     laplacian_of_gaussian,
 )
 from mhsev_monai.dsd.contrast import Array, check_volume
+from mhsev_monai.dsd.feature_table import (
+    FEATURE_NAMES,
+    FEATURES,
+    FOCAL_THRESHOLDS,
+    LARGEST_LOG_SNR,
+    LEAST_LOG_ENERGY,
+    SCHEMA_VERSION,
+    SIZE_EDGES_MM,
+    THRESHOLDS,
+    FeatureSpec,
+    per_cent,
+)
 from mhsev_monai.dsd.focal import focal_candidates
 from mhsev_monai.dsd.functional import DSDResult
 from mhsev_monai.dsd.parameters import DSDParameters
 from mhsev_monai.dsd.spectrum import BAND_EDGES_PER_MM
 
-SCHEMA_VERSION = "2"
-"""Changes whenever a name, its place or its meaning does, or what precedes the features changes their values."""
+__all__ = ["FEATURES", "FEATURE_NAMES", "LEAST_LOG_ENERGY", "SCHEMA_VERSION", "FeatureSpec", "dsd_features"]
 
-THRESHOLDS = (0.08, 0.12, 0.20, 0.30)
-FOCAL_THRESHOLDS = (0.12, 0.20, 0.30)
-SIZE_EDGES_MM = (2.0, 3.0, 4.0, 5.0, 7.0, 10.0)
 SURFACE_EDGES_MM = (0.0, 5.0, 15.0, math.inf)
-LEAST_LOG_ENERGY = -6.0
 SOFT_DEPTH, SOFT_WIDTH = 0.12, 0.03
 """Depth at which a candidate counts half, and how fast that changes."""
-LARGEST_LOG_SNR = 4.0
-
-
-class FeatureSpec(NamedTuple):
-    """What one entry of the vector is."""
-
-    name: str
-    unit: str
-    definition: str
-
-
-def _per_cent(threshold: float) -> str:
-    return f"{round(100 * threshold):02d}"
-
-
-def _candidate_specs() -> list[FeatureSpec]:
-    specs = []
-    for threshold in THRESHOLDS:
-        at, deeper = _per_cent(threshold), f"dark spots of 2-10 mm deeper than {threshold:.2f}"
-        specs += [
-            FeatureSpec(f"count_{at}", "log(1 + count)", f"number of {deeper}"),
-            FeatureSpec(f"volume_{at}", "log(1 + mm^3)", f"total volume of {deeper}"),
-            FeatureSpec(f"depth_{at}", "log(1 + fraction)", f"greatest depth of {deeper}"),
-        ]
-    specs.append(FeatureSpec("soft_count", "log(1 + count)", "sum over spots at 0.08 of sigmoid((depth - .12) / .03)"))
-    for low, high in itertools.pairwise(SIZE_EDGES_MM):
-        name, definition = f"size_{low:.0f}_{high:.0f}", f"candidates at 0.12 of {low:.0f} to {high:.0f} mm"
-        specs.append(FeatureSpec(name, "log(1 + count)", definition))
-    return specs
-
-
-def _band_specs() -> list[FeatureSpec]:
-    specs = []
-    for number, (low, high) in enumerate(itertools.pairwise(BAND_EDGES_PER_MM), start=1):
-        band = f"retained energy fraction at {low:.3g}-{high:.3g} cycles/mm; -6 beyond the acquired k-space"
-        specs.append(FeatureSpec(f"band_{number}_mean", "log10", f"mean over windows of the {band}"))
-        specs.append(FeatureSpec(f"band_{number}_p95", "log10", f"95th percentile over windows of the {band}"))
-    specs.append(FeatureSpec("bands_acquired", "count", "bands that begin within the acquired k-space"))
-    return specs
-
-
-FEATURES: tuple[FeatureSpec, ...] = (
-    *_candidate_specs(),
-    *(
-        FeatureSpec(f"focal_count_{_per_cent(t)}", "log(1 + count)", f"focal candidates (see dsd.focal) at {t:.2f}")
-        for t in FOCAL_THRESHOLDS
-    ),
-    FeatureSpec("symmetry_median", "1", "median radial symmetry of the candidates at 0.12"),
-    FeatureSpec("symmetric_share", "fraction", "candidates at 0.12 with symmetry above 0.7"),
-    FeatureSpec("elongated_share", "fraction", "candidates at 0.12 with elongation above 3: vessels in the plane"),
-    FeatureSpec("tall_share", "fraction", "candidates at 0.12 over more than 2 slices: vessels and sulci across it"),
-    FeatureSpec("sharpness_median", "1/mm^3", "median depth over volume of the candidates at 0.12"),
-    *(
-        FeatureSpec(
-            f"log_count_{_per_cent(t)}", "log(1 + count)", f"spots of 2-10 mm on the Laplacian deeper than {t:.2f}"
-        )
-        for t in THRESHOLDS
-    ),
-    *_band_specs(),
-    FeatureSpec("rank_mean", "fraction", "mean over windows of K / W"),
-    FeatureSpec("rank_sd", "fraction", "standard deviation over windows of K / W"),
-    FeatureSpec("rank_p10", "fraction", "10th percentile over windows of K / W"),
-    FeatureSpec("rank_p90", "fraction", "90th percentile over windows of K / W"),
-    FeatureSpec("rank_zero_share", "fraction", "windows in which the threshold left nothing"),
-    FeatureSpec("rank_low_share", "fraction", "windows with K / W below 0.25"),
-    FeatureSpec("window_small_share", "fraction", "windows smaller than the base window"),
-    FeatureSpec("window_base_share", "fraction", "windows of the base size"),
-    FeatureSpec("window_large_share", "fraction", "windows larger than the base window"),
-    FeatureSpec("map_mean_depth", "fraction", "mean over the mask of the signal loss, gains counted as 0"),
-    FeatureSpec("map_p99_depth", "fraction", "99th percentile over the mask of the signal loss"),
-    FeatureSpec("map_p999_depth", "fraction", "99.9th percentile over the mask of the signal loss"),
-    FeatureSpec("map_max_depth", "fraction", "greatest signal loss in the mask"),
-    FeatureSpec("map_balance", "fraction", "share of the mask darker by 0.12 less the share brighter by 0.12"),
-    FeatureSpec("near_surface_count", "log(1 + count)", "candidates at 0.12 less than 5 mm below the mask's surface"),
-    FeatureSpec("middle_count", "log(1 + count)", "candidates at 0.12 from 5 to 15 mm below the surface"),
-    FeatureSpec("deep_count", "log(1 + count)", "candidates at 0.12 at least 15 mm below the surface"),
-    FeatureSpec("brain_volume", "ml", "volume of the mask"),
-    FeatureSpec("pixel_spacing", "mm", "geometric mean of the in-plane spacings"),
-    FeatureSpec("slice_spacing", "mm", "spacing across the slices"),
-    FeatureSpec("brain_slices", "count", "slices that the mask touches"),
-    FeatureSpec("snr", "log10", "median signal over the median window's noise after clipping, from 0 to 4"),
-)
-"""Name, unit and definition of every entry, in the order of the vector."""
-
-FEATURE_NAMES: tuple[str, ...] = tuple(spec.name for spec in FEATURES)
 
 
 def dsd_features(
@@ -171,7 +93,7 @@ def dsd_features(
 
 def _counts(depth: NDArray[np.float64], spacing: Sequence[float]) -> dict[str, float]:
     return {
-        f"count_{_per_cent(threshold)}": math.log1p(len(find_spots(depth, spacing, threshold, DIAMETER_RANGE_MM).label))
+        f"count_{per_cent(threshold)}": math.log1p(len(find_spots(depth, spacing, threshold, DIAMETER_RANGE_MM).label))
         for threshold in THRESHOLDS
     }
 
@@ -179,7 +101,7 @@ def _counts(depth: NDArray[np.float64], spacing: Sequence[float]) -> dict[str, f
 def _spot_values(depth: NDArray[np.float64], spacing: Sequence[float]) -> dict[str, float]:
     values: dict[str, float] = {}
     for threshold in THRESHOLDS:
-        spots, at = find_spots(depth, spacing, threshold, DIAMETER_RANGE_MM), _per_cent(threshold)
+        spots, at = find_spots(depth, spacing, threshold, DIAMETER_RANGE_MM), per_cent(threshold)
         values[f"count_{at}"] = math.log1p(len(spots.label))
         values[f"volume_{at}"] = math.log1p(spots.volume_mm3.sum())
         values[f"depth_{at}"] = math.log1p(spots.depth.max(initial=0.0))
@@ -196,7 +118,7 @@ def _focal_values(
     values = {}
     for threshold in FOCAL_THRESHOLDS:
         candidates = find_candidates(dsd_map, spacing, inside, threshold=threshold)
-        values[f"focal_count_{_per_cent(threshold)}"] = math.log1p(len(focal_candidates(candidates, image, median)))
+        values[f"focal_count_{per_cent(threshold)}"] = math.log1p(len(focal_candidates(candidates, image, median)))
     return values
 
 

@@ -21,7 +21,7 @@ from mhsev_monai.dsd import DSDParameters, dynamic_spectral_decomposition, rank_
 
 def check_matrices(size, count, rows):
     batch = np.concatenate([matrices(family, count, rows, size, seed=1) for family in FAMILIES])
-    for energy in (0.95, 0.5):
+    for energy in (0.95, 0.5) if size < 32 else (0.95,):
         found = rank_k_project(torch.from_numpy(batch), energy, engine="triton")
         expected = truncate(batch, energy)
         clear = expected.clear

@@ -18,6 +18,7 @@ def features_of(image, spacing, mask, **settings):
 def test_every_feature_has_a_name_of_its_own_a_unit_and_a_definition():
     assert len(set(FEATURE_NAMES)) == len(FEATURE_NAMES) == len(FEATURES)
     assert all(spec.name.isidentifier() and spec.unit and len(spec.definition) > 5 for spec in FEATURES)
+    assert all(spec.low < spec.high for spec in FEATURES)
     assert SCHEMA_VERSION == "2"
 
 
@@ -27,6 +28,45 @@ def test_names_and_their_order_belong_to_the_schema_version():
     assert FEATURE_NAMES[:3] == ("count_08", "volume_08", "depth_08")
     assert FEATURE_NAMES[12] == "soft_count"
     assert FEATURE_NAMES[-1] == "snr"
+
+
+def out_of_range(vector):
+    # Energies are sums in float32: a share of all of it may come out as 1 + 1e-6.
+    slack = 1e-5
+    values = vector.values() if isinstance(vector, dict) else vector
+    return {
+        spec.name: value
+        for spec, value in zip(FEATURES, values, strict=True)
+        if not spec.low - slack <= value <= spec.high + slack
+    }
+
+
+GROWING = [
+    *(f"{kind}_{at}" for kind in ("count", "volume", "depth", "log_count") for at in ("12", "20")),
+    *("soft_count", "focal_count_12", "focal_count_20", "map_mean_depth", "map_p999_depth", "map_balance"),
+]
+
+
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 3.0), (1.75, 1.75, 2.5), (2.0, 2.0, 4.0)])
+def test_what_counts_spots_grows_with_every_spot_that_is_planted(spacing):
+    counts = [0, 1, 2, 4, 8, 12, 16]
+    vectors = [features_of(*reordered(spotted_head(spacing, n, sigma_mm=2.0), spacing)) for n in counts]
+    assert [out_of_range(vector) for vector in vectors] == [{}] * len(counts)
+    for name in GROWING:
+        course = np.array([vector[name] for vector in vectors])
+        # The greatest of more depths, and shares that saturate, may stand still but for the windows' overlap.
+        assert (np.diff(course) >= -2e-3).all(), (name, course)
+        assert course[-1] > course[0] + 1e-4, (name, course)
+    for name in ("count_12", "log_count_12", "focal_count_12"):
+        assert (np.diff([vector[name] for vector in vectors]) > 0.01).all(), name
+
+
+@pytest.mark.parametrize("name", ["count_12", "soft_count", "log_count_12", "focal_count_12", "deep_count"])
+def test_counts_do_not_depend_on_the_spacing(name):
+    spacings = [(1.0, 1.0, 2.0), (1.25, 1.25, 3.0), (1.5, 1.75, 2.5), (2.0, 2.0, 3.0)]
+    found = [np.expm1(features_of(*reordered(spotted_head(s, 9, sigma_mm=2.0), s))[name]) for s in spacings]
+    # Counts to a tenth of a spot (the soft one is not whole); where a spot lies is a matter of half a voxel.
+    assert max(found) - min(found) <= (1.0 if name == "deep_count" else 0.1), found
 
 
 @pytest.mark.parametrize("n_spots", [0, 3, 7, 12])
@@ -98,6 +138,7 @@ def test_every_feature_of_odd_images_is_finite(image):
     vector = np.array(list(features_of(image, spacing, None).values()))
     assert vector.shape == (len(FEATURES),)
     assert np.isfinite(vector).all()
+    assert out_of_range(vector) == {}
 
 
 def test_scan_without_windows_has_the_documented_values():

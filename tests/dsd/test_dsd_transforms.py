@@ -9,7 +9,7 @@ import pytest
 import torch
 from dsd_phantoms import spotted_head, wavy_head
 from monai.bundle import ConfigParser
-from monai.data import DataLoader, Dataset, MetaTensor
+from monai.data import CacheDataset, DataLoader, Dataset, MetaTensor, PersistentDataset, ThreadDataLoader
 from monai.data.meta_obj import set_track_meta
 from monai.transforms import Compose, EnsureTyped
 
@@ -239,6 +239,71 @@ def test_two_workers_load_the_same_batches_as_none():
         assert ours["features"].shape == (2, len(FEATURES))
         assert torch.equal(ours["features"], theirs["features"])
         assert torch.equal(ours["dsd"], theirs["dsd"])
+
+
+def test_cached_and_persistent_datasets_give_what_a_plain_one_gives(tmp_path):
+    data = [scan(n_spots=n, seed=n) for n in range(3)]
+    transforms = Compose([EnsureTyped(keys=["b0", "mask"]), DynamicSpectralDecompositiond("b0", "mask")])
+    plain = [Dataset(data, transforms)[n]["b0_dsd"].as_tensor() for n in range(3)]
+    cached = CacheDataset(data, transforms, num_workers=2, progress=False)
+    # The second one reads from disk what the first one wrote there.
+    persistent = [PersistentDataset(data, transforms, tmp_path, track_meta=True, weights_only=False) for _ in range(2)]
+    for dataset in (cached, *persistent):
+        for n in range(3):
+            item = dataset[n]["b0_dsd"]
+            assert torch.equal(item.as_tensor(), plain[n])
+            assert torch.equal(item.affine, AFFINE)
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_threads_load_the_same_batches_as_none():
+    data = [scan(n_spots=n, seed=n) for n in range(4)]
+    dataset = Dataset(data, DynamicSpectralDecompositiond("b0", "mask"))
+    alone = list(DataLoader(dataset, batch_size=2, num_workers=0))
+    for settings in ({"num_workers": 0}, {"num_workers": 2, "use_thread_workers": True}):
+        threaded = list(ThreadDataLoader(dataset, batch_size=2, **settings))
+        assert [torch.equal(a["b0_dsd"], b["b0_dsd"]) for a, b in zip(alone, threaded, strict=True)] == [True, True]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_neither_transform_changes_what_it_is_given(kind):
+    data = {key: KINDS[kind](value) for key, value in scan().items()}
+    before = copy.deepcopy(data)
+    spacing = SPACING if kind != "meta" else None
+    DynamicSpectralDecomposition(spacing=spacing)(data["b0"], data["mask"])
+    DSDFeaturesd("b0", "mask", spacing=spacing)(data)
+    assert data.keys() == before.keys()
+    assert all(np.array_equal(data[key], before[key]) for key in data)
+    assert all(type(data[key]) is type(before[key]) for key in data)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_map_of_an_image_on_a_gpu_stays_there_with_its_metadata():
+    data = scan()
+    on_gpu = {key: value.to("cuda") for key, value in data.items()}
+    result = DynamicSpectralDecompositiond("b0", "mask")(on_gpu)["b0_dsd"]
+    assert result.device.type == "cuda"
+    assert torch.equal(result.affine, AFFINE)
+    # float32 on both devices, see mhsev_monai.dsd.engines.
+    expected = expected_map(data).map
+    assert (result[0].as_tensor().cpu() - expected).abs().max() <= 5e-6 * expected.abs().max()
+
+
+@pytest.mark.parametrize("engine", ["numba", "torch"])
+def test_engine_that_was_asked_for_computes(engine):
+    data = scan()
+    chosen = DynamicSpectralDecompositiond("b0", "mask", engine=engine)(data)["b0_dsd"][0].as_tensor()
+    image, mask = data["b0"][0].as_tensor(), data["mask"][0].as_tensor()
+    assert torch.equal(chosen, dynamic_spectral_decomposition(image, SPACING, mask, None, engine).map)
+    torch.testing.assert_close(chosen, expected_map(data).map, rtol=0, atol=2e-6)
+    features = DSDFeaturesd("b0", "mask", engine=engine)(data)["features"]
+    np.testing.assert_allclose(features, DSDFeaturesd("b0", "mask")(data)["features"], rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("transform", [DynamicSpectralDecomposition, lambda **k: DSDFeaturesd("b0", **k)])
+def test_unknown_engine_is_refused_at_construction(transform):
+    with pytest.raises(ValueError, match="engine must be None or one of numba, triton, torch, got 'jax'"):
+        transform(engine="jax")
 
 
 def test_aliases_are_monais_and_every_public_name_exists():

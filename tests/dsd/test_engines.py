@@ -120,7 +120,7 @@ def same_answer(ours, theirs, clear):
     np.testing.assert_allclose(ours.retained_energy, np.asarray(theirs.retained_energy), atol=5e-4)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     n_x=st.integers(8, 15),
     n_y=st.integers(8, 15),

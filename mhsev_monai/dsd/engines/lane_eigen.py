@@ -64,7 +64,7 @@ def _reflect(gram: Rows, n: int, first: int, factor: Any, v: Rows, p: Rows) -> N
 
 
 @njit(nogil=True)
-def _mixing_factor(n: int) -> float:
+def _mixing_factor(n: int) -> Any:
     squares = np.float32(0.0)
     for i in range(n):
         squares += _MIXING[i] * _MIXING[i]
