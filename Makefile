@@ -10,7 +10,7 @@ SEED ?= 1
 # One thread a process: hospitals and tests run side by side, and threads that fight for two cores are slower than one.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-slow test-all test-wheel lint venv clean help
+.PHONY: demo test test-slow test-all test-wheel benchmark lint venv clean help
 .DEFAULT_GOAL := help
 
 help:
@@ -18,6 +18,7 @@ help:
 	@echo "make test      the tests that a change must pass"
 	@echo "make test-all  also those that start FLARE processes"
 	@echo "make test-wheel  build sdist and wheel, install the wheel elsewhere, and test it there"
+	@echo "make benchmark  time the decomposition against its peers, and write docs/benchmarks/dsd.md"
 	@echo "make lint      ruff and mypy"
 	@echo "make clean     remove the environment, builds and the demo"
 
@@ -54,6 +55,12 @@ test-wheel: venv
 	cp -r tests build/wheel/tests
 	ln -sfn "$(abspath ..)/shared" build/shared
 	cd build/wheel && venv/bin/python -m pytest -q -m "not slow" -p no:cacheprovider tests
+
+# Some ten minutes on an otherwise idle machine; `apt-get install mrtrix3` adds the rows of dwidenoise.
+benchmark: venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[benchmark]'
+	rm -rf build/benchmark-cache
+	$(BIN)/python tests/benchmarks/benchmark_dsd.py
 
 lint: venv
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

@@ -1,7 +1,7 @@
 """Somebody else's MONAI segmentation pipeline, and the two lines that give its network the DSD map as a second channel.
 
-``python docs/examples/segmentation_with_dsd.py --steps 40`` trains a small U-Net on made-up volumes with dark spots, with
-and without the map, and prints the loss. It shows how the transform is put in, not that it helps: for that, see the
+``python docs/examples/segmentation_with_dsd.py --steps 40`` trains a small U-Net on made-up volumes with dark spots,
+with and without the map, and prints the loss. It shows how the transform is put in, not that it helps: for that see the
 benchmarks of the project.
 """
 

@@ -251,19 +251,25 @@ def _batch_kernel(digest: str) -> Callable[..., None]:
         pitch = n + 1
         kept, x = scratch[:LANES], scratch[LANES : (1 + n_rows * pitch) * LANES]
         rest = scratch[(1 + n_rows * pitch) * LANES :]
+        here = np.empty(LANES, dtype=np.int64)
         for begin in range(0, count, LANES):
+            n_here = min(LANES, count - begin)
             for lane in range(LANES):
-                matrix = matrices[min(begin + lane, count - 1)]
-                for row in range(n_rows):
-                    for column in range(n):
-                        x[(row * pitch + column) * LANES + lane] = matrix[row, column]
+                here[lane] = min(begin + lane, count - 1)
+            for row in range(n_rows):
+                for column in range(n):
+                    at = (row * pitch + column) * LANES
+                    for lane in range(LANES):
+                        x[at + lane] = matrices[here[lane], row, column]
             store(kept, 0, 0.0)
             project(x, n_rows, n, pitch, energy, tie, kept, rest, starts)
-            for lane in range(min(LANES, count - begin)):
+            for row in range(n_rows):
+                for column in range(n):
+                    at = (row * pitch + column) * LANES
+                    for lane in range(n_here):
+                        matrices[begin + lane, row, column] = x[at + lane]
+            for lane in range(n_here):
                 ranks[begin + lane] = int(kept[lane])
-                for row in range(n_rows):
-                    for column in range(n):
-                        matrices[begin + lane, row, column] = x[(row * pitch + column) * LANES + lane]
 
     return project_batch
 
