@@ -11,7 +11,7 @@ from mhsev_monai.dsd.dictionary import (
     DynamicSpectralDecompositionDict,
 )
 from mhsev_monai.dsd.features import FEATURE_NAMES, FEATURES, SCHEMA_VERSION, FeatureSpec, dsd_features
-from mhsev_monai.dsd.functional import DSDResult, dynamic_spectral_decomposition, rank_k_project
+from mhsev_monai.dsd.functional import DSDResult, dsd_maps, dynamic_spectral_decomposition, rank_k_project
 from mhsev_monai.dsd.parameters import DSDParameters
 from mhsev_monai.dsd.rank import RankProjection, select_rank
 
@@ -32,6 +32,7 @@ __all__ = [
     "FeatureSpec",
     "RankProjection",
     "dsd_features",
+    "dsd_maps",
     "dynamic_spectral_decomposition",
     "find_candidates",
     "laplacian_of_gaussian",

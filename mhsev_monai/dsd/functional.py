@@ -36,6 +36,7 @@ __all__ = [
     "DSDResult",
     "RankProjection",
     "contrast_image",
+    "dsd_maps",
     "dynamic_spectral_decomposition",
     "rank_k_project",
     "select_rank",
@@ -112,6 +113,54 @@ def dynamic_spectral_decomposition(
         base_window_size=lattice.base,
         acquired=lattice.support,
     )
+
+
+@torch.no_grad()
+def dsd_maps(
+    images: Array,
+    spacing: Sequence[float],
+    mask: Array | None = None,
+    parameters: DSDParameters | None = None,
+    engine: str | None = None,
+) -> Tensor:
+    """The maps of a batch with any leading axes, such as ``(B, C, X, Y, Z)``, each image decomposed by itself.
+
+    Args:
+        images: ``(..., X, Y)`` for two spacings, ``(..., X, Y, Z)`` for three.
+        spacing: voxel size in mm, the same for all images; its length is the number of spatial axes.
+        mask: nonzero in the brain, of a shape that broadcasts to that of ``images``; None takes every voxel.
+        parameters: see :func:`dynamic_spectral_decomposition`.
+        engine: see :func:`dynamic_spectral_decomposition`.
+
+    Returns:
+        The shape of ``images``, on their device.
+
+    Raises:
+        ValueError: if there are not two or three spacings, fewer axes than spacings, or no image at all, or the mask
+            does not broadcast; and as :func:`dynamic_spectral_decomposition`.
+    """
+    batch = torch.as_tensor(images).detach().as_subclass(torch.Tensor)
+    n_spatial = len(spacing)
+    if n_spatial not in (2, 3) or batch.dim() < n_spatial or not batch.numel():
+        raise ValueError(
+            "images must be (..., X, Y) with two spacings or (..., X, Y, Z) with three, and not empty; "
+            f"got shape {tuple(batch.shape)} and {n_spatial} spacings"
+        )
+    inside = [None] * (batch.numel() // batch.shape[-n_spatial:].numel())
+    flat = batch.reshape(-1, *batch.shape[-n_spatial:])
+    if mask is not None:
+        marked = torch.as_tensor(mask).detach().as_subclass(torch.Tensor)
+        try:
+            inside = list(marked.broadcast_to(batch.shape).reshape(flat.shape))
+        except RuntimeError:
+            raise ValueError(
+                f"mask must broadcast to the images' shape {tuple(batch.shape)}, got {tuple(marked.shape)}"
+            ) from None
+    maps = [
+        dynamic_spectral_decomposition(image, spacing, marks, parameters, engine).map
+        for image, marks in zip(flat, inside, strict=True)
+    ]
+    return torch.stack(maps).reshape(batch.shape)
 
 
 @torch.no_grad()

@@ -365,7 +365,7 @@ def main() -> None:
 
 NOTES = """Times are processor time of one thread, best of several runs; whole volumes and threads are seconds of a
 clock. Images are made: smooth structure of 8 % and noise of 3 %, for which windows of 16 keep about three components;
-noise alone keeps twice as many and takes a third longer. A window of `numba` and `torch` is everything from the image to the
+noise alone keeps twice as many and takes a third longer. A window of `numba` and `torch` is everything from image to
 map: taper, transforms, median, threshold, projection, overlap-add, energies of the bands. The literal loop and the
 complex SVD leave the overlap-add and the bands out. `dwidenoise` and dipy solve an eigenproblem of 16 columns for every
 voxel and keep one voxel of it: the same core, another purpose."""

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference_dsd import reference_dsd, taper, window_at
 
-from mhsev_monai.dsd.functional import DSDParameters, dynamic_spectral_decomposition
+from mhsev_monai.dsd.functional import DSDParameters, dsd_maps, dynamic_spectral_decomposition
 
 DOUBLE = {"dtype": "float64", "acquired": 0.5}
 
@@ -305,3 +305,29 @@ def test_image_darker_than_a_tenth_of_the_brain_has_no_windows_there():
     assert (result.window_size[8:] > 0).all()
     for field in (result.rank, result.noise_scale, result.retained_energy, result.band_energy):
         assert (field[result.window_size == 0] == 0).all()
+
+
+@pytest.mark.parametrize(("leading", "spacing"), [((2, 3), (2.0, 2.0, 4.0)), ((4,), (2.0, 2.0)), ((), (2.0, 2.0, 4.0))])
+def test_batch_is_decomposed_image_by_image(leading, spacing):
+    shape = (20, 18, 2)[: len(spacing)]
+    images = 100 + 5 * np.random.default_rng(0).standard_normal((*leading, *shape))
+    mask = np.ones(shape)
+    mask[:3] = 0
+    maps = dsd_maps(images, spacing, mask)
+    assert maps.shape == images.shape
+    for place in np.ndindex(*leading):
+        assert torch.equal(maps[place], decompose(images[place], spacing, mask).map)
+
+
+@pytest.mark.parametrize(
+    ("shape", "spacing", "mask", "message"),
+    [
+        ((2, 9, 9), (1.0,), None, r"images must be \(\.\.\., X, Y\) with two spacings"),
+        ((9,), (1.0, 1.0), None, "got shape .9,. and 2 spacings"),
+        ((0, 9, 9), (1.0, 1.0), None, "and not empty"),
+        ((2, 9, 9), (1.0, 1.0), np.ones((3, 9, 9)), r"mask must broadcast to the images' shape \(2, 9, 9\)"),
+    ],
+)
+def test_batch_that_cannot_be_used_is_refused_in_one_sentence(shape, spacing, mask, message):
+    with pytest.raises(ValueError, match=message):
+        dsd_maps(np.ones(shape), spacing, mask)

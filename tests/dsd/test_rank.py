@@ -119,3 +119,13 @@ def test_leading_axes_of_any_shape_and_other_than_square_matrices():
 def test_complex_matrices_are_refused():
     with pytest.raises(ValueError, match="matrices must be real"):
         rank_k_project(torch.zeros(4, 4, dtype=torch.complex64), 0.95)
+
+
+@pytest.mark.parametrize(("degrees", "rank"), [(0, 1), (90, 1), (10, 2), (45, 4)])
+def test_rank_of_an_edge_depends_on_its_direction(degrees, rank):
+    """A limit of any truncated SVD of an image: rows and columns are special to it."""
+    position, side = np.arange(16) - 7.5, np.sin(np.pi * (np.arange(16) + 0.5) / 16)
+    angle, taper = np.radians(degrees), np.outer(side, side)
+    edge = np.tanh(np.cos(angle) * position[:, None] + np.sin(angle) * position)
+    window = taper * (edge - (taper * edge).sum() / taper.sum())
+    assert rank_k_project(torch.from_numpy(window), 0.95).rank == rank
