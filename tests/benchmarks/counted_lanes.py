@@ -89,12 +89,32 @@ def _add_eight(array: np.ndarray, first: int, values: np.ndarray, start: int) ->
     array[first : first + 8] += values[start : start + 8]
 
 
+def _copy_eight(array: np.ndarray, first: int, values: np.ndarray, start: int) -> None:
+    array[first : first + 8] = values[start : start + 8]
+
+
+def _halves(array: np.ndarray, first: int) -> np.ndarray:
+    """A view of the 8 halves ``first, first + 2, ...``, one in each line."""
+    return array.reshape(-1, HALF)[first : first + 16 : 2]
+
+
+def _lanes_to_lines(array: np.ndarray, first: int, lines: np.ndarray) -> None:
+    lines[:] = _halves(array, first).T.ravel()
+
+
+def _lines_to_lanes(array: np.ndarray, first: int, lines: np.ndarray) -> None:
+    _halves(array, first)[:] = lines.reshape(HALF, 8).T
+
+
 INSTRUCTIONS: dict[str, Callable[..., Any]] = {
     "load": lambda array, place: Lanes(array[place * LANES : (place + 1) * LANES]),
     "load_half": lambda array, place: Lanes(array[place * HALF : (place + 1) * HALF]),
     "store": _store(LANES),
     "store_half": _store(HALF),
     "add_eight": _add_eight,
+    "copy_eight": _copy_eight,
+    "lanes_to_lines": _lanes_to_lines,
+    "lines_to_lanes": _lines_to_lanes,
     "splat": lambda value: Lanes(np.full(LANES, value, dtype=np.float32)),
     "where": lambda mask, chosen, other: Lanes(np.where(mask, _numbers(chosen), _numbers(other))),
     "lower_of": lambda a, b: Lanes(np.minimum(_numbers(a), _numbers(b))),

@@ -21,9 +21,13 @@ from mhsev_monai.dsd.engines import lane_fft, lane_rank
 from mhsev_monai.dsd.engines.lane_products import Rows
 from mhsev_monai.dsd.engines.lane_rank import project
 from mhsev_monai.dsd.engines.simd import (
+    HALF,
     LANES,
     add_eight,
+    copy_eight,
     higher_of,
+    lanes_to_lines,
+    lines_to_lanes,
     load,
     load_half,
     lower_of,
@@ -42,13 +46,16 @@ _LOG_2 = float(np.log(2))
 
 
 @njit(nogil=True)
-def _gather(image: Rows, width: int, corners: NDArray[np.int64], size: int, pitch: int, x: Rows) -> None:
-    for line in range(size):
-        for place in range(size):
-            source, target = line * width + place, (line * pitch + place) * LANES
-            # Lanes innermost: what is written lies together, and what is read stays in the nearest cache.
-            for lane in range(LANES):
-                x[target + lane] = image[corners[lane] + source]
+def _gather(image: Rows, width: int, corners: NDArray[np.int64], size: int, pitch: int, x: Rows, lines: Rows) -> None:
+    for half in range(2):
+        for line in range(size):
+            for lane in range(HALF):
+                source = corners[half * HALF + lane] + line * width
+                for place in range(0, size, 8):
+                    copy_eight(lines, place * HALF + lane * 8, image, source + place)
+            for place in range(0, size, 8):
+                at = 2 * (line * pitch + place) + half
+                lines_to_lanes(x, at, lines[place * HALF : (place + 8) * HALF])
 
 
 @njit(nogil=True)
@@ -138,15 +145,32 @@ def _apply_threshold(
 
 @njit(nogil=True)
 def _scatter(
-    x: Rows, tables: WindowTables, corners: NDArray[np.int64], n: int, total: Rows, weight: Rows, width: int, seen: Rows
+    x: Rows,
+    tables: WindowTables,
+    corners: NDArray[np.int64],
+    n: int,
+    total: Rows,
+    weight: Rows,
+    width: int,
+    seen: Rows,
+    lines: Rows,
 ) -> None:
     size, pitch, taper = tables.size, tables.pitch, tables.taper
     for line in range(size):
         for place in range(size):
-            target, at = line * width + place, line * pitch + place
+            at = line * pitch + place
             store(x, at, load(x, at) * taper[line * size + place])
-            for lane in range(n):
-                total[corners[lane] + target] += x[at * LANES + lane]
+    for half in range(2):
+        for line in range(size):
+            for place in range(0, size, 8):
+                block = (line * size + place) * HALF
+                lanes_to_lines(x, 2 * (line * pitch + place) + half, lines[block : block + 8 * HALF])
+        # One window after the other: neighbours overlap, and to read what was only just written costs a wait.
+        for lane in range(min(HALF, n - half * HALF)):
+            for line in range(size):
+                target = corners[half * HALF + lane] + line * width
+                for place in range(0, size, 8):
+                    add_eight(total, target + place, lines, (line * size + place) * HALF + lane * 8)
     for lane in range(n):
         if seen[lane] > 0:
             for line in range(size):
@@ -206,7 +230,7 @@ def _slice_kernel(digest: str) -> Callable[..., None]:
             for lane in range(LANES):
                 # The last group is filled up with the last window.
                 here[lane] = corners[min(begin + lane, len(corners) - 1)]
-            _gather(image, width, here, size, pitch, x)
+            _gather(image, width, here, size, pitch, x, rest)
             _to_contrast(x, tables, least_mean, seen)
             lane_fft.forward(x, size, pitch, tables.cosines, tables.sines)
             noise = _noise_power(x, tables, rest)
@@ -219,7 +243,7 @@ def _slice_kernel(digest: str) -> Callable[..., None]:
             empty = empty | (load(seen, 0) < 0.5)
             store(kept, 0, where(empty, -1.0, 0.0))
             project(x, size, size, pitch, energy, tie, kept, rest, starts)
-            _scatter(x, tables, here, n, total, weight, width, seen)
+            _scatter(x, tables, here, n, total, weight, width, seen, rest)
             inverse = 1.0 / higher_of(all_energy, np.float32(1e-30))
             store(thresholds, 0, noise)
             store(after, 0, left * inverse)

@@ -16,6 +16,8 @@ LANES = 32
 """Matrices of one program: one warp."""
 PROGRAMS_A_PROCESSOR = 8
 """Programs for each multiprocessor; a choice by count, not yet measured on a GPU."""
+MAX_VALUES = 2**28
+"""Numbers of one launch: the kernel counts them in 32 bits."""
 # As in lane_eigen: a direction that couples the blocks of a matrix.
 MIXING = (0.5 + (np.arange(1, 33) * 0.6180339887498949) % 1).astype(np.float32)
 COLUMNS = (8, 16, 32)
@@ -25,21 +27,26 @@ COLUMNS = (8, 16, 32)
 def project(matrices: Tensor, energy: float, eigenvalues: str, tie: float) -> RankProjection:
     """Float32 matrices ``(count, m, n)``, n at most 32, rebuilt from their leading components; squared reading."""
     del eigenvalues  # the caller sees to it
-    count, m, n = matrices.shape
+    n = matrices.shape[2]
     columns = min(size for size in COLUMNS if size >= n)
+    most = max(1, MAX_VALUES // (matrices.shape[1] * columns))
+    parts = [_project(chunk, columns, energy, tie) for chunk in matrices.split(most)]
+    return RankProjection(torch.cat([part.projected for part in parts]), torch.cat([part.rank for part in parts]))
+
+
+def _project(matrices: Tensor, columns: int, energy: float, tie: float) -> RankProjection:
+    count, m, n = matrices.shape
     # Columns of zeros add components of no energy.
     rows = nnf.pad(matrices, (0, columns - n)).reshape(count, m * columns).T.contiguous()
     rebuilt = torch.zeros_like(rows)
-    mixing = torch.from_numpy(MIXING).to(rows.device)
     ranks = torch.zeros(count, dtype=torch.int32, device=rows.device)
     lanes, programs = _launch(count, rows.device)
-    scratch = torch.empty(programs * scratch_rows(columns) * lanes, device=rows.device)
     rank_k_kernel[(programs,)](
         rows,
         rebuilt,
         ranks,
-        mixing,
-        scratch,
+        torch.from_numpy(MIXING).to(rows.device),
+        torch.empty(programs * scratch_rows(columns) * lanes, device=rows.device),
         count,
         m,
         energy,

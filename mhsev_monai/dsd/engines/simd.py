@@ -165,23 +165,16 @@ def _store(count: int) -> Any:
     return typed
 
 
+def _eight(context: Any, builder: Any, sig: Any, args: Any, place: int) -> Any:
+    """Pointer to the 8 numbers of the array ``args[place]`` that begin at the index behind it."""
+    index = context.cast(builder, args[place + 1], sig.args[place + 1], types.intp)
+    pointer = _pointer(context, builder, sig.args[place], args[place], index, 1)
+    return builder.bitcast(pointer, ir.VectorType(_FLOAT, 8).as_pointer())
+
+
 def _add_eight(typingctx: Any, array: Any, first: Any, values: Any, start: Any) -> Any:
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        kind = ir.VectorType(_FLOAT, 8).as_pointer()
-        target, source = (
-            builder.bitcast(
-                _pointer(
-                    context,
-                    builder,
-                    sig.args[n],
-                    args[n],
-                    context.cast(builder, args[n + 1], sig.args[n + 1], types.intp),
-                    1,
-                ),
-                kind,
-            )
-            for n in (0, 2)
-        )
+        target, source = _eight(context, builder, sig, args, 0), _eight(context, builder, sig, args, 2)
         both = builder.fadd(builder.load(target, align=4), builder.load(source, align=4))
         builder.store(both, target, align=4)
         return context.get_dummy_value()
@@ -189,8 +182,80 @@ def _add_eight(typingctx: Any, array: Any, first: Any, values: Any, start: Any) 
     return types.void(array, first, values, start), generate
 
 
+def _copy_eight(typingctx: Any, array: Any, first: Any, values: Any, start: Any) -> Any:
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        target, source = _eight(context, builder, sig, args, 0), _eight(context, builder, sig, args, 2)
+        builder.store(builder.load(source, align=4), target, align=4)
+        return context.get_dummy_value()
+
+    return types.void(array, first, values, start), generate
+
+
+def _shuffled(builder: Any, first: Any, second: Any, order: list[int]) -> Any:
+    return builder.shuffle_vector(first, second, ir.Constant(ir.VectorType(ir.IntType(32), len(order)), order))
+
+
+_INTERLEAVED = [place // 2 + (place % 2) * HALF for place in range(2 * HALF)]
+_EVEN, _ODD = list(range(0, 2 * HALF, 2)), list(range(1, 2 * HALF, 2))
+
+
+def _lanes_to_lines(typingctx: Any, array: Any, first: Any, lines: Any) -> Any:
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        rows = _half_pointers(context, builder, sig, args, 0, step=2)
+        vectors = [builder.load(row, align=ALIGNMENT) for row in rows]
+        # Each round moves the highest bit of (row, lane) behind the lowest; three make it (lane, row).
+        for _ in range(3):
+            pairs = zip(vectors[:4], vectors[4:], strict=True)
+            vectors = [
+                _shuffled(builder, a, b, order)
+                for a, b in pairs
+                for order in (_INTERLEAVED[:HALF], _INTERLEAVED[HALF:])
+            ]
+        for number, vector in enumerate(vectors):
+            builder.store(vector, _line_pointer(context, builder, sig, args, number), align=ALIGNMENT)
+        return context.get_dummy_value()
+
+    return types.void(array, first, lines), generate
+
+
+def _lines_to_lanes(typingctx: Any, array: Any, first: Any, lines: Any) -> Any:
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        vectors = [
+            builder.load(_line_pointer(context, builder, sig, args, number), align=ALIGNMENT) for number in range(8)
+        ]
+        for _ in range(3):
+            pairs = list(zip(vectors[0::2], vectors[1::2], strict=True))
+            vectors = [_shuffled(builder, a, b, order) for order in (_EVEN, _ODD) for a, b in pairs]
+        rows = _half_pointers(context, builder, sig, args, 0, step=2)
+        for row, vector in zip(rows, vectors, strict=True):
+            builder.store(vector, row, align=ALIGNMENT)
+        return context.get_dummy_value()
+
+    return types.void(array, first, lines), generate
+
+
+def _half_pointers(context: Any, builder: Any, sig: Any, args: Any, place: int, step: int) -> list[Any]:
+    index = context.cast(builder, args[place + 1], sig.args[place + 1], types.intp)
+    places = (builder.add(index, ir.Constant(index.type, step * number)) for number in range(8))
+    return [_pointer(context, builder, sig.args[place], args[place], at, HALF) for at in places]
+
+
+def _line_pointer(context: Any, builder: Any, sig: Any, args: Any, number: int) -> Any:
+    at = ir.Constant(context.get_value_type(types.intp), number)
+    return _pointer(context, builder, sig.args[2], args[2], at, HALF)
+
+
 add_eight = intrinsic(_add_eight)
 """``add_eight(array, i, values, j)``: add 8 numbers of ``values`` from ``j`` on to those of ``array`` from ``i`` on."""
+copy_eight = intrinsic(_copy_eight)
+"""``copy_eight(array, i, values, j)``: put 8 numbers of ``values`` from ``j`` on into ``array`` from ``i`` on."""
+lanes_to_lines = intrinsic(_lanes_to_lines)
+"""``lanes_to_lines(array, i, lines)``: 8 halves ``i, i + 2, ...`` to 8 consecutive numbers for each of their lanes.
+
+``lines`` is an aligned array of ``8 * HALF`` numbers.
+"""
+lines_to_lanes = intrinsic(_lines_to_lanes)
+"""``lines_to_lanes(array, i, lines)``: takes :data:`lanes_to_lines` back."""
 load = intrinsic(_load(LANES))
 """``load(array, i)``: row ``i``."""
 store = intrinsic(_store(LANES))
