@@ -71,13 +71,16 @@ def _to_contrast(x: Rows, tables: WindowTables, least_mean: float, seen: Rows) -
         total = total + part
     above = total * (np.float32(1.0) / weight)
     mean = above + 1.0
-    store(seen, 0, where(mean > np.float32(least_mean), 1.0, 0.0))
+    enough = mean > np.float32(least_mean)
+    store(seen, 0, where(enough, 1.0, 0.0))
     # The transform back and forth wants a division by W * W, half of it here: the spectrum is then orthonormal.
     scale = (np.float32(1.0) / np.float32(size)) / higher_of(mean, np.float32(least_mean))
     for line in range(size):
         for place in range(size):
             at = line * pitch + place
-            store(x, at, (load(x, at) - above) * (scale * taper[line * size + place]))
+            # A window that does not count is emptied: its partner in the complex transform would take in its rounding.
+            contrast = (load(x, at) - above) * (scale * taper[line * size + place])
+            store(x, at, where(enough, contrast, 0.0))
 
 
 @njit(nogil=True)

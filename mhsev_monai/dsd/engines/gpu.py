@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as nnf
 
 from mhsev_monai.dsd.engines.gpu_kernel import SWEEPS, rank_k_kernel, scratch_rows
+from mhsev_monai.dsd.engines.mixing import MIXING
 from mhsev_monai.dsd.rank import RankProjection
 
 LANES = 32
@@ -18,8 +18,6 @@ PROGRAMS_A_PROCESSOR = 8
 """Programs for each multiprocessor; a choice by count, not yet measured on a GPU."""
 MAX_VALUES = 2**28
 """Numbers of one launch: the kernel counts them in 32 bits."""
-# As in lane_eigen: a direction that couples the blocks of a matrix.
-MIXING = (0.5 + (np.arange(1, 33) * 0.6180339887498949) % 1).astype(np.float32)
 COLUMNS = (8, 16, 32)
 """Columns for which the kernel is compiled; other matrices are filled up with zeros."""
 
@@ -50,7 +48,7 @@ def _project(matrices: Tensor, columns: int, energy: float, tie: float) -> RankP
         count,
         m,
         energy,
-        (1 - tie) ** 2,
+        (1 - tie) ** 2 if tie > 0 else float("inf"),
         N=columns,
         NB=lanes,
         SWEEPS=SWEEPS,

@@ -19,7 +19,7 @@ SWEEPS = 3
 
 def scratch_rows(n: int) -> int:
     """Rows of ``NB`` float32 that one program needs for matrices of ``n`` columns."""
-    return n * (n + 1) // 2 + 10 * n + SWEEPS * 2 * n * n
+    return n * (n + 1) // 2 + 9 * n + SWEEPS * 2 * n * n
 
 
 @triton.jit
@@ -223,19 +223,42 @@ def _sweep(diagonal, beside, turns, shift, active, first, N: tl.constexpr, NB: t
 
 
 @triton.jit
-def _deflate(diagonal, beside, values, turns, done, rank, N: tl.constexpr, NB: tl.constexpr, SWEEPS: tl.constexpr):
+def _lacking(diagonal, beside, least, rank, N: tl.constexpr, NB: tl.constexpr):
+    """Lanes where fewer than ``rank`` eigenvalues above ``least`` stand alone on the diagonal."""
+    found = tl.zeros((NB,), tl.int32)
+    above = tl.zeros((NB,), tl.float32)
+    for i in range(N):
+        below = tl.abs(tl.load(beside + i * NB))
+        alone = (above <= 2e-7) & ((below <= 2e-7) | (i == N - 1)) & (tl.load(diagonal + i * NB) > least)
+        found += alone.to(tl.int32)
+        above = below
+    return found < rank
+
+
+@triton.jit
+def _deflate(
+    diagonal, beside, values, turns, done, least, rank, N: tl.constexpr, NB: tl.constexpr, SWEEPS: tl.constexpr
+):
     """Sweeps until the kept eigenvalues stand alone; ``done`` gets the number of sweeps for each place."""
     most = tl.max(rank, axis=0)
     for first in range(N - 1):
         n_sweeps = 0
-        active = rank > first
-        while (tl.max(active.to(tl.int32), axis=0) > 0) & (n_sweeps < SWEEPS) & (first < most):
+        wanted = rank > first
+        if first >= most:
+            wanted = _lacking(diagonal, beside, least, rank, N, NB)
+        active = wanted
+        while (tl.max(active.to(tl.int32), axis=0) > 0) & (n_sweeps < SWEEPS):
             shift = tl.load(values + first * NB)
-            if n_sweeps == 2:
-                shift = tl.load(diagonal + first * NB)
+            if (n_sweeps == 2) | (first >= most):
+                # Wilkinson's shift: the eigenvalue of the 2 x 2 block that lies nearer to its first entry.
+                value = tl.load(diagonal + first * NB)
+                side = tl.load(beside + first * NB)
+                halved = (tl.load(diagonal + (first + 1) * NB) - value) * 0.5
+                radius = tl.sqrt(halved * halved + side * side + 1e-30)
+                shift = value - side * side / (halved + tl.where(halved < 0, -radius, radius))
             _sweep(diagonal, beside, turns + (SWEEPS * first + n_sweeps) * 2 * N * NB, shift, active, first, N, NB)
             n_sweeps += 1
-            active = (rank > first) & (tl.abs(tl.load(beside + first * NB)) > 1e-8)
+            active = wanted & (tl.abs(tl.load(beside + first * NB)) > 1e-8)
         tl.store(done + first * NB, tl.full((NB,), 0.0, tl.float32) + n_sweeps)
 
 
@@ -306,7 +329,7 @@ def rank_k_kernel(
         SWEEPS: see the module's constant.
     """
     lane = tl.arange(0, NB)
-    gram = scratch + tl.program_id(0).to(tl.int64) * (N * (N + 1) // 2 + 10 * N + SWEEPS * 2 * N * N) * NB + lane
+    gram = scratch + tl.program_id(0).to(tl.int64) * (N * (N + 1) // 2 + 9 * N + SWEEPS * 2 * N * N) * NB + lane
     diagonal = gram + N * (N + 1) // 2 * NB
     beside = diagonal + N * NB
     values = beside + N * NB
@@ -316,7 +339,7 @@ def rank_k_kernel(
     p = v + N * NB
     z = p + N * NB
     done = z + N * NB
-    turns = done + 2 * N * NB
+    turns = done + N * NB
     for block in range(tl.program_id(0), tl.cdiv(count, NB), tl.num_programs(0)):
         place = block * NB + lane
         live = place < count
@@ -330,7 +353,7 @@ def rank_k_kernel(
         _eigenvalues(values, squares, N, NB)
         rank, least = _select(values, energy, near, N, NB)
         tl.store(ranks + place, rank, mask=live)
-        _deflate(diagonal, beside, values, turns, done, tl.where(live, rank, 0), N, NB, SWEEPS)
+        _deflate(diagonal, beside, values, turns, done, least, tl.where(live, rank, 0), N, NB, SWEEPS)
         room = tl.where(live, rank, 0)
         for column in range(N):
             chosen = (tl.load(diagonal + column * NB) > least) & (room > 0)

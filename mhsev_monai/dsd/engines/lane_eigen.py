@@ -17,12 +17,13 @@ from numba import njit
 from numpy.typing import NDArray
 
 from mhsev_monai.dsd.engines.lane_products import Rows, triangle
+from mhsev_monai.dsd.engines.mixing import MIXING
 from mhsev_monai.dsd.engines.simd import FAINT, any_lane, higher_of, load, magnitude, root, splat, store, where
 
 MAX_SWEEPS = 5
 """Sweeps for one kept value at most; two are the rule."""
-# Multiples of the golden ratio, never near 0: no pattern of a picture repeats them.
-_MIXING = (0.5 + (np.arange(1, 33) * 0.6180339887498949) % 1).astype(np.float32)
+_ALONE = 2e-7
+"""Off-diagonal, over the trace, beside an eigenvalue that counts as standing alone."""
 _VALUES_DONE = 1e-12
 """Squared off-diagonal, over the squared trace, that no longer changes an eigenvalue in float32."""
 _VECTORS_DONE = 1e-8
@@ -67,7 +68,7 @@ def _reflect(gram: Rows, n: int, first: int, factor: Any, v: Rows, p: Rows) -> N
 def _mixing_factor(n: int) -> Any:
     squares = np.float32(0.0)
     for i in range(n):
-        squares += _MIXING[i] * _MIXING[i]
+        squares += MIXING[i] * MIXING[i]
     return np.float32(2.0) / squares
 
 
@@ -79,7 +80,7 @@ def mix(gram: Rows, n: int, v: Rows, p: Rows) -> None:
     part than the sweep ends in.
     """
     for i in range(n):
-        store(v, i, _MIXING[i])
+        store(v, i, MIXING[i])
         store(p, i, 0.0)
     _reflect(gram, n, 0, splat(_mixing_factor(n)), v, p)
 
@@ -91,11 +92,11 @@ def unmix(z: Rows, n: int, width: int) -> None:
     for column in range(0, width, 4):
         s0 = s1 = s2 = s3 = splat(0.0)
         for i in range(n):
-            at, share = i * n + column, _MIXING[i] * factor
+            at, share = i * n + column, MIXING[i] * factor
             s0, s1 = s0 + load(z, at) * share, s1 + load(z, at + 1) * share
             s2, s3 = s2 + load(z, at + 2) * share, s3 + load(z, at + 3) * share
         for i in range(n):
-            at, u = i * n + column, _MIXING[i]
+            at, u = i * n + column, MIXING[i]
             store(z, at, load(z, at) - s0 * u)
             store(z, at + 1, load(z, at + 1) - s1 * u)
             store(z, at + 2, load(z, at + 2) - s2 * u)
@@ -172,9 +173,9 @@ def _subtract(gram: Rows, n: int, first: int, v: Rows, p: Rows) -> None:
 
 
 @njit(nogil=True)
-def _shift_of(diagonal: Rows, squares: Rows, first: int) -> Any:
-    """The eigenvalue of the leading 2 x 2 block that lies nearer to its first entry (Wilkinson's shift)."""
-    value, square = load(diagonal, first), load(squares, first)
+def _shift_of(diagonal: Rows, first: int, square: Any) -> Any:
+    """The eigenvalue of the 2 x 2 block at ``first`` that lies nearer to its first entry (Wilkinson's shift)."""
+    value = load(diagonal, first)
     halved = (load(diagonal, first + 1) - value) * 0.5
     radius = root(halved * halved + square + FAINT)
     return value - square / (halved + where(halved < 0.0, 0.0 - radius, radius))
@@ -188,7 +189,7 @@ def eigenvalues(diagonal: Rows, squares: Rows, n: int) -> None:
             active = load(squares, first) > _VALUES_DONE
             if not any_lane(active):
                 break
-            shift = _shift_of(diagonal, squares, first)
+            shift = _shift_of(diagonal, first, load(squares, first))
             cosine, sine = splat(1.0), splat(0.0)
             gamma = load(diagonal, n - 1) - shift
             power = gamma * gamma
@@ -228,6 +229,50 @@ def deflate(
             shift = load(values, first) if repeat < 2 else load(diagonal, first)
             _sweep(diagonal, beside, n, first, shift, active, turns, n_sweeps * 2 * n)
             starts[n_sweeps] = first
+            n_sweeps += 1
+    return n_sweeps
+
+
+@njit(nogil=True)
+def _settled(diagonal: Rows, beside: Rows, n: int, least: Any) -> Any:
+    """How many eigenvalues above ``least`` stand alone on the diagonal."""
+    found, above = splat(0.0), splat(0.0)
+    for i in range(n):
+        below = magnitude(load(beside, i)) if i < n - 1 else splat(0.0)
+        alone = (above <= _ALONE) & (below <= _ALONE) & (load(diagonal, i) > least)
+        found = found + where(alone, 1.0, 0.0)
+        above = below
+    return found
+
+
+@njit(nogil=True)
+def settle(
+    diagonal: Rows,
+    beside: Rows,
+    least: Any,
+    n: int,
+    first: int,
+    kept: Rows,
+    turns: Rows,
+    starts: NDArray[np.int64],
+    n_sweeps: int,
+) -> int:
+    """More sweeps, from place ``first`` on, in the lanes where a kept eigenvalue does not stand alone yet.
+
+    A sweep can end with another eigenvalue than it was meant for, where that one happens to be cut off already.
+    """
+    for place in range(first, n - 1):
+        lacking = _settled(diagonal, beside, n, least) < load(kept, 0)
+        if not any_lane(lacking):
+            break
+        for _ in range(MAX_SWEEPS):
+            active = lacking & (magnitude(load(beside, place)) > _VECTORS_DONE)
+            if not any_lane(active):
+                break
+            side = load(beside, place)
+            shift = _shift_of(diagonal, place, side * side)
+            _sweep(diagonal, beside, n, place, shift, active, turns, n_sweeps * 2 * n)
+            starts[n_sweeps] = place
             n_sweeps += 1
     return n_sweeps
 

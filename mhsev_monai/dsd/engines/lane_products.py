@@ -6,8 +6,6 @@ its rows are multiples of 4. Blocks work on half a row of lanes, so that the sum
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
@@ -24,8 +22,8 @@ def triangle(i: int) -> int:
 
 
 @njit(nogil=True)
-def scaled_gram(x: Rows, n_rows: int, n: int, pitch: int, gram: Rows) -> Any:
-    """Lower triangle of ``x^T x`` over its trace, row after row; returns the trace."""
+def scaled_gram(x: Rows, n_rows: int, n: int, pitch: int, gram: Rows) -> None:
+    """Lower triangle of ``x^T x`` over its trace, row after row."""
     for i in range(0, n, 4):
         for j in range(0, i + 1, 4):
             for half in range(2):
@@ -37,7 +35,6 @@ def scaled_gram(x: Rows, n_rows: int, n: int, pitch: int, gram: Rows) -> Any:
     scale = 1.0 / where(trace > FAINT, trace, 1.0)
     for i in range(triangle(n)):
         store(gram, i, load(gram, i) * scale)
-    return trace
 
 
 @njit(nogil=True)

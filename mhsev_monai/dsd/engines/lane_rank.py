@@ -19,6 +19,7 @@ from mhsev_monai.dsd.engines.lane_eigen import (
     eigenvalues,
     mix,
     reflect_back,
+    settle,
     tridiagonalise,
     turn_back,
     unit_vectors,
@@ -52,7 +53,8 @@ def _count_kept(values: Rows, n: int, energy: float, tie: float, kept: Rows) -> 
     for i in range(n):
         total = total + higher_of(load(values, i), 0.0)
     limit = total * np.float32(energy)
-    near = np.float32((1 - tie) * (1 - tie))
+    # Infinity: no value is near enough to be kept with the last one.
+    near = np.float32((1 - tie) * (1 - tie) if tie > 0 else np.inf)
     wanted = load(kept, 0) >= 0.0
     count, cumulative, last = splat(0.0), splat(0.0), splat(0.0)
     for i in range(n):
@@ -63,12 +65,12 @@ def _count_kept(values: Rows, n: int, energy: float, tie: float, kept: Rows) -> 
         count = where(inside & (count >= np.float32(i)), count + 1.0, count)
         cumulative = cumulative + value
     store(kept, 0, count)
-    lowest, highest = splat(-1.0), splat(2.0)
+    lowest_kept, highest_dropped = splat(2.0), splat(-1.0)
     for i in range(n):
-        inside = np.float32(i) < count
-        lowest = where(inside, lowest, higher_of(lowest, load(values, i)))
-        highest = where(inside, load(values, i), highest)
-    return (lowest + highest) * 0.5
+        inside, value = count > np.float32(i), load(values, i)
+        lowest_kept = where(inside, value, lowest_kept)
+        highest_dropped = where(inside, highest_dropped, higher_of(highest_dropped, value))
+    return (lowest_kept + highest_dropped) * 0.5
 
 
 @njit(nogil=True)
@@ -131,6 +133,7 @@ def project(
     least = _count_kept(values, n, energy, tie, kept)
     most = _highest_lane(kept)
     n_sweeps = deflate(diagonal, beside, values, n, most, kept, turns, starts)
+    n_sweeps = settle(diagonal, beside, least, n, most, kept, turns, starts, n_sweeps)
     width = unit_vectors(diagonal, least, n, kept, z)
     turn_back(z, n, width, turns, starts, n_sweeps)
     reflect_back(z, n, width, gram, tau)

@@ -133,6 +133,11 @@ _logical(operator.and_, lambda builder, a, b: builder.and_(a, b))
 _logical(operator.or_, lambda builder, a, b: builder.or_(a, b))
 
 
+def _holds_float32(*arrays: Any) -> bool:
+    """Whether all are arrays of float32: the instructions read bytes and would not notice anything else."""
+    return all(isinstance(kind, types.Array) and kind.dtype == types.float32 for kind in arrays)
+
+
 def _pointer(context: Any, builder: Any, array_type: Any, array: Any, index: Any, stride: int) -> Any:
     data = context.make_array(array_type)(context, builder, array).data
     offset = builder.mul(index, ir.Constant(index.type, stride))
@@ -141,6 +146,9 @@ def _pointer(context: Any, builder: Any, array_type: Any, array: Any, index: Any
 
 def _load(count: int) -> Any:
     def typed(typingctx: Any, array: Any, index: Any) -> Any:
+        if not _holds_float32(array):
+            return None
+
         def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
             place = context.cast(builder, args[1], sig.args[1], types.intp)
             pointer = _pointer(context, builder, sig.args[0], args[0], place, count)
@@ -153,6 +161,9 @@ def _load(count: int) -> Any:
 
 def _store(count: int) -> Any:
     def typed(typingctx: Any, array: Any, index: Any, value: Any) -> Any:
+        if not _holds_float32(array):
+            return None
+
         def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
             place = context.cast(builder, args[1], sig.args[1], types.intp)
             pointer = _pointer(context, builder, sig.args[0], args[0], place, count)
@@ -173,6 +184,9 @@ def _eight(context: Any, builder: Any, sig: Any, args: Any, place: int) -> Any:
 
 
 def _add_eight(typingctx: Any, array: Any, first: Any, values: Any, start: Any) -> Any:
+    if not _holds_float32(array, values):
+        return None
+
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         target, source = _eight(context, builder, sig, args, 0), _eight(context, builder, sig, args, 2)
         both = builder.fadd(builder.load(target, align=4), builder.load(source, align=4))
@@ -183,6 +197,9 @@ def _add_eight(typingctx: Any, array: Any, first: Any, values: Any, start: Any) 
 
 
 def _copy_eight(typingctx: Any, array: Any, first: Any, values: Any, start: Any) -> Any:
+    if not _holds_float32(array, values):
+        return None
+
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         target, source = _eight(context, builder, sig, args, 0), _eight(context, builder, sig, args, 2)
         builder.store(builder.load(source, align=4), target, align=4)
@@ -200,6 +217,9 @@ _EVEN, _ODD = list(range(0, 2 * HALF, 2)), list(range(1, 2 * HALF, 2))
 
 
 def _lanes_to_lines(typingctx: Any, array: Any, first: Any, lines: Any) -> Any:
+    if not _holds_float32(array, lines):
+        return None
+
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         rows = _half_pointers(context, builder, sig, args, 0, step=2)
         vectors = [builder.load(row, align=ALIGNMENT) for row in rows]
@@ -219,6 +239,9 @@ def _lanes_to_lines(typingctx: Any, array: Any, first: Any, lines: Any) -> Any:
 
 
 def _lines_to_lanes(typingctx: Any, array: Any, first: Any, lines: Any) -> Any:
+    if not _holds_float32(array, lines):
+        return None
+
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         vectors = [
             builder.load(_line_pointer(context, builder, sig, args, number), align=ALIGNMENT) for number in range(8)

@@ -68,7 +68,7 @@ def window_tables(size: int, support: tuple[float, float], spacing: tuple[float,
     chosen = np.flatnonzero(np.isin(flat, noise_bins(size, support).numpy()))
     middle = (len(chosen) - 1) // 2
     cosines, sines = twiddles(size)
-    taper = sine_taper(size, torch.zeros(0)).numpy().ravel()
+    taper = sine_taper(size, torch.zeros(0, dtype=torch.float32, device="cpu")).numpy().ravel()
     return WindowTables(
         size=size,
         pitch=pitch,
