@@ -12,6 +12,16 @@ Array = Tensor | np.ndarray
 """A tensor of any device, or a NumPy array."""
 
 
+def as_tensor(array: Array) -> Tensor:
+    """The array as a plain tensor without gradient, shared where torch can share it."""
+    if isinstance(array, np.ndarray) and (
+        not array.dtype.isnative or not array.flags.writeable or any(step < 0 for step in array.strides)
+    ):
+        # Files in the other byte order, memory maps and flipped views are no tensors to torch.
+        array = array.astype(array.dtype.newbyteorder("="))
+    return torch.as_tensor(array).detach().as_subclass(torch.Tensor)
+
+
 def check_volume(
     image: Array, spacing: Sequence[float], mask: Array | None
 ) -> tuple[Tensor, Tensor, tuple[float, float, float]]:
@@ -20,7 +30,7 @@ def check_volume(
     Raises:
         ValueError: see :func:`dynamic_spectral_decomposition`.
     """
-    volume = torch.as_tensor(image).detach().as_subclass(torch.Tensor)
+    volume = as_tensor(image)
     if volume.is_complex():
         raise ValueError("image must be real, got a complex one; pass its magnitude")
     if volume.dim() not in (2, 3) or 0 in volume.shape:
@@ -28,11 +38,13 @@ def check_volume(
     sides = tuple(float(side) for side in spacing)
     if len(sides) < volume.dim() or not all(0 < side < float("inf") for side in sides):
         raise ValueError(f"spacing must be {volume.dim()} positive finite numbers in mm, got {sides}")
-    inside = torch.ones_like(volume) if mask is None else torch.as_tensor(mask).detach().as_subclass(torch.Tensor)
+    inside = torch.ones_like(volume, dtype=torch.bool) if mask is None else as_tensor(mask)
     if inside.shape != volume.shape:
         raise ValueError(f"mask must have the image's shape {tuple(volume.shape)}, got {tuple(inside.shape)}")
     if not volume.isfinite().all():
         raise ValueError("image must be finite, got NaN or infinite voxels; replace them first")
+    if inside.isnan().any():
+        raise ValueError("mask must be zero or not, got NaN voxels; replace them first")
     inside = inside.to(volume.device) != 0
     if not inside.any():
         raise ValueError("mask must mark at least one voxel, got an empty one")
@@ -57,5 +69,7 @@ def contrast_image(volume: Tensor, inside: Tensor, clip: float) -> tuple[Tensor,
     level = volume.masked_select(inside).median()
     if not level > 0:
         raise ValueError("image must have a positive median inside the mask; pass intensities, not standard scores")
+    if not (volume.abs().max() / level).isfinite():
+        raise ValueError("image must lie within the range of float64 times its median in the mask; check its scale")
     # In place on its own copy: fresh memory for a whole volume costs more than the arithmetic.
     return (volume / level).clamp_(max=clip).masked_fill_(~inside, 1.0), level

@@ -23,8 +23,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mhsev_monai.dsd.contrast import Array, check_volume, contrast_image
-from mhsev_monai.dsd.engines import decomposing_engine, projecting_engine
+from mhsev_monai.dsd.contrast import Array, as_tensor, check_volume, contrast_image
+from mhsev_monai.dsd.engines import check_engine_name, decomposing_engine, projecting_engine
 from mhsev_monai.dsd.lattice import lay_windows
 from mhsev_monai.dsd.parameters import EIGENVALUES, DSDParameters
 from mhsev_monai.dsd.rank import TIE, RankProjection, select_rank
@@ -102,9 +102,11 @@ def dynamic_spectral_decomposition(
     planar = len(image.shape) == 2
     volume, inside, spacing = check_volume(image, spacing, mask)
     decompose = decomposing_engine(engine, volume.device, parameters)
-    contrast, level = contrast_image(volume, inside, parameters.clip)
-    lattice = lay_windows(volume / level, contrast, inside, spacing, parameters)
-    fields = decompose(lattice, parameters)._asdict()
+    # Somebody's mixed-precision training loop must not round the products in here to bfloat16.
+    with torch.autocast(volume.device.type, enabled=False):
+        contrast, level = contrast_image(volume, inside, parameters.clip)
+        lattice = lay_windows(volume / level, contrast, inside, spacing, parameters)
+        fields = decompose(lattice, parameters)._asdict()
     dsd_map = (fields.pop("map") * inside).permute(1, 2, 0)
     return DSDResult(
         map=dsd_map[..., 0] if planar else dsd_map,
@@ -139,7 +141,7 @@ def dsd_maps(
         ValueError: if there are not two or three spacings, fewer axes than spacings, or no image at all, or the mask
             does not broadcast; and as :func:`dynamic_spectral_decomposition`.
     """
-    batch = torch.as_tensor(images).detach().as_subclass(torch.Tensor)
+    batch = as_tensor(images)
     n_spatial = len(spacing)
     if n_spatial not in (2, 3) or batch.dim() < n_spatial or not batch.numel():
         raise ValueError(
@@ -149,7 +151,7 @@ def dsd_maps(
     inside = [None] * (batch.numel() // batch.shape[-n_spatial:].numel())
     flat = batch.reshape(-1, *batch.shape[-n_spatial:])
     if mask is not None:
-        marked = torch.as_tensor(mask).detach().as_subclass(torch.Tensor)
+        marked = as_tensor(mask)
         try:
             inside = list(marked.broadcast_to(batch.shape).reshape(flat.shape))
         except RuntimeError:
@@ -165,7 +167,7 @@ def dsd_maps(
 
 @torch.no_grad()
 def rank_k_project(
-    matrices: Tensor,
+    matrices: Array,
     energy: float,
     *,
     eigenvalues: str = "squared",
@@ -175,35 +177,46 @@ def rank_k_project(
     """Each matrix rebuilt from its leading components, with their number: patch-wise truncated SVD, for any patches.
 
     Args:
-        matrices: ``(..., m, n)`` real; any device.
-        energy: fraction in (0, 1); K is the fewest components that hold more of the eigenvalues' sum.
+        matrices: ``(..., m, n)`` real floating point; any device. Half precision is computed in single precision.
+        energy: fraction in (0, 1); K is the fewest components that hold more of the eigenvalues' sum, 1 for zeros.
         eigenvalues: ``squared`` or ``singular``, the reading of the paper's "eigenvalues".
-        tie: relative distance below which two singular values are kept or dropped together; 0 cuts clusters of equal
-            values wherever the criterion falls.
+        tie: relative distance, in [0, 1), within which two singular values are kept or dropped together; 0 cuts
+            clusters of equal values wherever the criterion falls.
         engine: see :func:`dynamic_spectral_decomposition`. ``numba`` and ``triton`` take float32 matrices whose smaller
             side is at most 32.
 
     Raises:
-        ValueError: if ``matrices`` is complex, not finite, or has fewer than two axes; if ``energy`` is outside (0, 1);
-            if the engine is not known, or cannot run, with the reason.
+        ValueError: if ``matrices`` is not real floating point, not finite, or has fewer than two axes; if ``energy`` or
+            ``tie`` is out of its range; if the engine is not known, or cannot run, with the reason.
     """
-    if matrices.is_complex() or matrices.dim() < 2:
-        raise ValueError(f"matrices must be real with at least two axes, got {matrices.dtype} {tuple(matrices.shape)}")
+    matrices = as_tensor(matrices)
+    if not matrices.is_floating_point() or matrices.dim() < 2:
+        raise ValueError(
+            "matrices must be real floating-point numbers with at least two axes, "
+            f"got {str(matrices.dtype).removeprefix('torch.')} of shape {tuple(matrices.shape)}; convert them first"
+        )
     if not 0 < energy < 1:
         raise ValueError(f"energy must be between 0 and 1, both excluded, got {energy}")
+    if not 0 <= tie < 1:
+        raise ValueError(f"tie must be from 0 to below 1, got {tie}")
     if eigenvalues not in EIGENVALUES:
         raise ValueError(f"eigenvalues must be one of {', '.join(EIGENVALUES)}, got {eigenvalues!r}")
-    batch = matrices.reshape(-1, *matrices.shape[-2:])
-    project = projecting_engine(engine, batch, eigenvalues)
-    if not batch.numel():
+    check_engine_name(engine)
+    if not matrices.numel():
         return RankProjection(matrices, matrices.new_zeros(matrices.shape[:-2], dtype=torch.long))
+    batch = matrices.reshape(-1, *matrices.shape[-2:])
+    if batch.dtype in (torch.float16, torch.bfloat16):
+        batch = batch.float()
+    project = projecting_engine(engine, batch, eigenvalues)
     # A faint matrix would vanish when squared.
     scale = batch.abs().amax((1, 2), keepdim=True)
     if not scale.isfinite().all():
         raise ValueError("matrices must be finite, got NaN or infinite entries; replace them first")
+    nothing = scale[:, 0, 0] == 0
     scale = torch.where(scale > 0, scale, 1.0)
     wide = batch.shape[1] < batch.shape[2]
     scaled = batch / scale
-    projected, rank = project(scaled.mT if wide else scaled, energy, eigenvalues, tie)
-    projected = (projected.mT if wide else projected) * scale
-    return RankProjection(projected.reshape(matrices.shape), rank.reshape(matrices.shape[:-2]))
+    with torch.autocast(batch.device.type, enabled=False):
+        projected, rank = project(scaled.mT if wide else scaled, energy, eigenvalues, tie)
+    projected = ((projected.mT if wide else projected) * scale).to(matrices.dtype)
+    return RankProjection(projected.reshape(matrices.shape), rank.masked_fill(nothing, 1).reshape(matrices.shape[:-2]))

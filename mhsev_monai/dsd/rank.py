@@ -58,8 +58,10 @@ def extend_ties(singular_values: Tensor, rank: Tensor, tie: float = TIE) -> Tens
     Args:
         singular_values: ``(..., n)``, non-negative, in falling order.
         rank: ``(...)`` integers from 1 to ``n``.
-        tie: relative distance below which two singular values count as equal.
+        tie: relative distance within which two singular values count as equal; 0: no two do.
     """
+    if tie == 0:
+        return rank
     last = singular_values.gather(-1, rank[..., None] - 1)
     return (singular_values >= (1 - tie) * last).sum(-1)
 

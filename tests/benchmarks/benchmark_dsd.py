@@ -289,19 +289,18 @@ def table(header: Row, rows: Sequence[Row] | Iterator[Row]) -> list[str]:
 
 def machine() -> str:
     """Processor and versions, without a name of the machine."""
-    model = platform.processor() or platform.machine()
-    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else ():
-        if line.startswith("model name"):
-            model = line.split(":")[1].strip()
-            break
-    wide = "AVX-512" if "avx512f" in Path("/proc/cpuinfo").read_text() else "no AVX-512"
+    model, wide = platform.processor() or platform.machine(), ""
+    if Path("/proc/cpuinfo").exists():
+        text = Path("/proc/cpuinfo").read_text()
+        model = next((line.split(":")[1].strip() for line in text.splitlines() if line.startswith("model name")), model)
+        wide = next((f" ({name})" for name in ("avx512f", "avx2", "asimd") if f" {name}" in text), "")
     packages = []
     for name in ("numpy", "torch", "numba", "llvmlite", "dipy", "triton"):
         try:
             packages.append(f"{name} {version(name)}")
         except PackageNotFoundError:
             packages.append(f"{name} absent")
-    return f"{model} ({wide}), {os.cpu_count()} processors, Python {platform.python_version()}, {', '.join(packages)}"
+    return f"{model}{wide}, {os.cpu_count()} processors, Python {platform.python_version()}, {', '.join(packages)}"
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """Run by a test in a process of its own: Triton reads ``TRITON_INTERPRET`` when the kernel is imported.
 
-``python interpreted_kernel.py matrices SIZE COUNT`` and ``python interpreted_kernel.py volume`` print nothing where all
+``python interpreted_kernel.py matrices SIZE COUNT ROWS`` and ``... volume`` print nothing where all
 holds, and fail with what does not.
 """
 

@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mhsev_monai.dsd.engines.mixing import MIXING
+
 
 class Truncation(NamedTuple):
     projected: np.ndarray
@@ -44,6 +46,13 @@ def with_zero_columns(rng, m, n):
     return matrix
 
 
+def along_the_mixing(rng, m, n):
+    """What the kernels' own reflection turns into a graded diagonal: a sweep may end with the wrong value."""
+    u = MIXING[:n].astype(np.float64)
+    reflection = np.eye(n) - 2 * np.outer(u, u) / (u @ u)
+    return (np.eye(m, n) * 10.0 ** -rng.uniform(0, 2, n)) @ reflection
+
+
 FAMILIES = {
     "wave with nodes": lambda rng, m, n: np.outer(blob(rng, m, 1)[:, 0], np.sin(2 * np.pi * 4 * np.arange(n) / n)),
     "noise": lambda rng, m, n: rng.standard_normal((m, n)),
@@ -58,6 +67,7 @@ FAMILIES = {
     "zero columns": with_zero_columns,
     "zeros": lambda rng, m, n: np.zeros((m, n)),
     "one entry": lambda rng, m, n: np.eye(m, n, int(rng.integers(0, n))),
+    "graded along the mixing direction": along_the_mixing,
     "graded": lambda rng, m, n: rng.standard_normal((m, n)) * 10.0 ** -np.linspace(0, 5, n),
 }
 
@@ -79,7 +89,7 @@ def truncate(batch, energy, *, singular_reading=False, tie=1e-3):
     near_tie = np.abs(singular / np.maximum((1 - tie) * last, 1e-300) - 1).min(1)
     clear = (np.abs(share - energy).min(1) > 1e-5) & (near_tie > 1e-4)
     energies = singular**2 / np.maximum((singular**2).sum(1, keepdims=True), 1e-300)
-    rank = kept.sum(1)
+    rank = np.where(singular[:, 0] > 0, kept.sum(1), 1)
     behind = np.pad(energies, ((0, 0), (0, 1)))
     gap = np.take_along_axis(behind, rank[:, None] - 1, 1) - np.take_along_axis(behind, rank[:, None], 1)
     gap = np.where(rank == n, 1.0, gap[:, 0])

@@ -25,6 +25,13 @@ IMAGE = np.full((8, 8, 2), 100.0)
         (IMAGE, (1, 1, float("nan")), None, "spacing must be 3 positive"),
         (IMAGE, (1, 1), None, "spacing must be 3 positive"),
         (IMAGE, (1, 1, 1), np.zeros((8, 8, 2)), "mask must mark at least one voxel"),
+        (IMAGE, (1, 1, 1), np.full((8, 8, 2), np.nan), "mask must be zero or not, got NaN voxels"),
+        (
+            np.where(np.arange(8) == 0, 1e10, 1e-303)[:, None].repeat(8, 1),
+            (1, 1),
+            None,
+            "image must lie within the range",
+        ),
         (IMAGE, (1, 1, 1), np.ones((8, 8, 1)), "mask must have the image's shape"),
         (-IMAGE, (1, 1, 1), None, "positive median inside the mask"),
         (0 * IMAGE, (1, 1, 1), None, "positive median inside the mask"),

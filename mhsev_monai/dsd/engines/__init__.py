@@ -5,18 +5,20 @@ engine      runs                                              for
 ==========  ================================================  ====================================================
 ``numba``   float32 on the processor, one thread a slice      every processor: no compiler is needed on site
 ``triton``  float32 on CUDA (or in Triton's interpreter)      the rank-K step in a kernel, torch does the rest
-``torch``   any device, both precisions, both readings of     everything else; the slowest, and the plainest to read
+``torch``   any device with float64; both readings of         everything else; the slowest, and the plainest to read
             "eigenvalues", ``literal=True``
 ==========  ================================================  ====================================================
 
-Within the rounding of float32 they agree: the same windows and ranks, maps to 5e-6 of the greatest value. Only where a
-cumulative energy lies within 1e-5 of the criterion may the ranks differ.
+Within the rounding of float32 they agree: the same windows and ranks, maps to 5e-6 of the greatest value. Ranks may
+differ where a cumulative energy lies within 1e-5 of the criterion, and maps by more where the last kept and the first
+dropped eigenvalue of a window differ by less than 0.1 % of their sum: rounding turns its components by that inverse.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 from collections.abc import Callable
 from functools import partial
 
@@ -31,6 +33,8 @@ from mhsev_monai.dsd.rank import RankProjection, project_by_torch
 ENGINES = ("numba", "triton", "torch")
 MAX_SIDE = 32
 """Largest smaller side of a matrix that ``numba`` and ``triton`` take."""
+MAX_ROWS = 1024
+"""Largest side of a matrix that ``numba`` takes."""
 CUDA_CHUNK_VALUES = 2**24
 """Values of one batch of windows on CUDA: 64 MiB for each copy of them."""
 
@@ -78,6 +82,9 @@ def projecting_engine(name: str | None, matrices: Tensor, eigenvalues: str) -> P
         special = str(matrices.dtype).removeprefix("torch.")
     elif min(matrices.shape[1:]) > MAX_SIDE:
         special = f"matrices of more than {MAX_SIDE} by {MAX_SIDE}"
+    elif matrices.device.type == "cpu" and max(matrices.shape[1:]) > MAX_ROWS:
+        # A group of lanes holds 32 whole matrices.
+        special = f"matrices of more than {MAX_ROWS} rows"
     chosen = _choose(name, matrices.device, special)
     if chosen == "numba":
         from mhsev_monai.dsd.engines import cpu
@@ -107,6 +114,10 @@ def _choose(name: str | None, device: torch.device, special: str | None) -> str:
     return name
 
 
+def _has_c_compiler() -> bool:
+    return bool(os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang"))
+
+
 def reason_against(name: str, device: torch.device, special: str | None = None) -> str | None:
     """Why an engine cannot run on a device, or None if it can.
 
@@ -121,9 +132,13 @@ def reason_against(name: str, device: torch.device, special: str | None = None) 
         return f"it takes float32, squared eigenvalues and at most {MAX_SIDE} columns, and {special} is asked for"
     if importlib.util.find_spec(name) is None:
         return f"the package {name} is not installed" + (" (pip install 'mhsev[gpu]')" if name == "triton" else "")
+    if name == "numba" and os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"):
+        return "NUMBA_DISABLE_JIT is set, and its kernels exist only compiled"
     if name == "numba" and device.type != "cpu":
         return f"it runs on the processor, and the image is on {device}"
     # Triton's interpreter runs the kernel on the processor, slowly, for tests.
     if name == "triton" and device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
         return f"it runs on CUDA, and the image is on {device}"
+    if name == "triton" and device.type == "cuda" and not _has_c_compiler():
+        return "Triton builds its launcher with a C compiler, and neither CC, gcc nor clang is there"
     return None

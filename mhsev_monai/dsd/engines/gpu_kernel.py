@@ -13,7 +13,7 @@ from __future__ import annotations
 import triton
 from triton import language as tl
 
-SWEEPS = 3
+SWEEPS = 5
 """Sweeps for one kept value at most."""
 
 
@@ -240,22 +240,23 @@ def _deflate(
     diagonal, beside, values, turns, done, least, rank, N: tl.constexpr, NB: tl.constexpr, SWEEPS: tl.constexpr
 ):
     """Sweeps until the kept eigenvalues stand alone; ``done`` gets the number of sweeps for each place."""
-    most = tl.max(rank, axis=0)
+    fewest = tl.min(rank, axis=0)
     for first in range(N - 1):
         n_sweeps = 0
-        wanted = rank > first
-        if first >= most:
-            wanted = _lacking(diagonal, beside, least, rank, N, NB)
+        meant = rank > first
+        wanted = meant
+        if first >= fewest:
+            # A sweep can end with another eigenvalue than it was meant for: go on where one is lacking.
+            wanted = meant | _lacking(diagonal, beside, least, rank, N, NB)
         active = wanted
         while (tl.max(active.to(tl.int32), axis=0) > 0) & (n_sweeps < SWEEPS):
-            shift = tl.load(values + first * NB)
-            if (n_sweeps == 2) | (first >= most):
-                # Wilkinson's shift: the eigenvalue of the 2 x 2 block that lies nearer to its first entry.
-                value = tl.load(diagonal + first * NB)
-                side = tl.load(beside + first * NB)
-                halved = (tl.load(diagonal + (first + 1) * NB) - value) * 0.5
-                radius = tl.sqrt(halved * halved + side * side + 1e-30)
-                shift = value - side * side / (halved + tl.where(halved < 0, -radius, radius))
+            # Wilkinson's shift: the eigenvalue of the 2 x 2 block that lies nearer to its first entry.
+            value = tl.load(diagonal + first * NB)
+            side = tl.load(beside + first * NB)
+            halved = (tl.load(diagonal + (first + 1) * NB) - value) * 0.5
+            radius = tl.sqrt(halved * halved + side * side + 1e-30)
+            shift = value - side * side / (halved + tl.where(halved < 0, -radius, radius))
+            shift = tl.where(meant & (n_sweeps < 2), tl.load(values + first * NB), shift)
             _sweep(diagonal, beside, turns + (SWEEPS * first + n_sweeps) * 2 * N * NB, shift, active, first, N, NB)
             n_sweeps += 1
             active = wanted & (tl.abs(tl.load(beside + first * NB)) > 1e-8)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from mhsev_monai.dsd.engines.lane_products import Rows, triangle
 from mhsev_monai.dsd.engines.mixing import MIXING
-from mhsev_monai.dsd.engines.simd import FAINT, any_lane, higher_of, load, magnitude, root, splat, store, where
+from mhsev_monai.dsd.engines.simd import FAINT, LANES, any_lane, higher_of, load, magnitude, root, splat, store, where
 
 MAX_SWEEPS = 5
 """Sweeps for one kept value at most; two are the rule."""
@@ -214,23 +214,45 @@ def eigenvalues(diagonal: Rows, squares: Rows, n: int) -> None:
 
 @njit(nogil=True)
 def deflate(
-    diagonal: Rows, beside: Rows, values: Rows, n: int, most: int, kept: Rows, turns: Rows, starts: NDArray[np.int64]
+    diagonal: Rows, beside: Rows, values: Rows, least: Any, n: int, kept: Rows, turns: Rows, starts: NDArray[np.int64]
 ) -> int:
-    """Sweeps until the first ``most`` places hold the kept eigenvalues; returns their number, ``starts`` the places."""
-    n_sweeps = 0
-    count = load(kept, 0)
-    for first in range(min(most, n - 1)):
+    """Sweeps until every kept eigenvalue stands alone; returns their number, ``starts`` the places that they end in.
+
+    Place after place takes the kept values in turn. A sweep can end with another eigenvalue than it was meant for where
+    that one is cut off already; lanes in which a value is lacking go on with the places behind.
+    """
+    n_sweeps, count = 0, load(kept, 0)
+    fewest = lowest_lane(kept)
+    for place in range(n - 1):
+        meant = count > np.float32(place)
+        wanted = meant
+        if place >= fewest:
+            wanted = meant | (_settled(diagonal, beside, n, least) < count)
+        if not any_lane(wanted):
+            break
         for repeat in range(MAX_SWEEPS):
-            active = count > np.float32(first)
+            active = wanted
             if repeat > 0:
-                active = active & (magnitude(load(beside, first)) > _VECTORS_DONE)
-            if not any_lane(active):
-                break
-            shift = load(values, first) if repeat < 2 else load(diagonal, first)
-            _sweep(diagonal, beside, n, first, shift, active, turns, n_sweeps * 2 * n)
-            starts[n_sweeps] = first
+                active = active & (magnitude(load(beside, place)) > _VECTORS_DONE)
+                if not any_lane(active):
+                    break
+            side = load(beside, place)
+            shift = _shift_of(diagonal, place, side * side)
+            if repeat < 2:
+                shift = where(meant, load(values, place), shift)
+            _sweep(diagonal, beside, n, place, shift, active, turns, n_sweeps * 2 * n)
+            starts[n_sweeps] = place
             n_sweeps += 1
     return n_sweeps
+
+
+@njit(nogil=True)
+def lowest_lane(row: Rows) -> int:
+    """The lowest number of a row of whole numbers."""
+    lowest = row[0]
+    for lane in range(1, LANES):
+        lowest = min(lowest, row[lane])
+    return int(lowest)
 
 
 @njit(nogil=True)
@@ -243,38 +265,6 @@ def _settled(diagonal: Rows, beside: Rows, n: int, least: Any) -> Any:
         found = found + where(alone, 1.0, 0.0)
         above = below
     return found
-
-
-@njit(nogil=True)
-def settle(
-    diagonal: Rows,
-    beside: Rows,
-    least: Any,
-    n: int,
-    first: int,
-    kept: Rows,
-    turns: Rows,
-    starts: NDArray[np.int64],
-    n_sweeps: int,
-) -> int:
-    """More sweeps, from place ``first`` on, in the lanes where a kept eigenvalue does not stand alone yet.
-
-    A sweep can end with another eigenvalue than it was meant for, where that one happens to be cut off already.
-    """
-    for place in range(first, n - 1):
-        lacking = _settled(diagonal, beside, n, least) < load(kept, 0)
-        if not any_lane(lacking):
-            break
-        for _ in range(MAX_SWEEPS):
-            active = lacking & (magnitude(load(beside, place)) > _VECTORS_DONE)
-            if not any_lane(active):
-                break
-            side = load(beside, place)
-            shift = _shift_of(diagonal, place, side * side)
-            _sweep(diagonal, beside, n, place, shift, active, turns, n_sweeps * 2 * n)
-            starts[n_sweeps] = place
-            n_sweeps += 1
-    return n_sweeps
 
 
 @njit(nogil=True)

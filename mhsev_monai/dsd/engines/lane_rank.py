@@ -19,7 +19,6 @@ from mhsev_monai.dsd.engines.lane_eigen import (
     eigenvalues,
     mix,
     reflect_back,
-    settle,
     tridiagonalise,
     turn_back,
     unit_vectors,
@@ -74,14 +73,6 @@ def _count_kept(values: Rows, n: int, energy: float, tie: float, kept: Rows) -> 
 
 
 @njit(nogil=True)
-def _highest_lane(row: Rows) -> int:
-    highest = row[0]
-    for lane in range(1, LANES):
-        highest = max(highest, row[lane])
-    return int(highest)
-
-
-@njit(nogil=True)
 def project(
     x: Rows,
     n_rows: int,
@@ -131,9 +122,7 @@ def project(
     eigenvalues(values, squares, n)
     _sort_falling(values, n)
     least = _count_kept(values, n, energy, tie, kept)
-    most = _highest_lane(kept)
-    n_sweeps = deflate(diagonal, beside, values, n, most, kept, turns, starts)
-    n_sweeps = settle(diagonal, beside, least, n, most, kept, turns, starts, n_sweeps)
+    n_sweeps = deflate(diagonal, beside, values, least, n, kept, turns, starts)
     width = unit_vectors(diagonal, least, n, kept, z)
     turn_back(z, n, width, turns, starts, n_sweeps)
     reflect_back(z, n, width, gram, tau)
