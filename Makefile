@@ -56,7 +56,7 @@ test-wheel: venv
 	ln -sfn "$(abspath ..)/shared" build/shared
 	cd build/wheel && venv/bin/python -m pytest -q -m "not slow" -p no:cacheprovider tests
 
-# Some ten minutes on an otherwise idle machine; `apt-get install mrtrix3` adds the rows of dwidenoise.
+# Some three minutes on an otherwise idle machine; `apt-get install mrtrix3` adds the rows of dwidenoise.
 benchmark: venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[benchmark]'
 	rm -rf build/benchmark-cache

@@ -67,6 +67,7 @@ def kernel_rows() -> tuple[list[Row], dict[str, dict[int, float]]]:
         few = windows[:200].numpy()
         single = windows.float()
         coarse = lattice_of(image, size, 4)[0]
+        noise = lattice_of(100 + 3 * np.random.default_rng(1).standard_normal((256, 256, 1)), size, 8)[0]
         entries: dict[str, tuple[Callable[[], object], int]] = {
             "literal NumPy loop, complex SVD, float64": (lambda few=few: peers.literal_loop(few), len(few)),
             "torch, batched complex SVD, float32": (lambda w=single: peers.batched_complex_svd(w), len(single)),
@@ -75,6 +76,7 @@ def kernel_rows() -> tuple[list[Row], dict[str, dict[int, float]]]:
                 coarse.sizes.numel(),
             ),
             "engine `numba`": (lambda c=lattice, p=parameters: cpu.decompose(c, p), len(every)),
+            "engine `numba`, noise without structure": (lambda c=noise, p=parameters: cpu.decompose(c, p), len(every)),
         }
         for name, (work, count) in entries.items():
             times.setdefault(name, {})[size] = nanoseconds(
@@ -364,10 +366,10 @@ def main() -> None:
 
 NOTES = """Times are processor time of one thread, best of several runs; whole volumes and threads are seconds of a
 clock. Images are made: smooth structure of 8 % and noise of 3 %, for which windows of 16 keep about three components;
-noise alone keeps twice as many and takes a third longer. A window of `numba` and `torch` is everything from image to
-map: taper, transforms, median, threshold, projection, overlap-add, energies of the bands. The literal loop and the
-complex SVD leave the overlap-add and the bands out. `dwidenoise` and dipy solve an eigenproblem of 16 columns for every
-voxel and keep one voxel of it: the same core, another purpose."""
+one row is of noise alone, which keeps more. A window of `numba` and `torch` is everything from image to map: taper,
+transforms, median, threshold, projection, overlap-add, energies of the bands. The literal loop and the complex SVD
+leave the overlap-add and the bands out. `dwidenoise` and dipy solve an eigenproblem of 16 columns for every voxel and
+keep one voxel of it: the same core, another purpose."""
 
 
 if __name__ == "__main__":
