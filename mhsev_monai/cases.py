@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from mhsev_monai.errors import CohortError, ScanError
 from mhsev_monai.ingest.bvals import find_bvals, image_stem
 from mhsev_monai.participants import COUNT_COLUMN, TableRow, is_bids_name, listed, read_table
+from mhsev_monai.scan_contrast import ScanContrast
 from mhsev_monai.severity import PAPER_SCALE, GradingScale, Severity
 
 logger = logging.getLogger(__name__)
@@ -70,7 +71,7 @@ class Split(NamedTuple):
     test: tuple[Case, ...]
 
 
-def read_cases(root: Path, *, require_counts: bool = True) -> CaseList:
+def read_cases(root: Path, *, require_counts: bool = True, contrast: ScanContrast = ScanContrast.DWI) -> CaseList:
     """The cases of a BIDS root: ``sub-*/[ses-*/]dwi/*_dwi.nii[.gz]`` with their rows of ``participants.tsv``.
 
     A count in ``sub-x/sub-x_sessions.tsv`` goes before the one of ``participants.tsv``, for patients scanned again.
@@ -80,6 +81,7 @@ def read_cases(root: Path, *, require_counts: bool = True) -> CaseList:
         root: folder of the data set.
         require_counts: cases are for training: each needs a count. Otherwise the table may be absent, and a scan
             without a row or a count is a case too.
+        contrast: which scans are looked for; those of another contrast lie under other names.
 
     Raises:
         CohortError: if the folder or its table is missing or malformed, or holds no case.
@@ -90,13 +92,16 @@ def read_cases(root: Path, *, require_counts: bool = True) -> CaseList:
     table = _participants(root, require_counts=require_counts) or {}
     folders = sorted(path for path in root.glob("sub-*") if path.is_dir())
     subjects = [folder for folder in folders if is_bids_name(folder.name, "sub")]
-    scans = {case_id: path for subject in subjects for case_id, path in _scans(subject).items()}
+    scans = {case_id: path for subject in subjects for case_id, path in _scans(subject, contrast).items()}
     if not scans:
-        raise CohortError("the data root holds no scan sub-*/dwi/*_dwi.nii.gz or sub-*/ses-*/dwi/*_dwi.nii.gz; add one")
+        where = f"{contrast.folder}/*_{contrast.suffix}.nii.gz"
+        raise CohortError(f"the data root holds no {contrast} scan sub-*/{where} or sub-*/ses-*/{where}; add one")
     sessions = {subject.name: _session_counts(subject) for subject in subjects}
     excluded = {folder.name: _BAD_NAME for folder in folders if folder not in subjects}
     scanned = {case_id.partition("_")[0] for case_id in scans}
-    excluded |= dict.fromkeys(sorted(set(table) - scanned), "no scan *_dwi.nii.gz in a dwi folder")
+    excluded |= dict.fromkeys(
+        sorted(set(table) - scanned), f"no scan *_{contrast.suffix}.nii.gz in its {contrast.folder} folder"
+    )
     cases = []
     for case_id, image in sorted(scans.items()):
         subject_id, _, session_id = case_id.partition("_")
@@ -142,7 +147,7 @@ def _session_counts(subject: Path) -> dict[str, int]:
     return {session_id: row.count for session_id, row in rows.items() if row.count is not None}
 
 
-def _scans(subject: Path) -> dict[str, Path]:
+def _scans(subject: Path, contrast: ScanContrast) -> dict[str, Path]:
     """The series of one patient by case id, the first run of each session."""
     named = [path for path in subject.glob("ses-*") if path.is_dir()]
     sessions = sorted(path for path in named if is_bids_name(path.name, "ses"))
@@ -156,17 +161,18 @@ def _scans(subject: Path) -> dict[str, Path]:
     folders = {subject.name: subject, **{f"{subject.name}_{session.name}": session for session in sessions}}
     found = {}
     for case_id, folder in folders.items():
-        images = sorted((path for path in (folder / "dwi").glob("sub-*") if _is_magnitude_dwi(path)), key=_run_order)
+        files = (folder / contrast.folder).glob("sub-*")
+        images = sorted((path for path in files if _is_magnitude(path, contrast)), key=_run_order)
         if len(images) > 1:
-            logger.warning("%s has %d diffusion series; the first is used", case_id, len(images))
+            logger.warning("%s has %d %s series; the first is used", case_id, len(images), contrast)
         if images:
             found[case_id] = images[0]
     return found
 
 
-def _is_magnitude_dwi(path: Path) -> bool:
+def _is_magnitude(path: Path, contrast: ScanContrast) -> bool:
     stem = image_stem(path.name)
-    return stem is not None and stem.endswith("_dwi") and not set(stem.split("_")) & set(_NOT_MAGNITUDE)
+    return stem is not None and contrast.matches(stem) and not set(stem.split("_")) & set(_NOT_MAGNITUDE)
 
 
 def _run_order(path: Path) -> tuple[int, str]:
