@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mhsev_monai.preprocess.diffusion import USUAL_B
+
 WHOLE_BRAIN_ML = (900.0, 1800.0)
 """Brain masks of whole adult heads; less is partial cover or a mask that failed, more a mask that leaked."""
 
 ODD_DEVIATION = 5.0
 """Standard deviations of the training cases from which a feature is called unlike them."""
-
-DIFFUSION_B = (600.0, 1600.0)
-"""b-values (s/mm^2) of the diffusion weighting that clinical protocols use."""
 
 
 def scan_quality(entries: Mapping[str, Any]) -> dict[str, Any]:
@@ -53,9 +52,9 @@ def quality_flags(
         )
     if quality["n_dwi"] == 0:
         flags.append("there is no diffusion-weighted volume; the grade rests on b0 alone")
-    elif not DIFFUSION_B[0] <= quality["b_value"] <= DIFFUSION_B[1]:
+    elif not USUAL_B[0] <= quality["b_value"] <= USUAL_B[1]:
         flags.append(
-            f"b = {quality['b_value']:.0f} s/mm^2 is outside the {DIFFUSION_B[0]:.0f} to {DIFFUSION_B[1]:.0f} of "
+            f"b = {quality['b_value']:.0f} s/mm^2 is outside the {USUAL_B[0]:.0f} to {USUAL_B[1]:.0f} of "
             "clinical protocols"
         )
     odd = [name for name, d in zip(feature_names, deviations, strict=True) if d > ODD_DEVIATION]

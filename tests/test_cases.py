@@ -75,7 +75,7 @@ def test_the_first_run_is_taken_and_said_without_a_path(tmp_path, caplog):
     root = root_with(tmp_path, scans, {"sub-1": 3})
     (case,) = read_cases(root).cases
     assert case.image.name == "sub-1_run-2_dwi.nii.gz"
-    assert "sub-1 has 3 diffusion series" in caplog.text
+    assert "sub-1 has 3 dwi series" in caplog.text
     assert not any(str(tmp_path) in record.getMessage() for record in caplog.records)
 
 
@@ -102,11 +102,11 @@ def test_whoever_lacks_a_scan_a_row_or_a_count_is_excluded_with_the_reason(tmp_p
         "sub-1_old": "a folder name other than sub-<letters and digits>",
         "sub-2": "no row in participants.tsv",
         "sub-3": "no microbleed_count",
-        "sub-4": "no scan *_dwi.nii.gz in a dwi folder",
-        "sub-5": "no scan *_dwi.nii.gz in a dwi folder",
+        "sub-4": "no scan *_dwi.nii.gz in its dwi folder",
+        "sub-5": "no scan *_dwi.nii.gz in its dwi folder",
     }
     assert "cases: 1, left out: 5" in caplog.text
-    assert "2 with no scan *_dwi.nii.gz in a dwi folder (sub-4, sub-5)" in caplog.text
+    assert "2 with no scan *_dwi.nii.gz in its dwi folder (sub-4, sub-5)" in caplog.text
     logged = "".join(record.getMessage() for record in caplog.records)
     assert str(tmp_path) not in logged
     # It may be a patient's name.
@@ -142,7 +142,7 @@ def test_without_required_counts_every_scan_is_a_case(tmp_path):
     ("scans", "rows", "words"),
     [
         ([dwi("sub-1")], None, "has no participants.tsv; add one with the columns participant_id and microbleed_count"),
-        ([], {"sub-1": 1}, r"holds no scan sub-\*/dwi/\*_dwi.nii.gz"),
+        ([], {"sub-1": 1}, r"holds no dwi scan sub-\*/dwi/\*_dwi.nii.gz"),
         ([dwi("sub-1")], {"sub-2": 1}, r"no case can be used: 1 with no row.* \(sub-1\); 1 with no scan.* \(sub-2\)"),
         ([dwi(f"sub-{i}") for i in range(9)], {}, r"9 with no row .*\(sub-0, sub-1, sub-2, sub-3, sub-4 and 4 more\)"),
         ([dwi("sub-1")], {"sub-1": -1}, "microbleed_count of sub-1 is not a whole number"),

@@ -14,7 +14,13 @@ from monai.utils import TransformBackends
 from mhsev_monai.ingest.bvals import B0_MAX
 from mhsev_monai.ingest.nifti import DWISeries, read_dwi
 from mhsev_monai.keys import SeverityKeys as Keys
-from mhsev_monai.preprocess.diffusion import apparent_diffusion_coefficient, mean_b0, select_shells, trace_weighted
+from mhsev_monai.preprocess.diffusion import (
+    USUAL_B,
+    apparent_diffusion_coefficient,
+    mean_b0,
+    select_shells,
+    trace_weighted,
+)
 
 SCAN_KEY = "scan"
 """Entry with the facts about a series that are no image."""
@@ -52,7 +58,7 @@ class LoadDWI(Transform):
 
         Returns:
             ``b0``, ``trace`` and ``adc``, each a ``(1, X, Y, Z)`` float32 MetaTensor (the last two are absent where the
-            series has only b0 volumes), and ``scan``: ``b_value`` (s/mm^2, 0.0 without a trace), ``n_b0``, ``n_dwi``,
+            series has only b0 volumes, ``adc`` where b lies outside 600 to 1600 s/mm^2), and ``scan``: ``b_value`` (s/mm^2, 0.0 without a trace), ``n_b0``, ``n_dwi``,
             ``spacing_mm`` and ``warnings``.
 
         Raises:
@@ -66,6 +72,7 @@ class LoadDWI(Transform):
             images[Keys.TRACE] = trace_weighted(data, shells)
             # The b0 volumes of some scanners carry a little weighting: what counts is the difference.
             weighting = shells.b_value - shells.b0_value
+        if shells.dwi and USUAL_B[0] <= shells.b_value <= USUAL_B[1]:
             images[Keys.ADC] = apparent_diffusion_coefficient(images[Keys.B0], images[Keys.TRACE], weighting)
         scan = {
             "b_value": shells.b_value,

@@ -64,9 +64,16 @@ def read_ledger(root: Path) -> tuple[LedgerEntry, ...]:
 
 
 def write_ledger(root: Path, entries: Sequence[LedgerEntry]) -> None:
-    """Put entries into the record of a root; those of series that come again replace the old ones."""
+    """Put entries into the record of a root.
+
+    A series that comes again takes the place of its old entry, unless the old one was accepted and the new one is not:
+    the scan is still there then.
+    """
     known = {(entry.subject, entry.session, entry.series): entry for entry in read_ledger(root)}
-    known |= {(entry.subject, entry.session, entry.series): entry for entry in entries}
+    for entry in entries:
+        key = (entry.subject, entry.session, entry.series)
+        if entry.outcome == "accepted" or key not in known or known[key].outcome != "accepted":
+            known[key] = entry
     path = Path(root) / LEDGER
     path.parent.mkdir(parents=True, exist_ok=True)
     rows = [asdict(known[key]) for key in sorted(known)]

@@ -71,7 +71,7 @@ def read_dwi(image: Path, bvals: Path | None = None, *, b0_only: bool = False) -
     Raises:
         ScanError: if the scan cannot be used: one sentence with what came, what is accepted and the remedy.
     """
-    nifti = _open(Path(image))
+    nifti = open_nifti(Path(image))
     shape = _checked_shape(nifti)
     geometry = checked_geometry(nifti.header)
     values = _b_values(Path(image), bvals, n_volumes=shape[3], b0_only=b0_only)
@@ -84,8 +84,12 @@ def read_dwi(image: Path, bvals: Path | None = None, *, b0_only: bool = False) -
     return DWISeries(data if kept.all() else data[..., kept], geometry.affine, values[kept], geometry.spacing, warnings)
 
 
-def _open(path: Path) -> Any:
-    """The nibabel image of a file, its bytes in memory and its checksum verified."""
+def open_nifti(path: Path) -> Any:
+    """The nibabel image of a file, its bytes in memory and its checksum verified.
+
+    Raises:
+        ScanError: if the file is no NIfTI, or cut off or damaged.
+    """
     compressed = _is_compressed(path)
     try:
         with gzip.open(path) if compressed else path.open("rb") as stream:
@@ -189,7 +193,7 @@ def _b_values(image: Path, bvals: Path | None, *, n_volumes: int, b0_only: bool)
             return np.zeros(n_volumes)
         raise ScanError(
             "no .bval file with the b-values was found; put it beside the image under the same name, "
-            "or pass --b0-only if no volume is diffusion-weighted"
+            "or, if no volume is diffusion-weighted, pass --b0-only (to ingest: --contrast se-epi, t2star or swi)"
         )
     values = read_bvals(path)
     if b0_only and values.max() > B0_MAX:

@@ -17,8 +17,11 @@ from torch import Tensor
 SHELL_GAP = 100.0
 """Two sorted b-values further apart than this, s/mm^2, belong to two shells."""
 
+USUAL_B = (600.0, 1600.0)
+"""b-values, s/mm^2, of clinical protocols. An ADC from outside is another quantity: below, perfusion adds to it, above,
+kurtosis and the noise floor lower it."""
+
 _TARGET_B = 1000.0
-_USUAL_B = (600.0, 1600.0)
 # Members of one shell scatter with the gradient direction: by up to a tenth on multi-shell research protocols.
 _SHELL_SCATTER = 0.1
 _ADC_RANGE = (0.0, 4e-3)
@@ -82,7 +85,7 @@ def _shells(values: Sequence[float], order: Sequence[int]) -> list[list[int]]:
 
 def _diffusion_shell(values: Sequence[float], weighted: Sequence[int]) -> tuple[list[int], tuple[str, ...]]:
     """The indices of the shell to use among the diffusion-weighted volumes, and flags about it."""
-    low, high = _USUAL_B
+    low, high = USUAL_B
     shells = _shells(values, weighted)
     usual = [shell for shell in shells if low <= _mean(values, shell) <= high]
     shell = min(usual or shells, key=lambda members: abs(_mean(values, members) - _TARGET_B))
@@ -94,7 +97,7 @@ def _diffusion_shell(values: Sequence[float], weighted: Sequence[int]) -> tuple[
         flags.append(f"b-values run on without a gap of {SHELL_GAP:g}; those near {centre:g} are used")
     mean = _mean(values, near)
     if not low <= mean <= high:
-        flags.append(f"shell b={mean:g} outside {low:g}-{high:g}")
+        flags.append(f"shell b={mean:g} outside {low:g}-{high:g}: no ADC, its trace serves as a contrast alone")
     return sorted(near), tuple(flags)
 
 

@@ -21,6 +21,10 @@ from mhsev_monai.preprocess.diffusion import (
 )
 
 
+def outside(b_value: int) -> str:
+    return f"shell b={b_value} outside 600-1600: no ADC, its trace serves as a contrast alone"
+
+
 def series(*volumes: float) -> torch.Tensor:
     """``(1, 1, 1, N)``: one voxel, one value a volume."""
     return torch.tensor(volumes).reshape(1, 1, 1, -1)
@@ -36,7 +40,7 @@ def shells(n_b0: int, n_dwi: int) -> Shells:
         ([0, 1000, 1000], (0,), (1, 2), 1000, ()),
         ([0, 1000, 0.001, 1000], (0, 2), (1, 3), 1000, ()),  # Philips writes b = 0.001 for a second b0
         ([1.25126, 929.75, 929.75], (0,), (1, 2), 929.75, ()),  # UIH
-        ([0, 2500, 2500], (0,), (1, 2), 2500, ("shell b=2500 outside 600-1600",)),
+        ([0, 2500, 2500], (0,), (1, 2), 2500, (outside(2500),)),
         ([1000, 0], (1,), (0,), 1000, ()),
         ([0, 5, 50], (0, 1, 2), (), 0, ()),
         ([0], (0,), (), 0, ()),
@@ -45,13 +49,13 @@ def shells(n_b0: int, n_dwi: int) -> Shells:
         ([0, 800, 1200], (0,), (1,), 800, ()),  # equally near: the lower one has the better signal
         ([0, 500, 1600], (0,), (2,), 1600, ()),  # 500 is nearer, but not within 600 to 1600
         ([0, 600, 1600.1], (0,), (1,), 600, ()),
-        ([0, 599, 1650], (0,), (1,), 599, ("shell b=599 outside 600-1600",)),
-        ([0, 300, 2900, 3000, 3100], (0,), (1,), 300, ("shell b=300 outside 600-1600",)),
-        ([0, 400, 1601], (0,), (1,), 400, ("shell b=400 outside 600-1600",)),
-        ([0, 300, 1601], (0,), (2,), 1601, ("shell b=1601 outside 600-1600",)),
-        ([0, 2850, 3000, 3150], (0,), (1,), 2850, ("shell b=2850 outside 600-1600",)),
+        ([0, 599, 1650], (0,), (1,), 599, (outside(599),)),
+        ([0, 300, 2900, 3000, 3100], (0,), (1,), 300, (outside(300),)),
+        ([0, 400, 1601], (0,), (1,), 400, (outside(400),)),
+        ([0, 300, 1601], (0,), (2,), 1601, (outside(1601),)),
+        ([0, 2850, 3000, 3150], (0,), (1,), 2850, (outside(2850),)),
         ([0, 60, 1000], (0,), (2,), 1000, ()),  # 60 is on the lowest shell but is no b0
-        ([0, 60], (0,), (1,), 60, ("shell b=60 outside 600-1600",)),
+        ([0, 60], (0,), (1,), 60, (outside(60),)),
     ],
 )
 def test_the_shell_nearest_to_1000_is_chosen(bvals, b0, dwi, b_value, flags):

@@ -1,0 +1,83 @@
+"""The BIDS root that ingest fills: names of scans, the table of participants, and the root's own description."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from mhsev_monai.errors import CohortError
+from mhsev_monai.ingest.ledger import LedgerEntry
+from mhsev_monai.participants import COUNT_COLUMN
+from mhsev_monai.scan_contrast import ScanContrast
+
+_MISSING = "n/a"
+_COLUMNS = ("participant_id", "sex", "age_group", COUNT_COLUMN)
+
+
+def prepare_root(root: Path) -> None:
+    """Make the folder and its description, if they are not there.
+
+    Raises:
+        CohortError: if the folder cannot be made or written.
+    """
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        path = root / "dataset_description.json"
+        if not path.exists():
+            described = {"Name": "Scans brought in by mhsev ingest", "BIDSVersion": "1.10.0", "DatasetType": "raw"}
+            path.write_text(json.dumps(described, indent=1) + "\n")
+    except OSError as error:
+        raise CohortError(
+            f"the BIDS root cannot be written ({type(error).__name__}); name another folder, or mend its permissions"
+        ) from None
+
+
+def scan_folder(root: Path, subject: str, session: str, contrast: ScanContrast) -> Path:
+    """The folder for a subject's scans; session may be empty."""
+    return root.joinpath(*filter(None, (subject, session)), contrast.folder)
+
+
+def scan_name(folder: Path, entry: LedgerEntry, contrast: ScanContrast, known: Sequence[LedgerEntry]) -> str:
+    """A scan's name: the one it got before, else the first run that is free.
+
+    Args:
+        folder: where it will lie.
+        entry: its subject, session and series.
+        contrast: gives suffix and acquisition.
+        known: what the ledger holds.
+    """
+    same = (entry.subject, entry.session, entry.series)
+    earlier = [e.scan for e in known if (e.subject, e.session, e.series) == same and e.scan]
+    if earlier:
+        return earlier[0]
+    acquisition = f"acq-{contrast.acquisition}" if contrast.acquisition else ""
+    run = 1
+    while True:
+        label = f"run-{run}" if run > 1 else ""
+        name = "_".join(filter(None, (entry.subject, entry.session, acquisition, label, contrast.suffix)))
+        if not (folder / f"{name}.nii.gz").exists() and not (folder / f"{name}.nii").exists():
+            return name
+        run += 1
+
+
+def add_participant(root: Path, subject: str, sex: str, age_group: str) -> None:
+    """Give a subject a row in ``participants.tsv``; a row that is there stays as it is, counts and all.
+
+    Raises:
+        CohortError: if the table that is there has no column ``participant_id``.
+    """
+    path = root / "participants.tsv"
+    lines = path.read_text(encoding="utf-8-sig").splitlines() if path.exists() else ["\t".join(_COLUMNS)]
+    header = lines[0].split("\t") if lines else []
+    if "participant_id" not in header:
+        raise CohortError("participants.tsv has no column participant_id; mend its header, or move it away")
+    place = header.index("participant_id")
+    if any(line.split("\t")[place : place + 1] == [subject] for line in lines[1:]):
+        return
+    values = {"participant_id": subject, "sex": sex or _MISSING, "age_group": age_group}
+    lines.append("\t".join(values.get(column, _MISSING) for column in header))
+    temporary = path.with_name(f".participants.{os.getpid()}.tmp")
+    temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    temporary.replace(path)

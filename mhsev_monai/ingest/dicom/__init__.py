@@ -1,0 +1,1 @@
+"""DICOM series to checked volumes: headers, kinds, preflight, conversion, comparison with the pixels."""

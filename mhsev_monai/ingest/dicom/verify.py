@@ -1,0 +1,225 @@
+"""Whether a converted volume is the series: every slice compared with the pixels of its DICOM frame, at its place."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+
+from mhsev_monai.errors import ScanError
+from mhsev_monai.ingest.dicom.headers import DicomFile, Frame
+from mhsev_monai.ingest.dicom.mosaics import mosaic_frames
+from mhsev_monai.ingest.dicom.pixels import stored_frames
+from mhsev_monai.ingest.dicom.preflight import SeriesPlan, is_derived
+
+_AGAIN = "export the series again, or give it as NIfTI"
+_PLACE_MM = 0.1
+_VALUE_TOLERANCE = 1e-5
+# GE's EPI with reversed polarity is stored upside down under a header that says otherwise; dcm2niix knows and turns it.
+_MIRRORED = "the pictures lie upside down in their files and were turned (GE EPI of reversed polarity)"
+_NOT_COMPARED = "the pixels are compressed in a way that cannot be decoded here, so slices were not compared one by one"
+
+
+class Slice(NamedTuple):
+    """A frame with its real values, ``(rows, columns)``."""
+
+    frame: Frame
+    values: NDArray[np.float32]
+
+
+class Verified(NamedTuple):
+    """Which volumes of a converted image to keep.
+
+    Attributes:
+        volumes: indices along the fourth axis, without those of derived frames.
+        b_values: of the headers, s/mm^2, one a kept volume; None where no header tells one.
+        warnings: what could not be checked.
+    """
+
+    volumes: tuple[int, ...]
+    b_values: tuple[float | None, ...]
+    warnings: tuple[str, ...]
+
+
+def verify(image: Any, plan: SeriesPlan) -> Verified:
+    """Compare a converted image with its files.
+
+    Args:
+        image: nibabel image, 3-D or 4-D.
+        plan: of the series.
+
+    Raises:
+        ScanError: if shape, geometry or voxels are not those of the series.
+    """
+    shape = (*image.shape, 1)[:4]
+    if len(image.shape) not in (3, 4) or plan.n_slices not in (0, shape[2]):
+        raise ScanError(
+            f"the converter made {shape[2] if len(shape) > 2 else 0} slices of a series of {plan.n_slices}; {_AGAIN}"
+        )
+    slices = _slices(plan.files, image)
+    if slices is None:
+        if shape[3] != plan.n_volumes:
+            raise ScanError(f"the converter made {shape[3]} volumes of a series of {plan.n_volumes}; {_AGAIN}")
+        return Verified(tuple(range(shape[3])), (None,) * shape[3], (_NOT_COMPARED,))
+    mirrored = plan.files[0].vendor == "GE" and _is_mirrored(image, slices, shape)
+    frames = _match(image, slices, shape, mirrored)
+    kept = tuple(index for index, volume in enumerate(frames) if not any(is_derived(frame) for frame in volume))
+    if len(kept) != plan.n_volumes:
+        raise ScanError(f"the converter made {len(kept)} volumes of a series of {plan.n_volumes}; {_AGAIN}")
+    warnings = (_MIRRORED,) if mirrored else ()
+    return Verified(kept, tuple(_volume_b_value(frames[index]) for index in kept), warnings)
+
+
+def _slices(files: Sequence[DicomFile], image: Any) -> list[Slice] | None:
+    """Every slice of every file; None where one cannot be decoded."""
+    found = []
+    for file in files:
+        stored = stored_frames(file)
+        if stored is None:
+            return None
+        pairs = mosaic_frames(file, stored, image) if file.mosaic else zip(file.frames, stored, strict=True)
+        for frame, values in pairs:
+            found.append(
+                Slice(frame, values.astype(np.float32) * np.float32(frame.slope) + np.float32(frame.intercept))
+            )
+    return found
+
+
+def _is_mirrored(image: Any, slices: Sequence[Slice], shape: tuple[int, ...]) -> bool:
+    """Whether the converter turned the pictures upside down against their header, judged by the fullest slice."""
+    views = _Views(np.asarray(image.affine, dtype=np.float64), slices, shape)
+    fullest = max(slices, key=lambda item: float(item.values.sum(dtype=np.float64)))
+    stack = np.asarray(image.dataobj).reshape(shape)[:, :, views.height(fullest.frame)]
+    planes = [views.as_stored(stack[:, :, t]) for t in range(shape[3])]
+    upright = any(_equal(plane, fullest.values) for plane in planes)
+    return not upright and any(_equal(plane[::-1], fullest.values) for plane in planes)
+
+
+def _equal(first: NDArray[np.float32], second: NDArray[np.float32]) -> bool:
+    return np.allclose(first, second, rtol=0.0, atol=_VALUE_TOLERANCE * float(np.abs(second).max(initial=0)))
+
+
+def _match(image: Any, slices: Sequence[Slice], shape: tuple[int, ...], mirrored: bool) -> list[list[Frame]]:
+    """The frames of each volume, each frame used once."""
+    views = _Views(np.asarray(image.affine, dtype=np.float64), slices, shape)
+    data = np.asarray(image.dataobj).reshape(shape)
+    waiting: dict[int, list[int]] = defaultdict(list)
+    for number, item in enumerate(slices):
+        waiting[views.height(item.frame)].append(number)
+    sums = [float(item.values.sum(dtype=np.float64)) for item in slices]
+    volumes: list[list[Frame]] = []
+    for t in range(shape[3]):
+        volume = []
+        for k in range(shape[2]):
+            values = views.as_stored(data[:, :, k, t])[:: -1 if mirrored else 1]
+            found = _find(values, waiting[k], slices, sums)
+            if found is None:
+                raise ScanError(
+                    f"the converted volume does not hold the pixels of the series in their places; {_AGAIN}"
+                )
+            waiting[k].remove(found)
+            volume.append(slices[found].frame)
+        if len({(frame.slope, frame.intercept) for frame in volume}) > 1:
+            raise ScanError(f"the slices of one volume have different rescale slopes; one is accepted; {_AGAIN}")
+        volumes.append(volume)
+    left = sum(map(len, waiting.values()))
+    if left:
+        raise ScanError(f"the converter left out {left} slices of the series; {_AGAIN}")
+    return volumes
+
+
+def _find(
+    values: NDArray[np.float32], candidates: Sequence[int], slices: Sequence[Slice], sums: Sequence[float]
+) -> int | None:
+    """The first candidate with these values."""
+    total, largest = float(values.sum(dtype=np.float64)), float(np.abs(values).max(initial=0))
+    room = _VALUE_TOLERANCE * largest
+    for number in candidates:
+        if abs(sums[number] - total) <= room * values.size and np.allclose(
+            slices[number].values, values, rtol=0.0, atol=room
+        ):
+            return number
+    return None
+
+
+class _Views:
+    """How the axes of an image lie against those of its frames: any flips, in or across the slices."""
+
+    def __init__(self, affine: NDArray[np.float64], slices: Sequence[Slice], shape: tuple[int, ...]) -> None:
+        self._shape = shape
+        # DICOM's world is LPS, NIfTI's RAS.
+        self._to_voxel = np.linalg.inv(affine) @ np.diag([-1.0, -1.0, 1.0, 1.0])
+        frame = slices[0].frame
+        cosines = np.asarray(frame.orientation)
+        # Pixel Spacing: between rows first. The column index runs along the first direction of the orientation.
+        along = self._to_voxel[:3, :3] @ (cosines[:3] * frame.spacing[1])
+        down = self._to_voxel[:3, :3] @ (cosines[3:] * frame.spacing[0])
+        self._flips = (along[0] < 0, down[1] < 0)
+        expected = np.array([[1 if along[0] > 0 else -1, 0, 0], [0, 1 if down[1] > 0 else -1, 0]])
+        if np.abs(np.array([along, down]) - expected).max() > 0.01:
+            raise ScanError(f"the converted volume has other axes or voxel sizes than the series; {_AGAIN}")
+
+    def height(self, frame: Frame) -> int:
+        """The slice index at which a frame lies."""
+        voxel = self._to_voxel @ np.array([*frame.position, 1.0])
+        corner = [self._shape[axis] - 1 if flipped else 0 for axis, flipped in enumerate(self._flips)]
+        nearest = np.array([*corner, round(float(voxel[2]))])
+        millimetres = np.linalg.norm(np.linalg.inv(self._to_voxel)[:3, :3] @ (voxel[:3] - nearest))
+        if millimetres > _PLACE_MM * max(1.0, min(frame.spacing)) or not 0 <= nearest[2] < self._shape[2]:
+            raise ScanError(f"the converted volume does not lie where the series does; {_AGAIN}")
+        return int(nearest[2])
+
+    def as_stored(self, plane: NDArray[Any]) -> NDArray[np.float32]:
+        """A slice ``(X, Y)`` of the image as rows and columns of a frame."""
+        for axis, flipped in enumerate(self._flips):
+            plane = np.flip(plane, axis) if flipped else plane
+        return np.ascontiguousarray(plane.T, dtype=np.float32)
+
+
+def _volume_b_value(frames: Sequence[Frame]) -> float | None:
+    """The b-value of a volume's frames."""
+    found = {frame.b_value for frame in frames}
+    if len(found) > 1:
+        raise ScanError(f"the converted volume mixes b-values; {_AGAIN}")
+    return found.pop()
+
+
+def checked_b_values(
+    converted: NDArray[np.float64] | None, verified: Verified, n_volumes: int
+) -> NDArray[np.float64] | None:
+    """The b-values of the kept volumes, s/mm^2, on which converter and headers agree; None where nobody knows any.
+
+    The header's own value is taken where there is one: the converter writes six digits.
+
+    Raises:
+        ScanError: if they disagree.
+    """
+    own = verified.b_values
+    known = any(b is not None for b in own)
+    if converted is None:
+        # Slices without the element are the b = 0 ones of a series whose others have it.
+        return np.array([b or 0.0 for b in own]) if known else None
+    if len(converted) != n_volumes:
+        raise ScanError(f"the converter wrote {len(converted)} b-values for {n_volumes} volumes; {_AGAIN}")
+    chosen = converted[list(verified.volumes)]
+    for theirs, ours in zip(chosen.tolist(), own, strict=True):
+        if ours is not None and abs(theirs - ours) > max(1.0, 0.01 * ours):
+            raise ScanError(f"the converter read b = {theirs:g} where the header says {ours:g} s/mm^2; {_AGAIN}")
+    return np.array([theirs if ours is None else ours for theirs, ours in zip(chosen.tolist(), own, strict=True)])
+
+
+def open_image(path: Any) -> Any:
+    """The converted image.
+
+    Raises:
+        ScanError: if it cannot be read.
+    """
+    try:
+        return nib.Nifti1Image.from_filename(path)
+    except Exception:
+        # The child may have been ended while it wrote; nibabel's errors then are of many kinds, and name the path.
+        raise ScanError(f"the converter's image cannot be read; {_AGAIN}") from None
