@@ -12,17 +12,16 @@ import json
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 
 from mhsev_monai.cases import Case, content_hash
 from mhsev_monai.errors import ScanError
+from mhsev_monai.parallel import for_each_case
 
 logger = logging.getLogger(__name__)
 
@@ -146,22 +145,7 @@ def compute_features(
     Returns:
         The table, in the order of ``cases`` whatever finished first.
     """
-    outcomes: dict[str, CaseFeatures | str] = {}
-    if workers > 1:
-        # spawn: a forked child of a process that has used torch threads can hang.
-        pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,))
-        try:
-            jobs = {pool.submit(_attempt, case, inputs, cache_root): case.case_id for case in cases}
-            for done, job in enumerate(as_completed(jobs), start=1):
-                outcomes[jobs[job]] = job.result()
-                progress(done, len(cases))
-        finally:
-            # An interrupted batch must not wait for hundreds of scans that nobody asked to finish.
-            pool.shutdown(wait=True, cancel_futures=True)
-    else:
-        for done, case in enumerate(cases, start=1):
-            outcomes[case.case_id] = _attempt(case, inputs, cache_root)
-            progress(done, len(cases))
+    outcomes = for_each_case(cases, partial(_attempt, inputs=inputs, cache_root=cache_root), workers, progress)
     return _table(cases, outcomes, inputs.feature_names)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -16,16 +15,11 @@ from monai.transforms import Compose
 from mhsev_monai.cases import Case
 from mhsev_monai.dsd import DSDFeaturesd
 from mhsev_monai.dsd.features import FEATURE_NAMES, SCHEMA_VERSION
-from mhsev_monai.errors import ScanError
 from mhsev_monai.feature_cache import CaseFeatures
-from mhsev_monai.ingest import LoadDWId
 from mhsev_monai.keys import SeverityKeys as Keys
-from mhsev_monai.preprocess import DWIBrainMaskd, FuseContrastsd, N4BiasFieldCorrectiond
+from mhsev_monai.preprocess import FuseContrastsd
+from mhsev_monai.preprocessing import correction_transforms, process
 from mhsev_monai.quality import scan_quality
-
-# MONAI logs, at every construction of a reader, that an optional GPU decoder is absent.
-logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
-
 
 RIM_MM = 15.0
 """How far darkness that comes from outside the brain is followed inwards. On 12 simulated heads (difficulty easy, seed
@@ -103,14 +97,9 @@ class DSDInputs:
             b0_only: every volume is b = 0, so that no b-values are looked for.
         """
         parameters = {"energy": self.energy, "kappa": self.kappa, "gain": self.gain, "dynamic": self.dynamic}
-        contrasts = [Keys.B0, Keys.TRACE]
         return Compose(
             [
-                LoadDWId(keys=Keys.IMAGE, b0_only=b0_only),
-                DWIBrainMaskd(b0_key=Keys.B0, trace_key=Keys.TRACE, allow_missing_keys=True),
-                N4BiasFieldCorrectiond(
-                    keys=contrasts, mask_key=Keys.BRAIN_MASK, reference_key=Keys.B0, allow_missing_keys=True
-                ),
+                *correction_transforms(b0_only),
                 FuseContrastsd(
                     b0_key=Keys.B0, trace_key=Keys.TRACE, mask_key=Keys.SEARCH_MASK, output_key=Keys.FUSED, rim=RIM_MM
                 ),
@@ -129,15 +118,7 @@ class DSDInputs:
         Raises:
             ScanError: if the scan cannot be used.
         """
-        entries = {Keys.IMAGE: str(image), "bval": None if bvals is None else str(bvals)}
-        try:
-            return self.transforms(b0_only)(entries)
-        except RuntimeError as error:
-            # Compose wraps what a transform raises.
-            reason = error.__cause__
-            if isinstance(reason, ScanError):
-                raise reason from None
-            raise
+        return process(self.transforms(b0_only), image, bvals)
 
     def __call__(self, case: Case) -> CaseFeatures:
         """The feature vector of one case; raises ``ScanError`` for a scan that cannot be used."""
@@ -147,9 +128,13 @@ class DSDInputs:
 
 @lru_cache(maxsize=1)
 def _code_digest() -> str:
-    """Hash over the files that make features of a scan: this one and its rooms."""
+    """Hash over the files that make features of a scan: this one, the one it begins with, and their rooms."""
     here = Path(__file__)
-    files = [here, *(f for room in ("ingest", "preprocess", "dsd") for f in sorted((here.parent / room).rglob("*.py")))]
+    files = [
+        here,
+        here.with_name("preprocessing.py"),
+        *(f for room in ("ingest", "preprocess", "dsd") for f in sorted((here.parent / room).rglob("*.py"))),
+    ]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 

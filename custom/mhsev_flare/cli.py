@@ -13,15 +13,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mhsev_flare.commands import DATA_SAY_NO, DONE, EPILOG, WRONG_CALL, add_workers, complain, noun, positive, verb
+from mhsev_flare.data_commands import add_features, add_ingest, add_preprocess
 from mhsev_monai._version import __version__
 
 if TYPE_CHECKING:
     from mhsev_monai.model_file import SeverityModel
     from mhsev_monai.prediction import ScanGrade
-
-DONE, DATA_SAY_NO, WRONG_CALL = 0, 1, 2
-
-EPILOG = "Research use only. DWI shows fewer microbleeds than T2*-GRE or SWI."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -31,12 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return command(options)
     except KeyboardInterrupt:
-        _complain("interrupted; what was finished is kept, and the same command goes on from there")
+        complain("interrupted; what was finished is kept, and the same command goes on from there")
         return DATA_SAY_NO
-
-
-def _complain(message: object) -> None:
-    print(f"mhsev: {message}", file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -47,7 +41,9 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_demo(verbs)
     _add_cohort(verbs)
-    _add_features(verbs)
+    add_ingest(verbs)
+    add_preprocess(verbs)
+    add_features(verbs)
     _add_simulator(verbs)
     _add_predict(verbs)
     _add_report(verbs)
@@ -55,36 +51,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _verb(verbs: Any, name: str, summary: str, command: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = verbs.add_parser(
-        name, help=summary, description=summary[0].upper() + summary[1:] + ".", epilog=EPILOG
-    )
-    parser.set_defaults(command=command)
-    return parser
-
-
-def _noun(verbs: Any, name: str, summary: str) -> Any:
-    parser = verbs.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".", epilog=EPILOG)
-    return parser.add_subparsers(metavar="COMMAND", required=True)
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be 1 or more, got {value}")
-    return value
-
-
-def _add_workers(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--workers", type=_positive, default=None, metavar="N", help="processes (default: all cores)")
-
-
 def _add_demo(verbs: Any) -> None:
-    parser = _verb(verbs, "demo", "make simulated hospitals, run the federated job, and write a report", _demo)
+    parser = verb(verbs, "demo", "make simulated hospitals, run the federated job, and write a report", _demo)
     parser.add_argument("out", type=Path, help="folder for all of it")
-    parser.add_argument("--subjects", type=_positive, default=180, metavar="N", help="in all hospitals (default: 180)")
+    parser.add_argument("--subjects", type=positive, default=180, metavar="N", help="in all hospitals (default: 180)")
     parser.add_argument("--seed", type=int, default=1, help="of the simulated subjects (default: 1)")
-    _add_workers(parser)
+    add_workers(parser)
 
 
 def _demo(options: argparse.Namespace) -> int:
@@ -93,22 +65,22 @@ def _demo(options: argparse.Namespace) -> int:
     try:
         summary = run_demo(options.out, options.subjects, options.seed, options.workers)
     except DemoError as error:
-        _complain(error)
+        complain(error)
         return DATA_SAY_NO
     print(summary)
     return DONE
 
 
 def _add_cohort(verbs: Any) -> None:
-    nouns = _noun(verbs, "cohort", "simulated hospitals")
-    parser = _verb(nouns, "make", "make simulated hospitals, one BIDS root each", _cohort_make)
+    nouns = noun(verbs, "cohort", "simulated hospitals")
+    parser = verb(nouns, "make", "make simulated hospitals, one BIDS root each", _cohort_make)
     parser.add_argument("out", type=Path, help="folder for the hospitals")
-    parser.add_argument("--subjects", type=_positive, default=180, metavar="N", help="in all hospitals (default: 180)")
+    parser.add_argument("--subjects", type=positive, default=180, metavar="N", help="in all hospitals (default: 180)")
     parser.add_argument("--seed", type=int, default=1, help="of everything random (default: 1)")
     parser.add_argument(
         "--difficulty", choices=("easy", "moderate"), default="easy", help="size and contrast of bleeds (default: easy)"
     )
-    _add_workers(parser)
+    add_workers(parser)
 
 
 def _cohort_make(options: argparse.Namespace) -> int:
@@ -126,70 +98,15 @@ def _cohort_make(options: argparse.Namespace) -> int:
                 progress=progress,
             )
     except (ValueError, OSError, ImportError) as error:
-        _complain(error)
+        complain(error)
         return WRONG_CALL
     print(summary)
     return DONE
 
 
-def _add_features(verbs: Any) -> None:
-    parser = _verb(verbs, "features", "compute and keep the features of every scan of BIDS roots", _features)
-    parser.add_argument(
-        "roots", type=Path, nargs="*", metavar="BIDS_ROOT", help="folder with participants.tsv and sub-*"
-    )
-    parser.add_argument("--list", action="store_true", help="print name, unit and definition of each feature instead")
-    parser.add_argument("--cache", type=Path, help="folder for the features (default: derivatives/mhsev of each root)")
-    _add_workers(parser)
-
-
-def _features(options: argparse.Namespace) -> int:
-    from mhsev_flare.progress import bar, cores
-    from mhsev_flare.site import DERIVATIVES
-    from mhsev_monai.cases import read_cases
-    from mhsev_monai.errors import CohortError
-    from mhsev_monai.feature_cache import compute_features
-    from mhsev_monai.inputs import DSDInputs
-
-    if options.list:
-        return _list_features()
-    if not options.roots:
-        _complain("features needs at least one BIDS root, or --list")
-        return WRONG_CALL
-    status = DONE
-    for root in options.roots:
-        try:
-            listed = read_cases(root)
-        except CohortError as error:
-            _complain(f"{root}: {error}")
-            status = DATA_SAY_NO
-            continue
-        cache = options.cache or root / DERIVATIVES
-        try:
-            with bar(root.name, "scan") as progress:
-                table = compute_features(listed.cases, DSDInputs(), cache, options.workers or cores(), progress)
-        except OSError as error:
-            _complain(f"{cache}: features cannot be written ({type(error).__name__}); name another folder with --cache")
-            return DATA_SAY_NO
-        excluded = {**listed.excluded, **table.failed}
-        print(f"{root}: features of {len(table.case_ids)} scans, {len(excluded)} excluded")
-        for case_id, reason in sorted(excluded.items()):
-            _complain(f"{root.name} {case_id}: {reason}")
-        if excluded:
-            status = DATA_SAY_NO
-    return status
-
-
-def _list_features() -> int:
-    from mhsev_monai.dsd.features import FEATURES
-
-    for spec in FEATURES:
-        print(f"{spec.name:<20}{spec.unit:<20}{f'{spec.low:g} to {spec.high:g}':<12}{spec.definition}")
-    return DONE
-
-
 def _add_simulator(verbs: Any) -> None:
-    nouns = _noun(verbs, "simulator", "FLARE's simulator as several hospitals on one machine")
-    parser = _verb(nouns, "prepare", "write what each simulated site decides into a simulator workspace", _prepare)
+    nouns = noun(verbs, "simulator", "FLARE's simulator as several hospitals on one machine")
+    parser = verb(nouns, "prepare", "write what each simulated site decides into a simulator workspace", _prepare)
     parser.add_argument("workspace", type=Path, help="the folder that `nvflare simulator -w` gets")
     parser.add_argument(
         "--cohort", type=Path, help="folder with one BIDS root per site: site-1, ... (default: MHSEV_COHORT_ROOT)"
@@ -200,12 +117,12 @@ def _prepare(options: argparse.Namespace) -> int:
     from mhsev_flare.simulator import WorkspaceError, prepare_workspace
 
     if options.cohort is not None and not options.cohort.is_dir():
-        _complain(f"{options.cohort} is not a folder; make one with `mhsev cohort make`, or name another with --cohort")
+        complain(f"{options.cohort} is not a folder; make one with `mhsev cohort make`, or name another with --cohort")
         return WRONG_CALL
     try:
         prepare_workspace(options.workspace, options.cohort)
     except (WorkspaceError, OSError) as error:
-        _complain(f"{options.workspace}: {error}")
+        complain(f"{options.workspace}: {error}")
         return WRONG_CALL
     what = "class allow list" if options.cohort is None else "class allow list and data roots"
     print(f"wrote {options.workspace / 'local'}: {what} of the simulated sites")
@@ -213,7 +130,7 @@ def _prepare(options: argparse.Namespace) -> int:
 
 
 def _add_predict(verbs: Any) -> None:
-    parser = _verb(verbs, "predict", "grade scans with a trained model", _predict)
+    parser = verb(verbs, "predict", "grade scans with a trained model", _predict)
     parser.add_argument(
         "scans", type=Path, nargs="+", metavar="SCAN", help="NIfTI of a diffusion series, .bval beside it"
     )
@@ -225,7 +142,7 @@ def _add_predict(verbs: Any) -> None:
 
 def _predict(options: argparse.Namespace) -> int:
     if options.bval is not None and len(options.scans) > 1:
-        _complain(
+        complain(
             f"--bval goes with one scan, and {len(options.scans)} were given; put a .bval file beside each instead"
         )
         return WRONG_CALL
@@ -234,11 +151,11 @@ def _predict(options: argparse.Namespace) -> int:
     try:
         model = load_model(options.model)
     except ModelFileError as error:
-        _complain(f"{options.model}: {error}")
+        complain(f"{options.model}: {error}")
         return WRONG_CALL
     failed = [scan for scan in options.scans if not _predict_one(scan, model, options)]
     if failed:
-        _complain(f"{len(failed)} of {len(options.scans)} scans could not be graded")
+        complain(f"{len(failed)} of {len(options.scans)} scans could not be graded")
     return DATA_SAY_NO if failed else DONE
 
 
@@ -261,7 +178,7 @@ def _predict_one(scan: Path, model: SeverityModel, options: argparse.Namespace) 
 
 
 def _not_graded(scan: Path, reason: str, options: argparse.Namespace) -> bool:
-    _complain(f"{scan}: {reason}")
+    complain(f"{scan}: {reason}")
     if options.json:
         print(json.dumps({"scan": str(scan), "error": reason}), flush=True)
     return False
@@ -283,7 +200,7 @@ def _describe(scan: Path, grade: ScanGrade) -> str:
 
 
 def _add_report(verbs: Any) -> None:
-    parser = _verb(verbs, "report", "write the page of a finished run", _report)
+    parser = verb(verbs, "report", "write the page of a finished run", _report)
     parser.add_argument("run", type=Path, help="folder of the run: the simulator workspace, or a downloaded job")
     parser.add_argument("--out", type=Path, required=True, help="the HTML file to write")
     parser.add_argument("--cohort", type=Path, help="folder with the sites' BIDS roots, for pictures of example cases")
@@ -295,15 +212,15 @@ def _report(options: argparse.Namespace) -> int:
     try:
         write_report(options.run, options.out, options.cohort)
     except (OSError, ValueError, KeyError) as error:
-        _complain(f"{options.run}: {error}")
+        complain(f"{options.run}: {error}")
         return DATA_SAY_NO
     print(f"wrote {options.out}")
     return DONE
 
 
 def _add_jobs(verbs: Any) -> None:
-    nouns = _noun(verbs, "jobs", "the FLARE jobs of this package")
-    parser = _verb(nouns, "export", "write the jobs as FLARE job folders", _jobs_export)
+    nouns = noun(verbs, "jobs", "the FLARE jobs of this package")
+    parser = verb(nouns, "export", "write the jobs as FLARE job folders", _jobs_export)
     parser.add_argument("folder", type=Path, help="folder that gets one folder per job")
     parser.add_argument("--only", action="append", metavar="NAME", help="this job alone; may be given several times")
 
@@ -314,13 +231,13 @@ def _jobs_export(options: argparse.Namespace) -> int:
     names = options.only or list(JOBS)
     unknown = sorted(set(names) - set(JOBS))
     if unknown:
-        _complain(f"there is no job called {', '.join(unknown)}; there are {', '.join(JOBS)}")
+        complain(f"there is no job called {', '.join(unknown)}; there are {', '.join(JOBS)}")
         return WRONG_CALL
     try:
         for name in names:
             print(f"wrote {export_job(JOBS[name], options.folder)}")
     except OSError as error:
-        _complain(f"{options.folder}: jobs cannot be written ({type(error).__name__}); name another folder")
+        complain(f"{options.folder}: jobs cannot be written ({type(error).__name__}); name another folder")
         return WRONG_CALL
     return DONE
 

@@ -58,8 +58,8 @@ class LoadDWI(Transform):
 
         Returns:
             ``b0``, ``trace`` and ``adc``, each a ``(1, X, Y, Z)`` float32 MetaTensor (the last two are absent where the
-            series has only b0 volumes, ``adc`` where b lies outside 600 to 1600 s/mm^2), and ``scan``: ``b_value`` (s/mm^2, 0.0 without a trace), ``n_b0``, ``n_dwi``,
-            ``spacing_mm`` and ``warnings``.
+            series has only b0 volumes, ``adc`` also where b lies outside 600 to 1600 s/mm^2), and ``scan``:
+            ``b_value`` (s/mm^2, 0.0 without a trace), ``n_b0``, ``n_dwi``, ``spacing_mm`` and ``warnings``.
 
         Raises:
             ScanError: if the series cannot be used.

@@ -1,0 +1,175 @@
+"""The commands that turn a site's own files into features: ``ingest``, ``preprocess``, ``qc``, ``features``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mhsev_flare.commands import DATA_SAY_NO, DONE, WRONG_CALL, add_workers, complain, verb
+
+if TYPE_CHECKING:
+    from mhsev_monai.ingest.site import IngestSummary
+
+# Spelt out here, since the enumeration would import the package that ``--help`` must not wait for.
+CONTRASTS = ("dwi", "se-epi", "t2star", "swi")
+
+
+def _add_contrast(parser: argparse.ArgumentParser, what: str) -> None:
+    parser.add_argument("--contrast", choices=CONTRASTS, default=CONTRASTS[0], help=f"{what} (default: dwi)")
+
+
+def add_ingest(verbs: Any) -> None:
+    """``mhsev ingest SOURCE BIDS_ROOT``."""
+    parser = verb(verbs, "ingest", "bring DICOM or NIfTI files into a BIDS root, without names", _ingest)
+    parser.add_argument("source", type=Path, metavar="SOURCE", help="folder of any depth and mixture, or one file")
+    parser.add_argument("root", type=Path, metavar="BIDS_ROOT", help="folder that receives the scans; made if absent")
+    _add_contrast(parser, "the kind of scan to bring in; other kinds are left out")
+    parser.add_argument(
+        "--b-value", type=float, metavar="B", help="s/mm^2, of trace images in files of their own that do not tell it"
+    )
+    parser.add_argument(
+        "--site-folder",
+        type=Path,
+        metavar="FOLDER",
+        help="where the secret and the table of subject keys lie, outside of BIDS_ROOT; back it up "
+        "(default: MHSEV_SITE_FOLDER, or mhsev in your data folder)",
+    )
+
+
+def _ingest(options: argparse.Namespace) -> int:
+    from mhsev_flare.progress import bar
+    from mhsev_monai.errors import CohortError, ScanError
+    from mhsev_monai.ingest.identity import SiteFolderError, SubjectKeys, default_site_folder
+    from mhsev_monai.ingest.site import bring_in
+    from mhsev_monai.ingest.source import look_through
+    from mhsev_monai.scan_contrast import ScanContrast
+
+    try:
+        keys = SubjectKeys(options.site_folder or default_site_folder(), (options.root, options.source))
+        with bar("headers", "file") as progress:
+            found = look_through(options.source, options.root, progress)
+        contrast = ScanContrast(options.contrast)
+        with bar("series", "series") as progress:
+            summary = bring_in(found, options.root, keys, contrast=contrast, b_value=options.b_value, progress=progress)
+    except (SiteFolderError, ScanError, CohortError, ImportError) as error:
+        complain(error)
+        return WRONG_CALL
+    return _tell_ingest(summary, options.root)
+
+
+def _tell_ingest(summary: IngestSummary, root: Path) -> int:
+    """Print what became of the series; the status says no where one was refused or none accepted."""
+    for entry in summary.entries:
+        if entry.outcome == "refused":
+            complain(f"{entry.subject or 'unknown patient'} {entry.session} {entry.kind}: refused: {entry.reason}")
+    accepted = [entry for entry in summary.entries if entry.outcome == "accepted"]
+    kinds: dict[str, int] = {}
+    for entry in summary.entries:
+        if entry.outcome == "left out":
+            kinds[entry.kind] = kinds.get(entry.kind, 0) + 1
+    print(f"series         {len(summary.entries)}")
+    print(f"accepted       {len(accepted)}   scans of {len({entry.subject for entry in accepted})} subjects")
+    listed = ", ".join(f"{n} {kind}" for kind, n in sorted(kinds.items()))
+    print(f"left out       {summary.count('left out')}" + (f"   ({listed})" if listed else ""))
+    print(f"refused        {summary.count('refused')}")
+    if summary.n_others:
+        print(f"other files    {summary.n_others}   neither DICOM nor NIfTI")
+    print(f"wrote          {root}")
+    if not accepted:
+        complain("no series was accepted; the reasons stand in derivatives/mhsev/ingest.json of the BIDS root")
+    return DONE if accepted and not summary.count("refused") else DATA_SAY_NO
+
+
+def add_preprocess(verbs: Any) -> None:
+    """``mhsev preprocess BIDS_ROOT``."""
+    parser = verb(verbs, "preprocess", "write brain masks, bias-corrected and standardised scans", _preprocess)
+    parser.add_argument("root", type=Path, metavar="BIDS_ROOT", help="folder with sub-*")
+    parser.add_argument("--out", type=Path, help="folder for the results (default: derivatives/mhsev-preproc)")
+    _add_contrast(parser, "which scans of the root")
+    add_workers(parser)
+
+
+def _preprocess(options: argparse.Namespace) -> int:
+    from mhsev_flare.progress import bar, cores
+    from mhsev_monai.cases import read_cases
+    from mhsev_monai.derivatives import DERIVATIVES, write_derivatives
+    from mhsev_monai.errors import CohortError
+    from mhsev_monai.preprocessing import Preprocessing
+    from mhsev_monai.scan_contrast import ScanContrast
+
+    contrast = ScanContrast(options.contrast)
+    out = options.out or options.root / DERIVATIVES
+    try:
+        listed = read_cases(options.root, require_counts=False, contrast=contrast)
+        with bar(options.root.name, "scan") as progress:
+            summary = write_derivatives(
+                listed.cases, out, Preprocessing(contrast.b0_only), options.workers or cores(), progress
+            )
+    except CohortError as error:
+        complain(f"{options.root}: {error}")
+        return DATA_SAY_NO
+    excluded = {**listed.excluded, **summary.failed}
+    for case_id, reason in sorted(excluded.items()):
+        complain(f"{case_id}: {reason}")
+    print(f"preprocessed   {len(summary.made)}")
+    print(f"up to date     {len(summary.kept)}")
+    print(f"excluded       {len(excluded)}")
+    print(f"wrote          {out}")
+    return DATA_SAY_NO if excluded else DONE
+
+
+def add_features(verbs: Any) -> None:
+    """``mhsev features BIDS_ROOT ...``."""
+    parser = verb(verbs, "features", "compute and keep the features of every scan of BIDS roots", _features)
+    parser.add_argument(
+        "roots", type=Path, nargs="*", metavar="BIDS_ROOT", help="folder with participants.tsv and sub-*"
+    )
+    parser.add_argument("--list", action="store_true", help="print name, unit and definition of each feature instead")
+    parser.add_argument("--cache", type=Path, help="folder for the features (default: derivatives/mhsev of each root)")
+    add_workers(parser)
+
+
+def _features(options: argparse.Namespace) -> int:
+    from mhsev_flare.progress import bar, cores
+    from mhsev_flare.site import DERIVATIVES
+    from mhsev_monai.cases import read_cases
+    from mhsev_monai.errors import CohortError
+    from mhsev_monai.feature_cache import compute_features
+    from mhsev_monai.inputs import DSDInputs
+
+    if options.list:
+        return _list_features()
+    if not options.roots:
+        complain("features needs at least one BIDS root, or --list")
+        return WRONG_CALL
+    status = DONE
+    for root in options.roots:
+        try:
+            listed = read_cases(root)
+        except CohortError as error:
+            complain(f"{root}: {error}")
+            status = DATA_SAY_NO
+            continue
+        cache = options.cache or root / DERIVATIVES
+        try:
+            with bar(root.name, "scan") as progress:
+                table = compute_features(listed.cases, DSDInputs(), cache, options.workers or cores(), progress)
+        except OSError as error:
+            complain(f"{cache}: features cannot be written ({type(error).__name__}); name another folder with --cache")
+            return DATA_SAY_NO
+        excluded = {**listed.excluded, **table.failed}
+        print(f"{root}: features of {len(table.case_ids)} scans, {len(excluded)} excluded")
+        for case_id, reason in sorted(excluded.items()):
+            complain(f"{root.name} {case_id}: {reason}")
+        if excluded:
+            status = DATA_SAY_NO
+    return status
+
+
+def _list_features() -> int:
+    from mhsev_monai.dsd.features import FEATURES
+
+    for spec in FEATURES:
+        print(f"{spec.name:<20}{spec.unit:<20}{f'{spec.low:g} to {spec.high:g}':<12}{spec.definition}")
+    return DONE
