@@ -7,7 +7,7 @@ import io
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,21 @@ def scan_from_nifti(image: Any, volumes: tuple[int, ...] | None = None) -> NewSc
         stored = stored[..., list(volumes)]
     oriented = bool(image.header["sform_code"] or image.header["qform_code"])
     return NewScan(stored, np.asarray(image.affine, dtype=np.float64), slope, intercept, oriented)
+
+
+def with_scales(scan: NewScan, scales: NDArray[np.float64]) -> NewScan:
+    """The scan under the rescale slopes and intercepts of its slices: kept beside the values if they are all equal.
+
+    Args:
+        scan: its stored values ``(X, Y, Z, N)`` or ``(X, Y, Z)``.
+        scales: ``(Z, N, 2)``, slope and intercept.
+    """
+    slope, intercept = scales[0, 0].tolist()
+    if (scales == scales[0, 0]).all():
+        return replace(scan, slope=slope, intercept=intercept)
+    each = scales.reshape(*scan.stored.shape[2:], 2)
+    real = scan.stored * each[..., 0] + each[..., 1]
+    return replace(scan, stored=real.astype(np.float32), slope=1.0, intercept=0.0)
 
 
 def write_scan(scan: NewScan, folder: Path, name: str) -> Path:

@@ -103,5 +103,5 @@ def _unwanted(kind: str, contrast: ScanContrast) -> str:
     """Why a series is left out."""
     for other, kinds in ACCEPTED.items():
         if kind in kinds and other is not contrast:
-            return f"{kind} is not what --contrast {contrast} takes; ingest it with --contrast {other}"
-    return f"{kind} is not graded; original {ACCEPTED[contrast][0]} series are"
+            return f"this is of the kind {kind}, which --contrast {contrast} leaves out and --contrast {other} takes"
+    return f"this is of the kind {kind}; original {ACCEPTED[contrast][0]} series are taken"

@@ -125,11 +125,14 @@ def _check_mosaics(files: Sequence[DicomFile]) -> SeriesPlan:
     positions = np.array([frame.position for frame in frames])
     if n_orientations(files) > 1 or np.ptp(positions, axis=0).max() > _SIDEWAYS_MM:
         raise ScanError(f"the volumes of the series lie at different places; one place is accepted; {_AGAIN}")
-    # Each picture is a volume of its own: one that is missing leaves the others whole.
-    instances = sorted(file.instance for file in files if file.instance is not None)
+    return SeriesPlan(tuple(files), counts.pop(), len(files), 0.0, _missing_volumes(files))
+
+
+def _missing_volumes(files: Sequence[DicomFile]) -> tuple[str, ...]:
+    """A warning where files of a volume each are numbered with gaps: the others are whole without the missing ones."""
+    instances = sorted({file.instance for file in files if file.instance is not None})
     gaps = instances[-1] - instances[0] + 1 - len(instances) if instances else 0
-    warnings = (f"{gaps} volumes seem to be missing: the numbering has gaps",) if gaps > 0 else ()
-    return SeriesPlan(tuple(files), counts.pop(), len(files), 0.0, warnings)
+    return (f"{gaps} volumes seem to be missing: the numbering has gaps",) if gaps > 0 else ()
 
 
 def _check_slices(files: Sequence[DicomFile]) -> SeriesPlan:
@@ -157,7 +160,8 @@ def _check_slices(files: Sequence[DicomFile]) -> SeriesPlan:
     # A frame of an enhanced file has no instance number of its own.
     instances = [file.instance if len(file.frames) == 1 else None for file, _ in numbered]
     _check_numbering(instances, index, len(where))
-    return SeriesPlan(tuple(files), len(where), n_volumes, step, ())
+    whole = len(files) > 1 and all(len(file.frames) == len(where) for file in files)
+    return SeriesPlan(tuple(files), len(where), n_volumes, step, _missing_volumes(files) if whole else ())
 
 
 def _check_distances(frames: Sequence[Frame], where: NDArray[np.float64]) -> float:

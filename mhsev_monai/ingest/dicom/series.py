@@ -19,7 +19,7 @@ from mhsev_monai.ingest.dicom.headers import DicomFile
 from mhsev_monai.ingest.dicom.kinds import SeriesKind, classify
 from mhsev_monai.ingest.dicom.preflight import check_series
 from mhsev_monai.ingest.dicom.verify import Verified, checked_b_values, open_image, verify
-from mhsev_monai.ingest.scan_writer import NewScan, scan_from_nifti
+from mhsev_monai.ingest.scan_writer import NewScan, scan_from_nifti, with_scales
 from mhsev_monai.ingest.sidecar import allowed_sidecar, from_header
 from mhsev_monai.preprocess.diffusion import USUAL_B
 
@@ -109,6 +109,8 @@ def convert_series(series: DicomSeries, limits: ChildLimits | None = None) -> tu
                     "no b-value was found in the headers; convert the series to NIfTI with a .bval file and give that"
                 )
         scan = scan_from_nifti(image, verified.volumes)
+        if verified.scales is not None:
+            scan = with_scales(scan, verified.scales)
         directions = _directions(converted, verified, n_volumes)
     sidecar = from_header(plan.files[0]) | allowed_sidecar(converted.sidecar)
     return (

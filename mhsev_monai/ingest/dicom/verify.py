@@ -18,17 +18,16 @@ from mhsev_monai.ingest.dicom.preflight import SeriesPlan, is_derived
 
 _AGAIN = "export the series again, or give it as NIfTI"
 _PLACE_MM = 0.1
-_VALUE_TOLERANCE = 1e-5
 # GE's EPI with reversed polarity is stored upside down under a header that says otherwise; dcm2niix knows and turns it.
 _MIRRORED = "the pictures lie upside down in their files and were turned (GE EPI of reversed polarity)"
 _NOT_COMPARED = "the pixels are compressed in a way that cannot be decoded here, so slices were not compared one by one"
 
 
 class Slice(NamedTuple):
-    """A frame with its real values, ``(rows, columns)``."""
+    """A frame with its stored values, ``(rows, columns)``."""
 
     frame: Frame
-    values: NDArray[np.float32]
+    stored: NDArray[Any]
 
 
 class Verified(NamedTuple):
@@ -37,11 +36,13 @@ class Verified(NamedTuple):
     Attributes:
         volumes: indices along the fourth axis, without those of derived frames.
         b_values: of the headers, s/mm^2, one a kept volume; None where no header tells one.
+        scales: slope and intercept of each slice, ``(n_slices, n_volumes, 2)``; None where they were not compared.
         warnings: what could not be checked.
     """
 
     volumes: tuple[int, ...]
     b_values: tuple[float | None, ...]
+    scales: NDArray[np.float64] | None
     warnings: tuple[str, ...]
 
 
@@ -64,14 +65,16 @@ def verify(image: Any, plan: SeriesPlan) -> Verified:
     if slices is None:
         if shape[3] != plan.n_volumes:
             raise ScanError(f"the converter made {shape[3]} volumes of a series of {plan.n_volumes}; {_AGAIN}")
-        return Verified(tuple(range(shape[3])), (None,) * shape[3], (_NOT_COMPARED,))
+        return Verified(tuple(range(shape[3])), (None,) * shape[3], None, (_NOT_COMPARED,))
     mirrored = plan.files[0].vendor == "GE" and _is_mirrored(image, slices, shape)
     frames = _match(image, slices, shape, mirrored)
     kept = tuple(index for index, volume in enumerate(frames) if not any(is_derived(frame) for frame in volume))
     if len(kept) != plan.n_volumes:
         raise ScanError(f"the converter made {len(kept)} volumes of a series of {plan.n_volumes}; {_AGAIN}")
     warnings = (_MIRRORED,) if mirrored else ()
-    return Verified(kept, tuple(_volume_b_value(frames[index]) for index in kept), warnings)
+    scales = np.array([[(frame.slope, frame.intercept) for frame in frames[index]] for index in kept])
+    b_values = tuple(_volume_b_value(frames[index]) for index in kept)
+    return Verified(kept, b_values, scales.transpose(1, 0, 2), warnings)
 
 
 def _slices(files: Sequence[DicomFile], image: Any) -> list[Slice] | None:
@@ -82,68 +85,50 @@ def _slices(files: Sequence[DicomFile], image: Any) -> list[Slice] | None:
         if stored is None:
             return None
         pairs = mosaic_frames(file, stored, image) if file.mosaic else zip(file.frames, stored, strict=True)
-        for frame, values in pairs:
-            found.append(
-                Slice(frame, values.astype(np.float32) * np.float32(frame.slope) + np.float32(frame.intercept))
-            )
+        found += [Slice(frame, values) for frame, values in pairs]
     return found
+
+
+def _stored_values(image: Any, shape: tuple[int, ...]) -> NDArray[Any]:
+    """The image's values before scaling, which are those of the DICOM files."""
+    return np.asarray(image.dataobj.get_unscaled()).reshape(shape)
 
 
 def _is_mirrored(image: Any, slices: Sequence[Slice], shape: tuple[int, ...]) -> bool:
     """Whether the converter turned the pictures upside down against their header, judged by the fullest slice."""
     views = _Views(np.asarray(image.affine, dtype=np.float64), slices, shape)
-    fullest = max(slices, key=lambda item: float(item.values.sum(dtype=np.float64)))
-    stack = np.asarray(image.dataobj).reshape(shape)[:, :, views.height(fullest.frame)]
+    fullest = max(slices, key=lambda item: int(item.stored.sum(dtype=np.int64)))
+    stack = _stored_values(image, shape)[:, :, views.height(fullest.frame)]
     planes = [views.as_stored(stack[:, :, t]) for t in range(shape[3])]
-    upright = any(_equal(plane, fullest.values) for plane in planes)
-    return not upright and any(_equal(plane[::-1], fullest.values) for plane in planes)
-
-
-def _equal(first: NDArray[np.float32], second: NDArray[np.float32]) -> bool:
-    return np.allclose(first, second, rtol=0.0, atol=_VALUE_TOLERANCE * float(np.abs(second).max(initial=0)))
+    upright = any(np.array_equal(plane, fullest.stored) for plane in planes)
+    return not upright and any(np.array_equal(plane[::-1], fullest.stored) for plane in planes)
 
 
 def _match(image: Any, slices: Sequence[Slice], shape: tuple[int, ...], mirrored: bool) -> list[list[Frame]]:
     """The frames of each volume, each frame used once."""
     views = _Views(np.asarray(image.affine, dtype=np.float64), slices, shape)
-    data = np.asarray(image.dataobj).reshape(shape)
-    waiting: dict[int, list[int]] = defaultdict(list)
-    for number, item in enumerate(slices):
-        waiting[views.height(item.frame)].append(number)
-    sums = [float(item.values.sum(dtype=np.float64)) for item in slices]
+    data = _stored_values(image, shape)
+    # By place and sum, so that few slices are compared in full.
+    waiting: dict[tuple[int, int], list[Slice]] = defaultdict(list)
+    for item in slices:
+        waiting[views.height(item.frame), int(item.stored.sum(dtype=np.int64))].append(item)
     volumes: list[list[Frame]] = []
     for t in range(shape[3]):
         volume = []
         for k in range(shape[2]):
-            values = views.as_stored(data[:, :, k, t])[:: -1 if mirrored else 1]
-            found = _find(values, waiting[k], slices, sums)
+            plane = views.as_stored(data[:, :, k, t])[:: -1 if mirrored else 1]
+            candidates = waiting[k, int(plane.sum(dtype=np.int64))]
+            found = next((n for n, item in enumerate(candidates) if np.array_equal(item.stored, plane)), None)
             if found is None:
                 raise ScanError(
                     f"the converted volume does not hold the pixels of the series in their places; {_AGAIN}"
                 )
-            waiting[k].remove(found)
-            volume.append(slices[found].frame)
-        if len({(frame.slope, frame.intercept) for frame in volume}) > 1:
-            raise ScanError(f"the slices of one volume have different rescale slopes; one is accepted; {_AGAIN}")
+            volume.append(candidates.pop(found).frame)
         volumes.append(volume)
     left = sum(map(len, waiting.values()))
     if left:
         raise ScanError(f"the converter left out {left} slices of the series; {_AGAIN}")
     return volumes
-
-
-def _find(
-    values: NDArray[np.float32], candidates: Sequence[int], slices: Sequence[Slice], sums: Sequence[float]
-) -> int | None:
-    """The first candidate with these values."""
-    total, largest = float(values.sum(dtype=np.float64)), float(np.abs(values).max(initial=0))
-    room = _VALUE_TOLERANCE * largest
-    for number in candidates:
-        if abs(sums[number] - total) <= room * values.size and np.allclose(
-            slices[number].values, values, rtol=0.0, atol=room
-        ):
-            return number
-    return None
 
 
 class _Views:
@@ -173,11 +158,11 @@ class _Views:
             raise ScanError(f"the converted volume does not lie where the series does; {_AGAIN}")
         return int(nearest[2])
 
-    def as_stored(self, plane: NDArray[Any]) -> NDArray[np.float32]:
+    def as_stored(self, plane: NDArray[Any]) -> NDArray[Any]:
         """A slice ``(X, Y)`` of the image as rows and columns of a frame."""
         for axis, flipped in enumerate(self._flips):
             plane = np.flip(plane, axis) if flipped else plane
-        return np.ascontiguousarray(plane.T, dtype=np.float32)
+        return plane.T
 
 
 def _volume_b_value(frames: Sequence[Frame]) -> float | None:
@@ -199,17 +184,17 @@ def checked_b_values(
         ScanError: if they disagree.
     """
     own = verified.b_values
-    known = any(b is not None for b in own)
-    if converted is None:
-        # Slices without the element are the b = 0 ones of a series whose others have it.
-        return np.array([b or 0.0 for b in own]) if known else None
-    if len(converted) != n_volumes:
+    if converted is not None and len(converted) != n_volumes and None in own:
         raise ScanError(f"the converter wrote {len(converted)} b-values for {n_volumes} volumes; {_AGAIN}")
-    chosen = converted[list(verified.volumes)]
-    for theirs, ours in zip(chosen.tolist(), own, strict=True):
+    if converted is None or len(converted) != n_volumes:
+        # dcm2niix drops what it takes for a repetition. The headers decide; slices without the element are the b = 0
+        # ones of a series whose others have it.
+        return np.array([b or 0.0 for b in own]) if any(b is not None for b in own) else None
+    chosen = converted[list(verified.volumes)].tolist()
+    for theirs, ours in zip(chosen, own, strict=True):
         if ours is not None and abs(theirs - ours) > max(1.0, 0.01 * ours):
             raise ScanError(f"the converter read b = {theirs:g} where the header says {ours:g} s/mm^2; {_AGAIN}")
-    return np.array([theirs if ours is None else ours for theirs, ours in zip(chosen.tolist(), own, strict=True)])
+    return np.array([theirs if ours is None else ours for theirs, ours in zip(chosen, own, strict=True)])
 
 
 def open_image(path: Any) -> Any:
