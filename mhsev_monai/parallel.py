@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from typing import TypeVar
 
 import torch
 
 from mhsev_monai.cases import Case
+from mhsev_monai.errors import CohortError
 
 Result = TypeVar("Result")
 
@@ -27,6 +29,9 @@ def for_each_case(
         work: picklable where ``workers`` > 1; what it raises ends the batch.
         workers: processes; 1 computes in this one.
         progress: called with the number done and the total after each case.
+
+    Raises:
+        CohortError: if a worker was ended by the operating system.
     """
     outcomes: dict[str, Result] = {}
     if workers <= 1:
@@ -41,6 +46,11 @@ def for_each_case(
         for done, job in enumerate(as_completed(jobs), start=1):
             outcomes[jobs[job]] = job.result()
             progress(done, len(cases))
+    except BrokenProcessPool:
+        raise CohortError(
+            "a worker process was ended from outside, most likely for want of memory; use fewer with --workers; "
+            "what was finished is kept where results are kept"
+        ) from None
     finally:
         # An interrupted batch must not wait for hundreds of scans that nobody asked to finish.
         pool.shutdown(wait=True, cancel_futures=True)

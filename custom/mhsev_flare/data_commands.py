@@ -119,6 +119,46 @@ def _preprocess(options: argparse.Namespace) -> int:
     return DATA_SAY_NO if excluded else DONE
 
 
+def add_qc(verbs: Any) -> None:
+    """``mhsev qc BIDS_ROOT``."""
+    parser = verb(verbs, "qc", "write a page that shows every scan, its masks, its measures and what was excluded", _qc)
+    parser.add_argument("root", type=Path, metavar="BIDS_ROOT", help="folder with sub-*")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="the page (default: derivatives/mhsev/qc.html)")
+    _add_contrast(parser, "which scans of the root")
+    add_workers(parser)
+
+
+def _qc(options: argparse.Namespace) -> int:
+    from mhsev_flare.progress import bar, cores
+    from mhsev_monai.errors import CohortError
+    from mhsev_monai.qc import write_qc
+    from mhsev_monai.scan_contrast import ScanContrast
+
+    contrast = ScanContrast(options.contrast)
+    try:
+        with bar(options.root.name, "scan") as progress:
+            summary = write_qc(
+                options.root, options.out, contrast=contrast, workers=options.workers or cores(), progress=progress
+            )
+    except CohortError as error:
+        complain(f"{options.root}: {error}")
+        return DATA_SAY_NO
+    except ImportError as error:
+        complain(error)
+        return WRONG_CALL
+    for row in summary.excluded:
+        if row.refused:
+            complain(f"{row.case_id or 'image'}{f' ({row.series})' if row.series else ''}: {row.reason}")
+    print(f"accepted       {summary.n_accepted}")
+    print(f"flagged        {len(summary.flags)}   look at them on the page")
+    print(f"excluded       {len(summary.excluded)}   ({summary.n_refused} for a fault)")
+    print(f"wrote          {summary.page}")
+    print(f"wrote          {summary.numbers}")
+    # A flag is a reason to look, and a localiser that was left out is no fault.
+    usable = summary.n_accepted + len(summary.flags)
+    return DONE if usable and not summary.n_refused else DATA_SAY_NO
+
+
 def add_features(verbs: Any) -> None:
     """``mhsev features BIDS_ROOT ...``."""
     parser = verb(verbs, "features", "compute and keep the features of every scan of BIDS roots", _features)

@@ -12,6 +12,7 @@ from mhsev_monai.ingest.bvals import image_stem
 from mhsev_monai.ingest.dicom.headers import DicomFile, looks_like_dicom, quiet_parser, read_header
 
 _DICOMDIR = "1.2.840.10008.1.3.10"
+_DICOM_ENDINGS = (".dcm", ".dicom", ".ima")
 
 Progress = Callable[[int, int], None]
 
@@ -67,6 +68,9 @@ def look_through(source: Path, skip: Path | None = None, progress: Progress = no
                 unreadable += 1
             elif header.sop_class != _DICOMDIR:
                 dicom.append(header)
+        elif path.suffix.lower() in _DICOM_ENDINGS:
+            # It says that it is DICOM, and does not begin so.
+            unreadable += 1
         else:
             others += 1
         progress(done, len(files))

@@ -7,6 +7,7 @@ from mhsev_monai.preprocess.array import (
     DWIBrainMask,
     FuseContrasts,
     N4BiasFieldCorrection,
+    NyulStandardize,
     ZScoreInMask,
 )
 from mhsev_monai.preprocess.dictionary import (
@@ -19,6 +20,9 @@ from mhsev_monai.preprocess.dictionary import (
     N4BiasFieldCorrectionD,
     N4BiasFieldCorrectiond,
     N4BiasFieldCorrectionDict,
+    NyulStandardizeD,
+    NyulStandardized,
+    NyulStandardizeDict,
     ZScoreInMaskD,
     ZScoreInMaskd,
     ZScoreInMaskDict,
@@ -38,6 +42,10 @@ __all__ = [
     "N4BiasFieldCorrectionD",
     "N4BiasFieldCorrectionDict",
     "N4BiasFieldCorrectiond",
+    "NyulStandardize",
+    "NyulStandardizeD",
+    "NyulStandardizeDict",
+    "NyulStandardized",
     "ZScoreInMask",
     "ZScoreInMaskD",
     "ZScoreInMaskDict",

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mhsev_monai.preprocess import functional
 
-__all__ = ["BrainMasks", "DWIBrainMask", "FuseContrasts", "N4BiasFieldCorrection", "ZScoreInMask"]
+__all__ = ["BrainMasks", "DWIBrainMask", "FuseContrasts", "N4BiasFieldCorrection", "NyulStandardize", "ZScoreInMask"]
 
 
 class N4BiasFieldCorrection(Transform):
@@ -155,6 +155,30 @@ class ZScoreInMask(Transform):
         masks = _one_per_channel(_plain(mask).to(channels.device), len(channels))
         scores = [functional.z_score_in_mask(c, m, self.clip) for c, m in zip(channels, masks, strict=True)]
         return _as_image(torch.stack(scores), img)
+
+
+class NyulStandardize(Transform):
+    """Map each channel so that the percentiles of its voxels in a mask come to lie on a standard scale.
+
+    Args:
+        scale: 11 rising numbers, from ``functional.standard_scale`` over the sites that take part.
+
+    Raises:
+        ValueError: if ``scale`` is something else.
+    """
+
+    backend = [TransformBackends.TORCH]  # noqa: RUF012 (MONAI's own declaration)
+
+    def __init__(self, scale: Sequence[float]) -> None:
+        self.scale = functional.check_scale(scale)
+
+    def __call__(self, img: NdarrayOrTensor, mask: NdarrayOrTensor) -> NdarrayOrTensor:
+        """The mapped image, float32, with the image's metadata; ``mask`` has one channel or one for each."""
+        img = convert_to_tensor(img, track_meta=get_track_meta())
+        channels = _plain(img)
+        masks = _one_per_channel(_plain(mask).to(channels.device), len(channels))
+        mapped = [functional.nyul_standardize(c, m, self.scale) for c, m in zip(channels, masks, strict=True)]
+        return _as_image(torch.stack(mapped), img)
 
 
 class FuseContrasts(Transform):

@@ -21,6 +21,9 @@ __all__ = [
     "N4BiasFieldCorrectionD",
     "N4BiasFieldCorrectionDict",
     "N4BiasFieldCorrectiond",
+    "NyulStandardizeD",
+    "NyulStandardizeDict",
+    "NyulStandardized",
     "ZScoreInMaskD",
     "ZScoreInMaskDict",
     "ZScoreInMaskd",
@@ -166,6 +169,37 @@ class ZScoreInMaskd(MapTransform):
         return entries
 
 
+class NyulStandardized(MapTransform):
+    """Map images so that the percentiles of their voxels in a mask come to lie on a standard scale.
+
+    Args:
+        keys: images of one contrast ``(C, X, Y[, Z])``; each is replaced. Each contrast has a scale of its own.
+        scale: 11 rising numbers, from ``functional.standard_scale`` over the sites that take part.
+        mask_key: the mask.
+        allow_missing_keys: pass over images that are not there.
+    """
+
+    backend = array.NyulStandardize.backend
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        scale: Sequence[float],
+        mask_key: str = SeverityKeys.BRAIN_MASK,
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.mask_key = mask_key
+        self.standardise = array.NyulStandardize(scale)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """The dictionary with mapped images."""
+        entries = dict(data)
+        for key in self.key_iterator(entries):
+            entries[key] = self.standardise(entries[key], entries[self.mask_key])
+        return entries
+
+
 class FuseContrastsd(MapTransform):
     """Add the fusion of b0 and trace, in which only what is dark on both stays dark.
 
@@ -213,5 +247,6 @@ class FuseContrastsd(MapTransform):
 
 N4BiasFieldCorrectionD = N4BiasFieldCorrectionDict = N4BiasFieldCorrectiond
 DWIBrainMaskD = DWIBrainMaskDict = DWIBrainMaskd
+NyulStandardizeD = NyulStandardizeDict = NyulStandardized
 ZScoreInMaskD = ZScoreInMaskDict = ZScoreInMaskd
 FuseContrastsD = FuseContrastsDict = FuseContrastsd
