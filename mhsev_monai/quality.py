@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mhsev_monai.preprocess.diffusion import USUAL_B
-
 WHOLE_BRAIN_ML = (900.0, 1800.0)
 """Brain masks of whole adult heads; less is partial cover or a mask that failed, more a mask that leaked."""
 
@@ -52,11 +50,6 @@ def quality_flags(
         )
     if quality["n_dwi"] == 0:
         flags.append("there is no diffusion-weighted volume; the grade rests on b0 alone")
-    elif not USUAL_B[0] <= quality["b_value"] <= USUAL_B[1]:
-        flags.append(
-            f"b = {quality['b_value']:.0f} s/mm^2 is outside the {USUAL_B[0]:.0f} to {USUAL_B[1]:.0f} of "
-            "clinical protocols"
-        )
     odd = [name for name, d in zip(feature_names, deviations, strict=True) if d > ODD_DEVIATION]
     if odd:
         flags.append(

@@ -11,7 +11,6 @@ from mhsev_monai.errors import ScanError
 from mhsev_monai.ingest.bvals import image_stem
 from mhsev_monai.ingest.dicom.headers import DicomFile, looks_like_dicom, quiet_parser, read_header
 
-_DICOMDIR = "1.2.840.10008.1.3.10"
 _DICOM_ENDINGS = (".dcm", ".dicom", ".ima")
 
 Progress = Callable[[int, int], None]
@@ -63,11 +62,12 @@ def look_through(source: Path, skip: Path | None = None, progress: Progress = no
         if image_stem(path.name) is not None:
             nifti.append(path)
         elif looks_like_dicom(path):
-            header = _header(path)
-            if header is None:
+            try:
+                header = _header(path)
+            except ScanError:
                 unreadable += 1
-            elif header.sop_class != _DICOMDIR:
-                dicom.append(header)
+            else:
+                dicom += [header] if header is not None else []
         elif path.suffix.lower() in _DICOM_ENDINGS:
             # It says that it is DICOM, and does not begin so.
             unreadable += 1
@@ -81,11 +81,8 @@ def _header(path: Path) -> DicomFile | None:
     from mhsev_monai.ingest.dicom.convert import converter
 
     converter()
-    try:
-        with quiet_parser():
-            return read_header(path)
-    except ScanError:
-        return None
+    with quiet_parser():
+        return read_header(path)
 
 
 def _files(folder: Path, skip: Path | None) -> Iterator[Path]:

@@ -17,6 +17,7 @@ from mhsev_monai.ingest.dicom.b_values import frame_b_value
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
+_DICOMDIR = "1.2.840.10008.1.3.10"
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 _MOST_FRAMES = 200_000
 _PLANE_POSITION, _PLANE_ORIENTATION, _PIXEL_MEASURES = 0x00209113, 0x00209116, 0x00289110
@@ -138,8 +139,8 @@ def looks_like_dicom(path: Path) -> bool:
     return start[128:132] == b"DICM" or (len(start) >= 8 and bare)
 
 
-def read_header(path: Path) -> DicomFile:
-    """The facts of a file.
+def read_header(path: Path) -> DicomFile | None:
+    """The facts of a file; None for a DICOMDIR, which lists files and holds no image.
 
     Raises:
         ScanError: if the file cannot be read as DICOM.
@@ -153,7 +154,13 @@ def read_header(path: Path) -> DicomFile:
         if str(meta.get("TransferSyntaxUID", "")) == _DEFLATED:
             raise ScanError("the file is deflated as a whole; other transfer syntaxes are accepted; export it again")
         dataset = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(tags.READ), force=bare)
-        return _facts(path, dataset, str(meta.get("TransferSyntaxUID", "")))
+        if not tags.text(dataset, 0x00080016) and str(meta.get("MediaStorageSOPClassUID", "")) == _DICOMDIR:
+            return None
+        facts = _facts(path, dataset, str(meta.get("TransferSyntaxUID", "")))
+        if not facts.sop_class:
+            # The parser takes a header that is cut off for a short one.
+            raise ScanError("the file does not say what kind of object it is; it may be cut off; export it again")
+        return facts
     except ScanError:
         raise
     except Exception:
