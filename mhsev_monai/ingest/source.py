@@ -11,6 +11,8 @@ from mhsev_monai.errors import ScanError
 from mhsev_monai.ingest.bvals import image_stem
 from mhsev_monai.ingest.dicom.headers import DicomFile, looks_like_dicom, quiet_parser, read_header
 
+# They belong to an image, which is counted.
+_COMPANIONS = (".bval", ".bvec", ".json")
 _DICOM_ENDINGS = (".dcm", ".dicom", ".ima")
 
 Progress = Callable[[int, int], None]
@@ -71,7 +73,7 @@ def look_through(source: Path, skip: Path | None = None, progress: Progress = no
         elif path.suffix.lower() in _DICOM_ENDINGS:
             # It says that it is DICOM, and does not begin so.
             unreadable += 1
-        else:
+        elif path.suffix.lower() not in _COMPANIONS:
             others += 1
         progress(done, len(files))
     return Source(source if source.is_dir() else source.parent, tuple(dicom), unreadable, tuple(nifti), others)

@@ -211,6 +211,23 @@ def test_each_volume_keeps_its_own_rescale_slope(tmp_path, bring):
     assert np.allclose(bring(tmp_path / "src").volume().get_fdata()[:, ::-1], real, rtol=1e-6)
 
 
+def test_compressed_pictures_are_compared_where_they_can_be_decoded(tmp_path, bring):
+    def change(dataset: pydicom.Dataset) -> pydicom.Dataset:
+        # As the archive does it when it stores the file.
+        dataset.file_meta = pydicom.dataset.FileMetaDataset()
+        dataset.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+        dataset.compress(pydicom.uid.RLELossless)
+        return dataset
+
+    for file in write_series(tmp_path / "plain"):
+        dataset = change(pydicom.dcmread(file))
+        (tmp_path / "src").mkdir(exist_ok=True)
+        dataset.save_as(tmp_path / "src" / file.name, enforce_file_format=True)
+    brought = bring(tmp_path / "src")
+    assert np.array_equal(np.asarray(brought.volume().dataobj)[:, ::-1], truth())
+    assert brought.only.warnings == ()
+
+
 def test_what_is_no_dicom_and_no_nifti_is_counted(tmp_path, bring):
     write_series(tmp_path / "src")
     (tmp_path / "src" / "notes.txt").write_text("Roe^Jane")
