@@ -27,6 +27,8 @@ _ROOMS = {
         "FuseContrastsd",
         "N4BiasFieldCorrection",
         "N4BiasFieldCorrectiond",
+        "NyulStandardize",
+        "NyulStandardized",
         "ZScoreInMask",
         "ZScoreInMaskd",
     ),

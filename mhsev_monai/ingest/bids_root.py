@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from mhsev_monai.errors import CohortError
-from mhsev_monai.ingest.ledger import LedgerEntry
+from mhsev_monai.ingest.ledger import Ledger, LedgerEntry
 from mhsev_monai.participants import COUNT_COLUMN
 from mhsev_monai.scan_contrast import ScanContrast
 
@@ -16,11 +18,12 @@ _MISSING = "n/a"
 _COLUMNS = ("participant_id", "sex", "age_group", COUNT_COLUMN)
 
 
-def prepare_root(root: Path) -> None:
-    """Make the folder and its description, if they are not there.
+@contextmanager
+def open_root(root: Path) -> Iterator[Ledger]:
+    """The record of a root that is made if it is absent, while no other process brings scans into it.
 
     Raises:
-        CohortError: if the folder cannot be made or written.
+        CohortError: if the folder cannot be made or written, is in use, or its record is damaged.
     """
     try:
         root.mkdir(parents=True, exist_ok=True)
@@ -28,10 +31,19 @@ def prepare_root(root: Path) -> None:
         if not path.exists():
             described = {"Name": "Scans brought in by mhsev ingest", "BIDSVersion": "1.10.0", "DatasetType": "raw"}
             path.write_text(json.dumps(described, indent=1) + "\n")
+        descriptor = os.open(root, os.O_RDONLY)
     except OSError as error:
         raise CohortError(
             f"the BIDS root cannot be written ({type(error).__name__}); name another folder, or mend its permissions"
         ) from None
+    try:
+        # The lock ends with the process, however that ends.
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield Ledger(root)
+    except BlockingIOError:
+        raise CohortError("another mhsev ingest is writing into this BIDS root; wait until it has ended") from None
+    finally:
+        os.close(descriptor)
 
 
 def scan_folder(root: Path, subject: str, session: str, contrast: ScanContrast) -> Path:
@@ -39,19 +51,18 @@ def scan_folder(root: Path, subject: str, session: str, contrast: ScanContrast) 
     return root.joinpath(*filter(None, (subject, session)), contrast.folder)
 
 
-def scan_name(folder: Path, entry: LedgerEntry, contrast: ScanContrast, known: Sequence[LedgerEntry]) -> str:
+def scan_name(folder: Path, entry: LedgerEntry, contrast: ScanContrast, ledger: Ledger) -> str:
     """A scan's name: the one it got before, else the first run that is free.
 
     Args:
         folder: where it will lie.
         entry: its subject, session and series.
         contrast: gives suffix and acquisition.
-        known: what the ledger holds.
+        ledger: knows the series that were there before.
     """
-    same = (entry.subject, entry.session, entry.series)
-    earlier = [e.scan for e in known if (e.subject, e.session, e.series) == same and e.scan]
-    if earlier:
-        return earlier[0]
+    earlier = ledger.find(entry)
+    if earlier is not None and earlier.scan:
+        return earlier.scan
     acquisition = f"acq-{contrast.acquisition}" if contrast.acquisition else ""
     run = 1
     while True:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -63,21 +62,37 @@ def read_ledger(root: Path) -> tuple[LedgerEntry, ...]:
         ) from None
 
 
-def write_ledger(root: Path, entries: Sequence[LedgerEntry]) -> None:
-    """Put entries into the record of a root.
+class Ledger:
+    """The record of a root, kept on disk as it grows.
 
-    A series that comes again takes the place of its old entry, unless the old one was accepted and the new one is not:
-    the scan is still there then.
+    Args:
+        root: the BIDS root.
+
+    Raises:
+        CohortError: if what is there is damaged.
     """
-    known = {(entry.subject, entry.session, entry.series): entry for entry in read_ledger(root)}
-    for entry in entries:
-        key = (entry.subject, entry.session, entry.series)
-        if entry.outcome == "accepted" or key not in known or known[key].outcome != "accepted":
-            known[key] = entry
-    path = Path(root) / LEDGER
-    path.parent.mkdir(parents=True, exist_ok=True)
-    rows = [asdict(known[key]) for key in sorted(known)]
-    # Written beside and renamed: an interrupted run leaves the old record whole.
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    temporary.write_text(json.dumps({"schema": _SCHEMA, "series": rows}, indent=1) + "\n")
-    temporary.replace(path)
+
+    def __init__(self, root: Path) -> None:
+        self._path = Path(root) / LEDGER
+        self._known = {(entry.subject, entry.session, entry.series): entry for entry in read_ledger(root)}
+
+    def find(self, entry: LedgerEntry) -> LedgerEntry | None:
+        """The entry of the same series, if it was there before."""
+        return self._known.get((entry.subject, entry.session, entry.series))
+
+    def add(self, entry: LedgerEntry) -> None:
+        """Enter a series, and write the record.
+
+        A series that comes again takes the place of its old entry, unless the old one was accepted and the new one is
+        not: the scan is still there then.
+        """
+        before = self.find(entry)
+        if before is not None and before.outcome == "accepted" and entry.outcome != "accepted":
+            return
+        self._known[entry.subject, entry.session, entry.series] = entry
+        rows = [asdict(self._known[key]) for key in sorted(self._known)]
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        # Written beside and renamed: an interrupted run leaves the old record whole.
+        temporary = self._path.with_suffix(f".{os.getpid()}.tmp")
+        temporary.write_text(json.dumps({"schema": _SCHEMA, "series": rows}, indent=1) + "\n")
+        temporary.replace(self._path)

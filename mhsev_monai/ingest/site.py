@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mhsev_monai.errors import ScanError
-from mhsev_monai.ingest.bids_root import add_participant, prepare_root, scan_folder, scan_name
+from mhsev_monai.ingest.bids_root import add_participant, open_root, scan_folder, scan_name
 from mhsev_monai.ingest.dicom.convert import ChildLimits
 from mhsev_monai.ingest.identity import SubjectKeys
-from mhsev_monai.ingest.ledger import LedgerEntry, read_ledger, write_ledger
+from mhsev_monai.ingest.ledger import Ledger, LedgerEntry
 from mhsev_monai.ingest.nifti import read_dwi
 from mhsev_monai.ingest.scan_writer import move_scan, write_scan
 from mhsev_monai.ingest.sidecar import age_group
@@ -88,21 +88,22 @@ def bring_in(
         CohortError: if the root cannot be written, or its tables are damaged.
     """
     root = Path(root)
-    prepare_root(root)
-    tasks = series_tasks(found, Wanted(contrast, keys, b_value, limits))
     entries = []
-    for done, task in enumerate(tasks, start=1):
-        entry = _settle(root, task, contrast)
-        write_ledger(root, [entry])
-        entries.append(entry)
-        progress(done, len(tasks))
-    if found.unreadable:
-        entries.append(LedgerEntry("", "", "unreadable", "unreadable DICOM", found.unreadable, "refused", _UNREADABLE))
-        write_ledger(root, entries[-1:])
+    with open_root(root) as ledger:
+        tasks = series_tasks(found, Wanted(contrast, keys, b_value, limits))
+        for done, task in enumerate(tasks, start=1):
+            entries.append(_settle(root, task, contrast, ledger))
+            ledger.add(entries[-1])
+            progress(done, len(tasks))
+        if found.unreadable:
+            entries.append(
+                LedgerEntry("", "", "unreadable", "unreadable DICOM", found.unreadable, "refused", _UNREADABLE)
+            )
+            ledger.add(entries[-1])
     return IngestSummary(tuple(entries), found.n_others)
 
 
-def _settle(root: Path, task: SeriesTask, contrast: ScanContrast) -> LedgerEntry:
+def _settle(root: Path, task: SeriesTask, contrast: ScanContrast, ledger: Ledger) -> LedgerEntry:
     """The entry of a series after it was brought in, or with the reason why not."""
     entry = task.entry
     if task.load is None:
@@ -110,7 +111,7 @@ def _settle(root: Path, task: SeriesTask, contrast: ScanContrast) -> LedgerEntry
     try:
         scan, warnings = task.load()
         folder = scan_folder(root, entry.subject, entry.session, contrast)
-        name = scan_name(folder, entry, contrast, read_ledger(root))
+        name = scan_name(folder, entry, contrast, ledger)
         with tempfile.TemporaryDirectory(prefix="mhsev-") as work:
             written = write_scan(scan, Path(work), name)
             warnings = (*warnings, *_check(written, contrast))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mhsev_monai.errors import CohortError
-from mhsev_monai.ingest.ledger import LEDGER, LedgerEntry, read_ledger, write_ledger
+from mhsev_monai.ingest.ledger import LEDGER, Ledger, LedgerEntry, read_ledger
 
 
 def entry(series: str, outcome: str = "accepted", **rest: object) -> LedgerEntry:
@@ -18,7 +18,8 @@ def test_a_root_without_a_record_has_no_entries(tmp_path):
 
 def test_entries_come_back_as_they_went(tmp_path):
     entries = (entry("a", scan="x", warnings=("odd", "odder")), entry("b", "refused", reason="why"))
-    write_ledger(tmp_path, entries)
+    for each in entries:
+        Ledger(tmp_path).add(each)
     assert read_ledger(tmp_path) == entries
 
 
@@ -32,8 +33,9 @@ def test_entries_come_back_as_they_went(tmp_path):
     ],
 )
 def test_a_series_that_comes_again_has_one_entry(before, after, stays, tmp_path):
-    write_ledger(tmp_path, [entry("a", before), entry("b")])
-    write_ledger(tmp_path, [entry("a", after)])
+    ledger = Ledger(tmp_path)
+    for each in (entry("a", before), entry("b"), entry("a", after)):
+        ledger.add(each)
     assert [(e.series, e.outcome) for e in read_ledger(tmp_path)] == [("a", stays), ("b", "accepted")]
 
 

@@ -12,7 +12,8 @@ import pytest
 from scan_files import AFFINE, PATIENT, SHAPE, save, voxels
 
 from mhsev_monai.cases import read_cases
-from mhsev_monai.errors import ScanError
+from mhsev_monai.errors import CohortError, ScanError
+from mhsev_monai.ingest.bids_root import open_root
 from mhsev_monai.ingest.identity import SubjectKeys
 from mhsev_monai.ingest.site import IngestSummary, bring_in, ingest
 from mhsev_monai.ingest.source import look_through
@@ -190,6 +191,13 @@ def test_the_root_inside_the_source_is_not_brought_in_again(tmp_path):
     keys, root = SubjectKeys(tmp_path / "site"), tmp_path / "src" / "bids"
     ingest(tmp_path / "src", root, keys)
     assert len(ingest(tmp_path / "src", root, keys).entries) == 1
+
+
+def test_two_runs_do_not_write_into_one_root_at_once(tmp_path, bring):
+    save(tmp_path / "src" / "a" / "x.nii.gz")
+    with open_root(tmp_path / "bids"), pytest.raises(CohortError, match="wait until it has ended"):
+        bring()
+    assert bring().entries[0].outcome == "accepted"
 
 
 def test_a_source_that_is_not_there_is_a_sentence(tmp_path):

@@ -12,7 +12,7 @@ from qc_phantoms import add_subject
 
 import mhsev_monai.qc.site as room
 from mhsev_monai.errors import CohortError
-from mhsev_monai.ingest.ledger import LedgerEntry, write_ledger
+from mhsev_monai.ingest.ledger import Ledger, LedgerEntry
 from mhsev_monai.preprocess.nyul import read_landmark_sums
 from mhsev_monai.qc import write_qc
 from mhsev_monai.qc.outliers import MEASURES
@@ -61,16 +61,15 @@ def root(tmp_path_factory):
     second.with_name("sub-00_run-2_dwi.nii.gz").write_bytes(second.read_bytes())
     (root / f"sub-{PATIENT}" / "dwi").mkdir(parents=True)
     (root / "participants.tsv").write_text("participant_id\tmicrobleed_count\nsub-00\t1\nsub-gone\t2\n")
-    write_ledger(
-        root,
-        [
-            entry("sub-00", "a", "accepted", scan="sub-00_dwi"),
-            entry("sub-00", "b", "left out", "of no use here", kind="localiser"),
-            entry("", "c", "refused", f"two slices lie at one place {HOSTILE}"),
-            entry("sub-05", "d", "accepted", scan="sub-05_run-7_dwi"),
-            entry("sub-05", "e", "accepted", scan="sub-05_acq-swi_T2starw"),
-        ],
-    )
+    ledger = Ledger(root)
+    for each in (
+        entry("sub-00", "a", "accepted", scan="sub-00_dwi"),
+        entry("sub-00", "b", "left out", "of no use here", kind="localiser"),
+        entry("", "c", "refused", f"two slices lie at one place {HOSTILE}"),
+        entry("sub-05", "d", "accepted", scan="sub-05_run-7_dwi"),
+        entry("sub-05", "e", "accepted", scan="sub-05_acq-swi_T2starw"),
+    ):
+        ledger.add(each)
     return root
 
 
@@ -191,7 +190,7 @@ def test_an_unexpected_failure_is_named_by_its_type_and_the_others_go_on(root, t
 def test_a_folder_without_any_scan_has_a_page_if_something_was_brought_in(tmp_path):
     with pytest.raises(CohortError, match="no dwi scan"):
         write_qc(tmp_path)
-    write_ledger(tmp_path, [entry("sub-1", "a", "refused", "the b-values are missing")])
+    Ledger(tmp_path).add(entry("sub-1", "a", "refused", "the b-values are missing"))
     summary = write_qc(tmp_path)
     assert (summary.n_accepted, len(summary.excluded)) == (0, 1)
     text = Page(summary.page.read_text()).text
