@@ -109,11 +109,27 @@ def test_a_scan_without_a_brain_is_excluded_with_its_reason(tmp_path, capsys):
     assert "the brain mask holds" in json.dumps(excluded)
 
 
+def test_landmark_sums_of_sites_become_one_scale(tmp_path, capsys):
+    def site(name: str, n_scans: int, middle: float) -> str:
+        sums = [0.0, *(middle * n_scans for _ in range(9)), 100.0 * n_scans]
+        stored = {"landmarks": {"b0": {"n_scans": n_scans, "sums": sums}, "trace": {"absent": "too few"}}}
+        (tmp_path / name).write_text(json.dumps(stored))
+        return str(tmp_path / name)
+
+    files, out = [site("a.json", 5, 40.0), site("b.json", 15, 60.0)], tmp_path / "scale.json"
+    assert main(["landmarks", *files, "--out", str(out)]) == 0
+    assert facts(capsys.readouterr().out)["scans"] == "20"
+    # The mean over scans, not over sites: (5 * 40 + 15 * 60) / 20.
+    assert json.loads(out.read_text())["scale"][5] == 55.0
+    assert main(["landmarks", *files, "--image", "trace", "--out", str(out)]) == 1
+    assert "holds no landmarks of trace: too few" in capsys.readouterr().err
+
+
 def test_the_contrasts_of_the_command_are_those_of_the_package():
     assert tuple(CONTRASTS) == tuple(contrast.value for contrast in ScanContrast)
 
 
-@pytest.mark.parametrize("command", ["ingest", "preprocess", "qc", "features"])
+@pytest.mark.parametrize("command", ["ingest", "preprocess", "qc", "landmarks", "features"])
 def test_help_needs_no_heavy_import(command):
     script = (
         "import sys\nfrom mhsev_flare.cli import main\n"

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mhsev_flare.commands import DATA_SAY_NO, DONE, EPILOG, WRONG_CALL, add_workers, complain, noun, positive, verb
-from mhsev_flare.data_commands import add_features, add_ingest, add_preprocess, add_qc
+from mhsev_flare.data_commands import add_features, add_ingest, add_landmarks, add_preprocess, add_qc
 from mhsev_monai._version import __version__
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_cohort(verbs)
     add_ingest(verbs)
     add_qc(verbs)
+    add_landmarks(verbs)
     add_preprocess(verbs)
     add_features(verbs)
     _add_simulator(verbs)

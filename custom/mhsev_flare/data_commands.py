@@ -159,6 +159,37 @@ def _qc(options: argparse.Namespace) -> int:
     return DONE if usable and not summary.n_refused else DATA_SAY_NO
 
 
+def add_landmarks(verbs: Any) -> None:
+    """``mhsev landmarks QC_JSON ...``."""
+    parser = verb(verbs, "landmarks", "make one intensity scale of several sites' landmark sums", _landmarks)
+    parser.add_argument("files", type=Path, nargs="+", metavar="QC_JSON", help="qc.json of each site, from mhsev qc")
+    parser.add_argument("--image", choices=("b0", "trace"), default="b0", help="which contrast (default: b0)")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the scale, for NyulStandardize")
+
+
+def _landmarks(options: argparse.Namespace) -> int:
+    from mhsev_monai.errors import CohortError
+    from mhsev_monai.preprocess.nyul import read_landmark_sums, write_scale
+
+    sites = []
+    for file in options.files:
+        try:
+            sites.append(read_landmark_sums(file, options.image))
+        except CohortError as error:
+            complain(f"{file}: {error}")
+    if len(sites) < len(options.files):
+        return DATA_SAY_NO
+    try:
+        write_scale(options.out, options.image, sites)
+    except OSError as error:
+        complain(f"{options.out}: cannot be written ({type(error).__name__}); name another file with --out")
+        return WRONG_CALL
+    print(f"sites          {len(sites)}")
+    print(f"scans          {sum(site.n_scans for site in sites)}")
+    print(f"wrote          {options.out}")
+    return DONE
+
+
 def add_features(verbs: Any) -> None:
     """``mhsev features BIDS_ROOT ...``."""
     parser = verb(verbs, "features", "compute and keep the features of every scan of BIDS roots", _features)
