@@ -29,6 +29,9 @@ def add_ingest(verbs: Any) -> None:
         "--b-value", type=float, metavar="B", help="s/mm^2, of trace images in files of their own that do not tell it"
     )
     parser.add_argument(
+        "--trace", action="store_true", help="also take trace-weighted series that hold b = 0 (no originals archived)"
+    )
+    parser.add_argument(
         "--site-folder",
         type=Path,
         metavar="FOLDER",
@@ -51,7 +54,15 @@ def _ingest(options: argparse.Namespace) -> int:
             found = look_through(options.source, options.root, progress)
         contrast = ScanContrast(options.contrast)
         with bar("series", "series") as progress:
-            summary = bring_in(found, options.root, keys, contrast=contrast, b_value=options.b_value, progress=progress)
+            summary = bring_in(
+                found,
+                options.root,
+                keys,
+                contrast=contrast,
+                b_value=options.b_value,
+                trace=options.trace,
+                progress=progress,
+            )
     except (SiteFolderError, ScanError, CohortError, ImportError) as error:
         complain(error)
         return WRONG_CALL

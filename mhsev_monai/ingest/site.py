@@ -67,6 +67,7 @@ def bring_in(
     *,
     contrast: ScanContrast = ScanContrast.DWI,
     b_value: float | None = None,
+    trace: bool = False,
     limits: ChildLimits | None = None,
     progress: Progress = no_progress,
 ) -> IngestSummary:
@@ -78,6 +79,8 @@ def bring_in(
         keys: makes subject keys; its folder lies outside of ``root``.
         contrast: which kind of scan is wanted.
         b_value: s/mm^2, of separate trace images whose names and sidecars do not tell.
+        trace: take trace-weighted series too, if they hold their own b = 0; an original series of the session goes
+            before them.
         limits: of the converter's child process.
         progress: called with the number of series done and their total.
 
@@ -90,7 +93,7 @@ def bring_in(
     root = Path(root)
     entries = []
     with open_root(root) as ledger:
-        tasks = series_tasks(found, Wanted(contrast, keys, b_value, limits))
+        tasks = series_tasks(found, Wanted(contrast, keys, b_value, limits, trace))
         for done, task in enumerate(tasks, start=1):
             entries.append(_settle(root, task, contrast, ledger))
             ledger.add(entries[-1])

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from mhsev_monai.errors import ScanError
 from mhsev_monai.ingest.dicom.convert import ChildLimits
 from mhsev_monai.ingest.dicom.headers import quiet_parser
-from mhsev_monai.ingest.dicom.kinds import ACCEPTED
+from mhsev_monai.ingest.dicom.kinds import ACCEPTED, SeriesKind
 from mhsev_monai.ingest.dicom.series import DicomSeries, convert_series, group_series
 from mhsev_monai.ingest.identity import SubjectKeys
 from mhsev_monai.ingest.ledger import LedgerEntry
@@ -46,12 +46,20 @@ class Wanted:
     keys: SubjectKeys
     b_value: float | None = None
     limits: ChildLimits | None = None
+    trace: bool = False
+
+    @property
+    def kinds(self) -> tuple[SeriesKind, ...]:
+        """The kinds of DICOM series that are taken."""
+        extra = (SeriesKind.TRACE,) if self.trace and self.contrast is ScanContrast.DWI else ()
+        return (*ACCEPTED[self.contrast], *extra)
 
 
 def series_tasks(found: Source, wanted: Wanted) -> list[SeriesTask]:
     """A task for each series, those of DICOM first."""
-    # The first run of a session is the one that is graded: series with a usable shell come first.
-    series = sorted(group_series(found.dicom), key=lambda each: not each.has_usual_shell)
+    # The first run of a session is the one that is graded: originals with a usual shell come first.
+    found_series = group_series(found.dicom)
+    series = sorted(found_series, key=lambda each: (each.kind is SeriesKind.TRACE, not each.has_usual_shell))
     loose = group_images(found.nifti, found.root)
     return [*(_dicom_task(each, wanted) for each in series), *(_loose_task(each, wanted) for each in loose)]
 
@@ -68,7 +76,7 @@ def _dicom_task(series: DicomSeries, wanted: Wanted) -> SeriesTask:
         outcome="left out",
         reason=_unwanted(series.kind, wanted.contrast),
     )
-    if series.kind not in ACCEPTED[wanted.contrast]:
+    if series.kind not in wanted.kinds:
         return SeriesTask(entry)
 
     def load() -> tuple[NewScan, tuple[str, ...]]:

@@ -49,7 +49,7 @@ class Frame:
         stack: label of the stack.
         slope, intercept: from stored to real values.
         echo_time: ms; None if the header does not tell.
-        image_type: of the frame where it has its own.
+        image_type: what the frame's own Image Type says beyond its file's; empty if nothing.
     """
 
     number: int
@@ -295,6 +295,7 @@ def _frame(number: int, sources: list[Dataset]) -> Frame:
     echo_time = one(0x00189082)
     stack_position = one(0x00209057)
     slope, intercept = one(0x00281053), one(0x00281052)
+    file_type = tags.words(sources[-1], 0x00080008)
     own_type = (tags.words(item, 0x00089007) for item in everywhere)
     return Frame(
         number=number,
@@ -307,5 +308,5 @@ def _frame(number: int, sources: list[Dataset]) -> Frame:
         slope=1.0 if slope is None else slope,
         intercept=0.0 if intercept is None else intercept,
         echo_time=echo_time if echo_time is not None else one(0x00180081),
-        image_type=next((words for words in own_type if words), ()),
+        image_type=tuple(word for word in next(filter(None, own_type), ()) if word not in file_type),
     )

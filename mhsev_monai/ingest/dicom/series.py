@@ -101,7 +101,7 @@ def convert_series(series: DicomSeries, limits: ChildLimits | None = None) -> tu
         verified = verify(image, plan)
         n_volumes = (*image.shape, 1)[3]
         b_values = None
-        if series.kind is SeriesKind.DIFFUSION:
+        if series.kind in (SeriesKind.DIFFUSION, SeriesKind.TRACE):
             given = None if converted.bvals is None else read_bvals(converted.bvals)
             b_values = checked_b_values(given, verified, n_volumes)
             if b_values is None:

@@ -12,6 +12,8 @@ import pytest
 from dicom_files import B_VALUES, N_SLICES, save, slice_dataset, truth, write_enhanced, write_series
 from pydicom.uid import generate_uid
 
+from mhsev_monai.ingest import SubjectKeys, bring_in, look_through
+
 Change = Callable[[pydicom.Dataset], pydicom.Dataset | None]
 
 
@@ -226,6 +228,25 @@ def test_compressed_pictures_are_compared_where_they_can_be_decoded(tmp_path, br
     brought = bring(tmp_path / "src")
     assert np.array_equal(np.asarray(brought.volume().dataobj)[:, ::-1], truth())
     assert brought.only.warnings == ()
+
+
+def test_trace_weighted_series_are_taken_only_when_asked_for_and_after_originals(tmp_path):
+    trace = ["DERIVED", "PRIMARY", "DIFFUSION", "TRACEW"]
+    write_series(tmp_path / "src" / "a", (0.0, 1000.0), ImageType=trace, SeriesInstanceUID="1.1", SeriesNumber=2)
+    write_series(tmp_path / "src" / "b", (0.0, 1000.0), SeriesInstanceUID="1.2", SeriesNumber=3)
+    found, keys = look_through(tmp_path / "src"), SubjectKeys(tmp_path / "site")
+    by_kind = {entry.kind: entry for entry in bring_in(found, tmp_path / "x", keys).entries}
+    assert by_kind["trace-weighted image"].outcome == "left out"
+    by_kind = {entry.kind: entry for entry in bring_in(found, tmp_path / "y", keys, trace=True).entries}
+    assert [entry.outcome for entry in by_kind.values()] == ["accepted", "accepted"]
+    assert "run-2" in by_kind["trace-weighted image"].scan
+    assert "run" not in by_kind["diffusion"].scan
+
+
+def test_a_trace_without_b0_is_no_scan(tmp_path):
+    write_series(tmp_path / "src", (1000.0,), ImageType=["DERIVED", "PRIMARY", "DIFFUSION", "TRACEW"])
+    summary = bring_in(look_through(tmp_path / "src"), tmp_path / "x", SubjectKeys(tmp_path / "site"), trace=True)
+    assert "no volume has b <= 50" in summary.entries[0].reason
 
 
 def test_what_is_no_dicom_and_no_nifti_is_counted(tmp_path, bring):
