@@ -18,7 +18,7 @@ help:
 	@echo "make test      the tests that a change must pass"
 	@echo "make test-all  also those that start FLARE processes"
 	@echo "make test-wheel  build sdist and wheel, install the wheel elsewhere, and test it there"
-	@echo "make benchmark  time the decomposition against its peers, and write docs/benchmarks/dsd.md"
+	@echo "make benchmark  measure decomposition and preprocessing against their peers, and write docs/benchmarks/"
 	@echo "make lint      ruff and mypy"
 	@echo "make clean     remove the environment, builds and the demo"
 
@@ -56,11 +56,12 @@ test-wheel: venv
 	ln -sfn "$(abspath ..)/shared" build/shared
 	cd build/wheel && venv/bin/python -m pytest -q -m "not slow" -p no:cacheprovider tests
 
-# Some three minutes on an otherwise idle machine; `apt-get install mrtrix3` adds the rows of dwidenoise.
+# Some ten minutes on an otherwise idle machine; `apt-get install mrtrix3` adds the rows of dwidenoise.
 benchmark: venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[benchmark]'
 	rm -rf build/benchmark-cache
 	$(BIN)/python tests/benchmarks/benchmark_dsd.py
+	$(BIN)/python tests/benchmarks/benchmark_preprocess.py
 
 lint: venv
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

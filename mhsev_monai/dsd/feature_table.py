@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from mhsev_monai.dsd.spectrum import BAND_EDGES_PER_MM
 
-SCHEMA_VERSION = "2"
+SCHEMA_VERSION = "3"
 """Changes whenever a name, its place or its meaning does, or what precedes the features changes their values."""
 
 THRESHOLDS = (0.08, 0.12, 0.20, 0.30)

@@ -88,6 +88,11 @@ def fill_holes_by_slice(mask: Tensor) -> Tensor:
     return _on_host(mask, lambda array: ndimage.binary_fill_holes(array, structure=in_plane))
 
 
+def spread(seed: Tensor, through: Tensor) -> Tensor:
+    """The seed and every voxel of ``through`` that a path over faces joins to it."""
+    return _on_host(seed, lambda array: ndimage.binary_propagation(array, mask=array | (through.cpu().numpy() > 0)))
+
+
 def median_filter(image: Tensor, radius: Sequence[int], max_elements: int = 16_000_000) -> Tensor:
     """Median over a box of ``2 * radius + 1`` voxels; edges are mirrored, as in ``scipy.ndimage``'s ``reflect``.
 

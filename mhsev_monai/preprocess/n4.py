@@ -4,14 +4,9 @@ The corrected image has the sharpest histogram that a smooth multiplicative fiel
 histogram of the log intensities by Wiener deconvolution with a Gaussian (Sled et al., IEEE TMI 17:87, 1998), fits a
 cubic B-spline lattice to what sharpening changed, and adds it to the field. Lattices double in density level by level.
 
-The fit is the scattered-data approximation of Lee et al. (IEEE TVCG 3:228, 1997). On a voxel grid its weights are
-products of one factor per axis, so the fit and the evaluation are three small matrix products instead of a scatter
-over voxels; the idea of that separable form is n4ax's (https://pypi.org/project/n4ax).
-
-With ``shrink=1`` and equal parameters each iteration is ITK's. Where a level stops on ``tolerance``, ITK may go on or
-stop sooner: it keeps a running mean in single precision, and its stopping measure drifts (on one scan 0.00113 for
-0.00077, in a mask of 52 000 voxels); ours does not. With ``shrink > 1`` the samples keep their place in the full image,
-where ITK users fit on a smaller one and extrapolate.
+With ``shrink=1`` and ``relaxation=1`` this is ITK's filter with equal parameters, down to its rounding where that
+decides when a level stops (``n4_itk``). With ``shrink > 1`` the samples keep their place in the full image, where ITK
+users fit on a smaller one and extrapolate.
 """
 
 from __future__ import annotations
@@ -24,6 +19,9 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from mhsev_monai.preprocess import n4_itk
+from mhsev_monai.preprocess.b_splines import SplineBasis
 
 _FIXED_POINT = 2.0**30
 """Histogram weights in [0, 1] as integers on CUDA: integer sums do not depend on the order of the threads."""
@@ -40,7 +38,7 @@ class N4Parameters:
             follows anatomy more than coils.
         iterations: at most so many a level.
         tolerance: a level ends when the coefficient of variation of the field's last change is not above this; 0 runs
-            all iterations, and never waits for the device.
+            all iterations, and with ``shrink > 1`` or relaxation never waits for the device.
         shrink: every n-th voxel along each axis takes part in the fit.
         n_bins: histogram bins.
         fwhm: full width at half maximum of the Gaussian that is deconvolved, in log intensity.
@@ -70,6 +68,11 @@ class N4Parameters:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
         if not 0 < self.relaxation < 2:
             raise ValueError(f"relaxation must lie between 0 and 2, got {self.relaxation}")
+
+    @property
+    def like_itk(self) -> bool:
+        """Whether ITK's filter has these parameters, so that its rounding is followed too."""
+        return self.shrink == 1 and self.relaxation == 1
 
 
 class N4Result(NamedTuple):
@@ -123,25 +126,32 @@ def _fit_log_bias(image: Tensor, mask: Tensor | None, parameters: N4Parameters) 
     usable = torch.isfinite(image) & (image > 0)
     if mask is not None:
         usable &= mask > 0
+    # ITK's order of voxels, the first axis fastest: the measure that stops a level depends on it.
+    backwards = tuple(reversed(range(image.ndim)))
+    field, iterations = _fit_levels(image.permute(backwards), usable.permute(backwards), parameters)
+    return field.permute(backwards).contiguous(), iterations
+
+
+def _fit_levels(image: Tensor, usable: Tensor, parameters: N4Parameters) -> tuple[Tensor, tuple[int, ...]]:
     axes = _sample_axes(usable, parameters.shrink)
     field = torch.zeros(image.shape, dtype=torch.float32, device=image.device)
     if axes is None:
-        warnings.warn("N4: no positive, finite voxel inside the mask; the field is zero", RuntimeWarning, stacklevel=3)
+        warnings.warn("N4: no positive, finite voxel inside the mask; the field is zero", RuntimeWarning, stacklevel=4)
         return field, ()
     inside = _take(usable, axes)
     values = _take(image, axes)[inside].double().log()
     # The field does not change when the image is scaled; centred logarithms keep float32's digits for the differences.
     values = (values - values.mean()).float()
     if not float(values.max() - values.min()) > 1e-6:
-        warnings.warn("N4: the image is constant inside the mask; the field is zero", RuntimeWarning, stacklevel=3)
+        warnings.warn("N4: the image is constant inside the mask; the field is zero", RuntimeWarning, stacklevel=4)
         return field, ()
     spent = []
     for level in range(parameters.levels):
         mesh = (parameters.n_control_points - 3) * 2**level
-        lattice, values, n_iterations = _fit_level(values, inside, _Basis(image.shape, axes, mesh), parameters)
+        lattice, values, n_iterations = _fit_level(values, inside, SplineBasis(image.shape, axes, mesh), parameters)
         full = [torch.arange(n, device=image.device) for n in image.shape]
         # Refining a B-spline lattice is exact, so the levels' fields add up to the field of the finest lattice.
-        field += _Basis(image.shape, full, mesh).evaluate(lattice)
+        field += SplineBasis(image.shape, full, mesh).evaluate(lattice)
         spent.append(n_iterations)
     return field, tuple(spent)
 
@@ -169,50 +179,9 @@ def _take(image: Tensor, axes: Sequence[Tensor]) -> Tensor:
     return image
 
 
-class _Basis:
-    """Cubic B-splines over the whole image, seen at some of its voxels: one small matrix for each axis."""
-
-    def __init__(self, shape: Sequence[int], axes: Sequence[Tensor], mesh: int) -> None:
-        self.weights = [_axis_weights(n, index, mesh) for n, index in zip(shape, axes, strict=True)]
-        squares = [w**2 for w in self.weights]
-        self.squares = squares
-        # Lee's phi_c = w_c z / sum(w^2), weighted by w_c^2: both sums are products of one factor an axis.
-        self.fit_weights = [w**3 / s.sum(1, keepdim=True) for w, s in zip(self.weights, squares, strict=True)]
-
-    def evaluate(self, lattice: Tensor) -> Tensor:
-        """Field at the voxels from the lattice of control points."""
-        return _along_axes(lattice, [w.T for w in self.weights])
-
-    def fit(self, residual: Tensor, support: Tensor) -> Tensor:
-        """Control points that approximate a residual, zero where the mask says nothing about them."""
-        known = support > support.max() * 1e-12
-        return torch.where(known, _along_axes(residual, self.fit_weights) / support.clamp_min(1e-30), 0.0)
-
-    def support(self, inside: Tensor) -> Tensor:
-        """Sum over the mask of each control point's squared weights."""
-        return _along_axes(inside.float(), self.squares)
-
-
-def _axis_weights(n: int, index: Tensor, mesh: int) -> Tensor:
-    """``(len(index), mesh + 3)`` cubic B-spline weights of voxels along an axis of ``n``; each row sums to 1."""
-    position = index.double() / max(n - 1, 1) * mesh
-    span = position.floor().clamp(0, mesh - 1)
-    t = position - span
-    cubic = [(1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3]
-    weights = torch.zeros(len(index), mesh + 3, dtype=torch.float64, device=index.device)
-    columns = span.long()[:, None] + torch.arange(4, device=index.device)
-    return weights.scatter_(1, columns, torch.stack(cubic, 1) / 6).float()
-
-
-def _along_axes(values: Tensor, matrices: Sequence[Tensor]) -> Tensor:
-    """Multiply a matrix ``(n, m)`` into every axis of ``values``."""
-    # Each product takes the first axis away and puts its image last: after one round the order is as before.
-    for matrix in matrices:
-        values = torch.tensordot(values, matrix, dims=([0], [0]))
-    return values
-
-
-def _fit_level(values: Tensor, inside: Tensor, basis: _Basis, parameters: N4Parameters) -> tuple[Tensor, Tensor, int]:
+def _fit_level(
+    values: Tensor, inside: Tensor, basis: SplineBasis, parameters: N4Parameters
+) -> tuple[Tensor, Tensor, int]:
     """Lattice found at one level, the log intensities without its field, and the iterations spent."""
     support = basis.support(inside)
     lattice = torch.zeros_like(support)
@@ -224,29 +193,35 @@ def _fit_level(values: Tensor, inside: Tensor, basis: _Basis, parameters: N4Para
         step = basis.evaluate(change).flatten()[where]
         lattice = lattice + change
         values = values - step
-        if parameters.tolerance > 0 and _variation(step) <= parameters.tolerance:
+        if parameters.tolerance > 0 and _variation(step, parameters) <= parameters.tolerance:
             return lattice, values, iteration
     return lattice, values, parameters.iterations
 
 
-def _variation(step: Tensor) -> float:
+def _variation(step: Tensor, parameters: N4Parameters) -> float:
     """Coefficient of variation of the factor by which the field changed; 0 for a single voxel."""
-    if step.numel() < 2:
-        return 0.0
     factor = step.neg().exp()
-    return float(factor.std() / factor.mean())
+    if parameters.like_itk:
+        return n4_itk.variation(factor)
+    return float(factor.std() / factor.mean()) if factor.numel() > 1 else 0.0
 
 
 def _sharpen(values: Tensor, parameters: N4Parameters) -> Tensor:
     """Expected true log intensity of each voxel, given the one it has (Sled 1998, section II-C)."""
     n_bins = parameters.n_bins
     low = values.min()
+    counted: slice | Tensor = slice(None)
+    if parameters.like_itk:
+        low = n4_itk.lowest_value(values)
+        counted = values >= low
     width = ((values.max() - low).double() / (n_bins - 1)).clamp_min(1e-12)
     position = (values - low) / width.float()
+    # Only ITK's minimum has values below it. They go where ITK sends them: to the brightest bin, uncounted.
+    position = torch.where(position < 0, n_bins - 1.0, position)
     lower = position.long().clamp(0, n_bins - 1)
     upper = (lower + 1).clamp(max=n_bins - 1)
     share = position - lower
-    counts = _histogram(lower, upper, share, n_bins)
+    counts = _histogram(lower[counted], upper[counted], share[counted], n_bins)
     expected = _expected_values(counts, low.double(), width, parameters).to(values.dtype)
     return torch.lerp(expected[lower], expected[upper], share)
 

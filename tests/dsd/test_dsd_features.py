@@ -19,7 +19,7 @@ def test_every_feature_has_a_name_of_its_own_a_unit_and_a_definition():
     assert len(set(FEATURE_NAMES)) == len(FEATURE_NAMES) == len(FEATURES)
     assert all(spec.name.isidentifier() and spec.unit and len(spec.definition) > 5 for spec in FEATURES)
     assert all(spec.low < spec.high for spec in FEATURES)
-    assert SCHEMA_VERSION == "2"
+    assert SCHEMA_VERSION == "3"
 
 
 def test_names_and_their_order_belong_to_the_schema_version():

@@ -79,6 +79,16 @@ def test_holes_are_filled_in_space_and_in_the_slices_of_the_last_axis():
     assert not morphology.fill_holes_by_slice(across).all()
 
 
+def test_spreading_follows_paths_over_faces_only():
+    seed, through = torch.zeros(2, 5, 5, dtype=torch.bool)[..., None]
+    seed[0, 0] = True
+    through[0, 1:4] = through[1, 3] = True
+    through[2, 4] = True  # touches (1, 3) by an edge
+    reached = morphology.spread(seed, through)
+    assert reached[..., 0].nonzero().tolist() == [[0, 0], [0, 1], [0, 2], [0, 3], [1, 3]]
+    assert torch.equal(morphology.spread(seed, torch.zeros_like(seed)), seed)
+
+
 @pytest.mark.parametrize("radius", [(1, 1, 1), (2, 1, 0), (0, 0, 0)])
 def test_median_equals_scipy_also_in_slabs(radius):
     image = torch.from_numpy(np.random.default_rng(1).normal(size=(11, 8, 6)).astype(np.float32))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
+from typing import NamedTuple
 
 import nibabel
 import numpy as np
@@ -10,7 +12,7 @@ import pytest
 import torch
 from head_phantoms import coil_log_bias, crisp_head
 
-from mhsev_monai.preprocess import n4
+from mhsev_monai.preprocess import n4, n4_itk
 from mhsev_monai.preprocess.n4 import N4Parameters, estimate_log_bias, n4_bias_field_correction
 
 SHAPE = (48, 56, 44)
@@ -18,7 +20,15 @@ B0 = (1.0, 0.5, 0.4)
 B1000 = (0.06, 0.36, 0.40)
 
 
-def itk_log_bias(image: np.ndarray, mask: np.ndarray, parameters: N4Parameters) -> np.ndarray:
+class ITKRun(NamedTuple):
+    """What ITK's filter found: the field, iterations at each level, and the last measure of convergence."""
+
+    log_bias: np.ndarray
+    iterations: tuple[int, ...]
+    measure: float
+
+
+def run_itk(image: np.ndarray, mask: np.ndarray, parameters: N4Parameters) -> ITKRun:
     sitk = pytest.importorskip("SimpleITK")
     n4_filter = sitk.N4BiasFieldCorrectionImageFilter()
     n4_filter.SetNumberOfThreads(1)
@@ -28,14 +38,32 @@ def itk_log_bias(image: np.ndarray, mask: np.ndarray, parameters: N4Parameters) 
     n4_filter.SetBiasFieldFullWidthAtHalfMaximum(parameters.fwhm)
     n4_filter.SetWienerFilterNoise(parameters.wiener_noise)
     n4_filter.SetNumberOfControlPoints([parameters.n_control_points] * image.ndim)
+    spent = [0] * parameters.levels
+
+    def count() -> None:
+        level = n4_filter.GetCurrentLevel()
+        spent[level] = max(spent[level], n4_filter.GetElapsedIterations())
+
+    n4_filter.AddCommand(sitk.sitkIterationEvent, count)
     itk_image = sitk.GetImageFromArray(np.ascontiguousarray(image.T, dtype=np.float32))
     n4_filter.Execute(itk_image, sitk.GetImageFromArray(np.ascontiguousarray(mask.T, dtype=np.uint8)))
-    return sitk.GetArrayFromImage(n4_filter.GetLogBiasFieldAsImage(itk_image)).T
+    log_bias = sitk.GetArrayFromImage(n4_filter.GetLogBiasFieldAsImage(itk_image)).T
+    return ITKRun(log_bias, tuple(spent), n4_filter.GetCurrentConvergenceMeasurement())
 
 
 def largest_difference_from_itk(image: np.ndarray, mask: np.ndarray, parameters: N4Parameters) -> float:
-    ours = estimate_log_bias(torch.from_numpy(image), torch.from_numpy(mask), parameters).numpy()
-    return float(np.abs(ours - itk_log_bias(image, mask, parameters))[mask].max())
+    """In the mask, once both have spent as many iterations at each level."""
+    expected = run_itk(image, mask, parameters)
+    found = n4_bias_field_correction(torch.from_numpy(image), torch.from_numpy(mask), parameters)
+    assert found.iterations == expected.iterations
+    return float(np.abs(found.log_bias.numpy() - expected.log_bias)[mask].max())
+
+
+def real_b0(folder: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """The first volume, which is a b0 in all of these scans, and where it gives signal."""
+    volumes = nibabel.load(folder / "nifti_dwi" / f"{name}.nii.gz").dataobj
+    image = np.ascontiguousarray(volumes[..., 0] if len(volumes.shape) == 4 else volumes, dtype=np.float32)
+    return image, image > 0.15 * np.percentile(image, 99)
 
 
 def shaded_head(levels=B0, shape=SHAPE, amplitude=0.4):
@@ -47,15 +75,16 @@ def shaded_head(levels=B0, shape=SHAPE, amplitude=0.4):
 @pytest.mark.parametrize(
     "parameters",
     [
-        N4Parameters(shrink=1, levels=2),
+        N4Parameters(shrink=1, levels=3),
+        N4Parameters(shrink=1, levels=4),
         N4Parameters(shrink=1, levels=4, iterations=5, tolerance=0.0),
         N4Parameters(shrink=1, levels=2, iterations=8, tolerance=0.0, n_bins=100, fwhm=0.3, n_control_points=6),
     ],
-    ids=["stops by itself", "four levels", "other parameters"],
+    ids=["three levels that stop by themselves", "four levels that do", "a fixed number", "other parameters"],
 )
 def test_the_field_is_itk_s_on_a_phantom(parameters):
     image, brain, _ = shaded_head(shape=(36, 40, 32))
-    assert largest_difference_from_itk(image.numpy(), brain.numpy(), parameters) <= 1e-4
+    assert largest_difference_from_itk(image.numpy(), brain.numpy(), parameters) <= 1e-5
 
 
 def test_the_field_is_itk_s_in_two_dimensions():
@@ -64,22 +93,57 @@ def test_the_field_is_itk_s_in_two_dimensions():
     assert largest_difference_from_itk(*middle, N4Parameters(shrink=1, iterations=10, tolerance=0.0)) <= 1e-4
 
 
-def test_the_field_is_itk_s_on_a_real_scan(shared_data):
-    volumes = nibabel.load(shared_data / "nifti_dwi" / "siemens_prisma_xa30_PA_b0_b2500.nii.gz")
-    image = np.asarray(volumes.dataobj[::2, ::2, :, 0], dtype=np.float32)
-    mask = image > 0.15 * np.percentile(image, 99)
-    # A fixed number of iterations: ITK's stopping measure is a running mean in single precision, which drifts in large
-    # masks, so that ITK may stop at another iteration than the tolerance says.
-    parameters = N4Parameters(shrink=1, levels=3, iterations=10, tolerance=0.0)
-    assert largest_difference_from_itk(image, mask, parameters) <= 1e-4
+def test_the_field_is_itk_s_where_the_first_voxel_of_the_mask_is_the_darkest():
+    """ITK takes that voxel for the brightest: the fields would differ by more than 1e-3."""
+    image, brain, _ = shaded_head(shape=(36, 40, 32))
+    first = tuple(np.argwhere(brain.numpy().T)[0][::-1])
+    image[first] = 0.5 * image[brain].min()
+    parameters = N4Parameters(shrink=1, levels=2)
+    assert largest_difference_from_itk(image.numpy(), brain.numpy(), parameters) <= 1e-5
+    exact = N4Parameters(shrink=1, levels=2, relaxation=1 - 1e-6)
+    unlike = estimate_log_bias(image, brain, exact) - estimate_log_bias(image, brain, parameters)
+    assert float(unlike[brain].abs().max()) > 1e-3
 
 
+def test_the_stopping_measure_is_itk_s_and_not_the_exact_one(shared_data):
+    image, mask = real_b0(shared_data, "philips_elition_mb3_b0_b1000")
+    once = N4Parameters(shrink=1, levels=1, iterations=1)
+    factors = (-estimate_log_bias(torch.from_numpy(image), torch.from_numpy(mask), once)).exp()
+    in_order = factors.permute(2, 1, 0)[torch.from_numpy(mask).permute(2, 1, 0)]
+    measure = n4_itk.variation(in_order)
+    assert measure == pytest.approx(run_itk(image, mask, once).measure, rel=1e-3)
+    assert measure > 1.3 * float(in_order.double().std() / in_order.double().mean())  # 0.00171 for 0.00114
+
+
+@pytest.mark.parametrize("levels", [3, 4])
+def test_the_field_is_itk_s_on_a_real_scan_that_stops_by_itself(shared_data, levels):
+    image, mask = real_b0(shared_data, "uih_umr770_b0_b930")
+    assert largest_difference_from_itk(image, mask, N4Parameters(shrink=1, levels=levels)) <= 1e-4
+
+
+# Measured: 1.6e-5 or less at three levels, 5e-6 and 1.6e-4 at four. ITK computes in single precision: given the
+# sagittal scan in another unit, its own four levels differ by 1.1e-4 from what they were (ours: by 4e-7).
 @pytest.mark.slow
-def test_the_field_is_itk_s_on_a_whole_real_scan_that_stops_by_itself(shared_data):
-    image = nibabel.load(shared_data / "nifti_dwi" / "uih_umr770_b0_b930.nii.gz").dataobj[..., 0]
-    image = np.asarray(image, dtype=np.float32)
-    mask = image > 0.15 * np.percentile(image, 99)
-    assert largest_difference_from_itk(image, mask, N4Parameters(shrink=1)) <= 1e-4
+@pytest.mark.parametrize(
+    ("name", "levels", "bound"),
+    [
+        ("siemens_prisma_xa30_PA_b0_b2500", 3, 1e-4),
+        ("siemens_prisma_xa30_PA_b0_b2500", 4, 1e-4),
+        ("siemens_prisma_ve11_sag_b0_b2000", 3, 1e-4),
+        ("siemens_prisma_ve11_sag_b0_b2000", 4, 3e-4),
+        ("philips_elition_mb3_b0_b1000", 3, 1e-4),
+        ("philips_achieva_whole_b0_b1000", 3, 1e-4),
+        ("philips_ingenia_mb2_b0_b1000", 3, 1e-4),
+        ("philips_ingenia_gre_te4p6_same_subject_as_mb2", 3, 1e-4),
+        ("ge_signauhp_seepi_b0like", 3, 1e-4),
+        ("ge_signauhp_seepi_b0like_otherPE", 3, 1e-4),
+        ("ge_gre_magnitude", 3, 1e-4),
+        ("siemens_trio_t2star_epi_te34", 3, 1e-4),
+    ],
+)
+def test_the_field_is_itk_s_on_whole_real_scans_that_stop_by_themselves(shared_data, name, levels, bound):
+    image, mask = real_b0(shared_data, name)
+    assert largest_difference_from_itk(image, mask, N4Parameters(shrink=1, levels=levels)) <= bound
 
 
 # Measured on 48x56x44 to 80x96x72: residual .011-.013 (b0), .020-.027 (b1000) of a field of .125-.127;
