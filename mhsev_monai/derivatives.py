@@ -162,7 +162,7 @@ def _write(image: Any, path: Path) -> Path:
     scratch = path.parent / f".{os.getpid()}"
     name = path.name.removesuffix(".nii.gz")
     try:
-        return move_scan(write_scan(NewScan(values, affine), scratch, name), path.parent)
+        return move_scan(write_scan(NewScan(values, affine), scratch, name), path.parent, name)
     finally:
         (scratch / path.name).unlink(missing_ok=True)
         scratch.rmdir()

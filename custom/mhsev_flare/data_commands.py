@@ -66,6 +66,10 @@ def _ingest(options: argparse.Namespace) -> int:
     except (SiteFolderError, ScanError, CohortError, ImportError) as error:
         complain(error)
         return WRONG_CALL
+    except OSError as error:
+        # Its own text holds a path, and paths of an archive hold names.
+        complain(f"a file cannot be read or written ({type(error).__name__}); check the disk and the permissions")
+        return WRONG_CALL
     return _tell_ingest(summary, options.root)
 
 

@@ -11,11 +11,12 @@ import csv
 import hmac
 import os
 import secrets
+from collections.abc import Iterable
 from hashlib import sha256
 from pathlib import Path
 
 SITE_FOLDER_VARIABLE = "MHSEV_SITE_FOLDER"
-_SECRET, _TABLE = "secret", "subject_keys.tsv"
+_SECRET, _TABLE, _UNREADABLE = "secret", "subject_keys.tsv", "unreadable_files.txt"
 _SECRET_BYTES = 32
 _SUBJECT_DIGITS, _SHORT_DIGITS = 16, 8
 
@@ -86,6 +87,12 @@ class SubjectKeys:
     def series(self, identifier: str) -> str:
         """8 hexadecimal digits that tell series of one study apart."""
         return self._digest("series", identifier, _SHORT_DIGITS)
+
+    def note_unreadable(self, paths: Iterable[Path]) -> None:
+        """Write down which files could not be read, for whoever may see their names."""
+        descriptor = os.open(self._folder / _UNREADABLE, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as stream:
+            stream.writelines(f"{path}\n" for path in paths)
 
     def _digest(self, purpose: str, identifier: str, digits: int) -> str:
         message = f"{purpose}\0{identifier}".encode("utf-8", "surrogateescape")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -15,6 +16,7 @@ LEDGER = Path("derivatives", "mhsev", "ingest.json")
 
 Outcome = Literal["accepted", "left out", "refused"]
 _SCHEMA = 1
+_SAVE_EVERY = 5.0
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ def read_ledger(root: Path) -> tuple[LedgerEntry, ...]:
 
 
 class Ledger:
-    """The record of a root, kept on disk as it grows.
+    """The record of a root, written to disk as it grows.
 
     Args:
         root: the BIDS root.
@@ -75,13 +77,18 @@ class Ledger:
     def __init__(self, root: Path) -> None:
         self._path = Path(root) / LEDGER
         self._known = {(entry.subject, entry.session, entry.series): entry for entry in read_ledger(root)}
+        self._saved, self._unsaved = time.monotonic(), False
 
     def find(self, entry: LedgerEntry) -> LedgerEntry | None:
         """The entry of the same series, if it was there before."""
         return self._known.get((entry.subject, entry.session, entry.series))
 
+    def is_claimed(self, scan: str) -> bool:
+        """Whether a scan of this name belongs to a series."""
+        return any(entry.scan == scan for entry in self._known.values())
+
     def add(self, entry: LedgerEntry) -> None:
-        """Enter a series, and write the record.
+        """Enter a series; the record is written every few seconds, and by ``save``.
 
         A series that comes again takes the place of its old entry, unless the old one was accepted and the new one is
         not: the scan is still there then.
@@ -90,9 +97,19 @@ class Ledger:
         if before is not None and before.outcome == "accepted" and entry.outcome != "accepted":
             return
         self._known[entry.subject, entry.session, entry.series] = entry
+        self._unsaved = True
+        # A record of thousands of series is not written anew for each of them.
+        if time.monotonic() - self._saved > _SAVE_EVERY:
+            self.save()
+
+    def save(self) -> None:
+        """Write the record, if anything was entered since it was written last."""
+        if not self._unsaved:
+            return
         rows = [asdict(self._known[key]) for key in sorted(self._known)]
         self._path.parent.mkdir(parents=True, exist_ok=True)
         # Written beside and renamed: an interrupted run leaves the old record whole.
         temporary = self._path.with_suffix(f".{os.getpid()}.tmp")
         temporary.write_text(json.dumps({"schema": _SCHEMA, "series": rows}, indent=1) + "\n")
         temporary.replace(self._path)
+        self._saved, self._unsaved = time.monotonic(), False

@@ -6,9 +6,10 @@ words in their names: ``b0`` (or ``s0``); ``trace``, ``tracew``, ``isotropic``, 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -26,8 +27,22 @@ from mhsev_monai.scan_contrast import ScanContrast
 
 _B_WORD = re.compile(r"b(?:val)?[-=]?(\d{1,5})")
 _TRACE_WORDS = {"trace", "tracew", "isotropic", "dwi"}
-_OTHER_SUFFIXES = {"t1w", "t2w", "flair", "pd", "bold", "sbref", "phasediff", "magnitude1", "magnitude2", "fa", "colfa"}
+_OTHER_SUFFIXES = {
+    "t1w",
+    "t2w",
+    "flair",
+    "pd",
+    "bold",
+    "sbref",
+    "phasediff",
+    "magnitude1",
+    "magnitude2",
+    "mask",
+    "fa",
+    "colfa",
+}
 _SAME_GRID_MM = 0.1
+_ONE_PATIENT = "the {} scans of one folder are taken for those of one patient, of whom the first is graded"
 _ADC_DISAGREES = 0.3
 
 
@@ -38,8 +53,13 @@ class Role(StrEnum):
     B0 = "b0 image"
     TRACE = "trace-weighted image"
     ADC = "ADC map"
+    T2STAR = "T2*-weighted image"
+    SWI = "SWI"
     UNKNOWN = "NIfTI image"
     OTHER = "other image"
+
+
+_CONTRAST_WORDS = {"t2starw": Role.T2STAR, "t2star": Role.T2STAR, "swi": Role.SWI, "swan": Role.SWI}
 
 
 @dataclass(frozen=True)
@@ -49,73 +69,105 @@ class LooseScan:
     Attributes:
         patient: what the source calls the patient: the ``sub-`` folder, else the first folder, else the file's name.
         study: the ``ses-`` folder, or empty.
-        name: tells the scans of one study apart.
         files: by role.
+        unclear: why it cannot be told whose scan this is; empty if it can.
+        n_beside: scans that lie in the same folder, this one included.
     """
 
     patient: str
     study: str
-    name: str
     files: dict[Role, Path]
+    unclear: str = ""
+    n_beside: int = 1
 
     @property
     def kind(self) -> Role:
         """What the scan is as a whole: the role of its only image, or a diffusion series."""
         return next(iter(self.files)) if len(self.files) == 1 else Role.SERIES
 
+    def content(self) -> str:
+        """A digest over the images: one scan under two names is one, two scans under one name are two.
+
+        Raises:
+            OSError: if a file cannot be read.
+        """
+        digests = (hashlib.sha256(path.read_bytes()).hexdigest() for _, path in sorted(self.files.items()))
+        return " ".join(digests)
+
 
 def group_images(images: Sequence[Path], root: Path) -> tuple[LooseScan, ...]:
     """Images as scans: each series for itself, and separate b0, trace and ADC of one folder and name together."""
     sets: dict[tuple[Path, str], dict[Role, Path]] = defaultdict(dict)
-    single: list[tuple[Path, Role]] = []
+    groups: list[dict[Role, Path]] = []
     for path in sorted(images):
         role, rest = _role(path)
         if role in (Role.B0, Role.TRACE, Role.ADC) and role not in sets[path.parent, rest]:
             sets[path.parent, rest][role] = path
         else:
-            single.append((path, role))
-    scans = [_loose_scan({role: path}, root, path.name) for path, role in single]
-    for (_, rest), files in sets.items():
-        if {Role.B0, Role.TRACE} <= set(files):
-            scans.append(_loose_scan(files, root, rest))
-        else:
-            scans += [_loose_scan({role: path}, root, path.name) for role, path in files.items()]
-    return tuple(sorted(scans, key=lambda scan: (scan.patient, scan.study, scan.name)))
+            groups.append({role: path})
+    for files in sets.values():
+        joined = {Role.B0, Role.TRACE} <= set(files)
+        groups += [files] if joined else [{role: path} for role, path in files.items()]
+    return tuple(sorted(_with_owners(groups, root), key=lambda scan: str(next(iter(scan.files.values())))))
+
+
+def _with_owners(groups: Sequence[dict[Role, Path]], root: Path) -> list[LooseScan]:
+    """Whose scans these are, as far as the folders tell."""
+    parents = [next(iter(files.values())).relative_to(root).parts[:-1] for files in groups]
+    below: dict[str, set[tuple[str, ...]]] = defaultdict(set)
+    for folders in parents:
+        if folders and not any(part.startswith("sub-") for part in folders):
+            below[folders[0]].add(folders)
+    beside = Counter(parents)
+    scans = []
+    for files, folders in zip(groups, parents, strict=True):
+        subject = next((part for part in folders if part.startswith("sub-")), None)
+        study = next((part for part in folders if part.startswith("ses-")), "")
+        unclear = subject is None and bool(folders) and len(below[folders[0]]) > 1
+        path = next(iter(files.values()))
+        patient = subject or (folders[0] if folders else _role(path)[1] or path.name)
+        in_folder = beside[folders] if folders and subject is None else 1
+        scans.append(LooseScan(patient, study, files, _UNCLEAR if unclear else "", in_folder))
+    return scans
+
+
+_UNCLEAR = (
+    "a folder holds several folders with scans, and these may be patients or visits; arrange them as "
+    "sub-<patient>/ses-<visit>/, or give each patient a folder directly below the source"
+)
 
 
 def _role(path: Path) -> tuple[Role, str]:
-    """What an image is by its b-values and its name, and the name without the words that tell."""
+    """What an image is by its b-values and its name, and the name without the words at its end that tell."""
     stem = (image_stem(path.name) or "").lower()
     if path.with_name((image_stem(path.name) or "") + ".bval").is_file():
         return Role.SERIES, stem
     words = re.split(r"[_\-.\s]+", stem)
-    if words[-1] in _OTHER_SUFFIXES:
+    telling: list[str] = []
+    while words and _tells(words[-1]):
+        # One b-value tells what the image is; a second such word is part of a name.
+        if _B_WORD.fullmatch(words[-1]) and any(map(_B_WORD.fullmatch, telling)):
+            break
+        telling.append(words.pop())
+    rest = "_".join(words)
+    if words and words[-1] in _OTHER_SUFFIXES:
         return Role.OTHER, stem
-    rest = "_".join(word for word in words if not _tells(word))
-    if "adc" in words:
+    if words and words[-1] in _CONTRAST_WORDS:
+        return _CONTRAST_WORDS[words[-1]], stem
+    if "adc" in telling:
         return Role.ADC, rest
-    b_values = [int(match[1]) for word in words if (match := _B_WORD.fullmatch(word))]
-    if "s0" in words or any(b <= B0_MAX for b in b_values):
+    b_values = [int(match[1]) for word in telling if (match := _B_WORD.fullmatch(word))]
+    if "s0" in telling or any(b <= B0_MAX for b in b_values):
         return Role.B0, rest
     if find_bvals(path) is not None:
         return Role.SERIES, stem
-    if b_values or _TRACE_WORDS & set(words):
+    if b_values or _TRACE_WORDS & set(telling):
         return Role.TRACE, rest
     return Role.UNKNOWN, stem
 
 
 def _tells(word: str) -> bool:
     return word in _TRACE_WORDS or word in ("adc", "s0") or _B_WORD.fullmatch(word) is not None
-
-
-def _loose_scan(files: dict[Role, Path], root: Path, name: str) -> LooseScan:
-    path = next(iter(files.values()))
-    folders = path.relative_to(root).parts[:-1]
-    subject = next((part for part in folders if part.startswith("sub-")), None)
-    if subject is None:
-        subject = folders[0] if folders else _role(path)[1] or name
-    study = next((part for part in folders if part.startswith("ses-")), "")
-    return LooseScan(subject, study, name, files)
 
 
 def load_scan(scan: LooseScan, contrast: ScanContrast, b_value: float | None) -> tuple[NewScan, tuple[str, ...]]:
@@ -129,8 +181,12 @@ def load_scan(scan: LooseScan, contrast: ScanContrast, b_value: float | None) ->
     Raises:
         ScanError: if it cannot be used.
     """
+    if scan.unclear:
+        raise ScanError(scan.unclear)
+    runs = (_ONE_PATIENT.format(scan.n_beside),) if scan.n_beside > 1 else ()
     if Role.B0 in scan.files and Role.TRACE in scan.files:
-        return _joined(scan, b_value)
+        joined, warnings = _joined(scan, b_value)
+        return joined, (*runs, *warnings)
     path = next(iter(scan.files.values()))
     series = read_dwi(path, b0_only=contrast.b0_only or scan.kind is Role.B0)
     image = open_nifti(path)
@@ -138,7 +194,7 @@ def load_scan(scan: LooseScan, contrast: ScanContrast, b_value: float | None) ->
     values = read_bvals(bvals) if bvals is not None else np.zeros(1 if len(image.shape) < 4 else image.shape[3])
     loaded = scan_from_nifti(image)
     b_values = None if contrast.folder == "anat" else values
-    return _with(loaded, b_values, _sidecar(path)), series.warnings
+    return _with(loaded, b_values, _sidecar(path)), (*runs, *series.warnings)
 
 
 def _with(scan: NewScan, b_values: Any, sidecar: dict[str, Any]) -> NewScan:

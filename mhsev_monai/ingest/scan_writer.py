@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import io
 import json
 import shutil
 from collections.abc import Mapping
@@ -56,7 +55,7 @@ def scan_from_nifti(image: Any, volumes: tuple[int, ...] | None = None) -> NewSc
         slope, intercept = float(proxy.slope), float(proxy.inter)
     except (OSError, EOFError, ValueError):
         raise ScanError("the voxels of the image cannot be read to their end; copy or convert it again") from None
-    if volumes is not None and stored.ndim == 4:
+    if volumes is not None and stored.ndim == 4 and volumes != tuple(range(stored.shape[3])):
         stored = stored[..., list(volumes)]
     oriented = bool(image.header["sform_code"] or image.header["qform_code"])
     return NewScan(stored, np.asarray(image.affine, dtype=np.float64), slope, intercept, oriented)
@@ -83,11 +82,13 @@ def write_scan(scan: NewScan, folder: Path, name: str) -> Path:
     Equal scans give equal bytes: no time or name enters the compressed stream.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    buffer = io.BytesIO()
-    with gzip.GzipFile(filename="", mode="wb", fileobj=buffer, compresslevel=_GZIP_LEVEL, mtime=0) as stream:
-        stream.write(_header(scan).binaryblock + bytes(4))
-        stream.write(np.asarray(scan.stored).tobytes(order="F"))
-    (folder / f"{name}.nii.gz").write_bytes(buffer.getvalue())
+    stored = np.asarray(scan.stored)
+    stored = stored.astype(stored.dtype.newbyteorder("="), copy=False)
+    with (folder / f"{name}.nii.gz").open("wb") as file, gzip.GzipFile("", "wb", _GZIP_LEVEL, file, mtime=0) as stream:
+        stream.write(_header(replace(scan, stored=stored)).binaryblock + bytes(4))
+        # By volume: the first axis runs fastest, as the transposed array lies in memory.
+        for volume in np.moveaxis(stored, -1, 0) if stored.ndim == 4 else [stored]:
+            stream.write(np.ascontiguousarray(volume.T).data)
     if scan.b_values is not None:
         (folder / f"{name}.bval").write_text(" ".join(f"{value:.10g}" for value in scan.b_values) + "\n")
     if scan.directions is not None:
@@ -98,12 +99,12 @@ def write_scan(scan: NewScan, folder: Path, name: str) -> Path:
     return folder / f"{name}.nii.gz"
 
 
-def move_scan(image: Path, folder: Path) -> Path:
-    """Move an image and its companions into a folder, the image last: a scan that is there is whole."""
+def move_scan(image: Path, folder: Path, name: str) -> Path:
+    """Move an image and its companions into a folder under a name, the image last: a scan that is there is whole."""
     folder.mkdir(parents=True, exist_ok=True)
     stem = image.name.removesuffix(".nii.gz")
     for ending in (".bval", ".bvec", ".json", ".nii.gz"):
-        source, target = image.with_name(stem + ending), folder / (stem + ending)
+        source, target = image.with_name(stem + ending), folder / (name + ending)
         if not source.is_file():
             target.unlink(missing_ok=True)
             continue
@@ -111,7 +112,7 @@ def move_scan(image: Path, folder: Path) -> Path:
         temporary = target.with_name(f".{target.name}.tmp")
         shutil.copyfile(source, temporary)
         temporary.replace(target)
-    return folder / image.name
+    return folder / f"{name}.nii.gz"
 
 
 def _header(scan: NewScan) -> Any:

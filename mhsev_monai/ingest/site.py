@@ -6,7 +6,6 @@ hashes. What became of each series stands in the root's ledger, ``derivatives/mh
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,10 +19,15 @@ from mhsev_monai.ingest.scan_writer import move_scan, write_scan
 from mhsev_monai.ingest.sidecar import age_group
 from mhsev_monai.ingest.source import Progress, Source, look_through, no_progress
 from mhsev_monai.ingest.tasks import SeriesTask, Wanted, series_tasks
+from mhsev_monai.ingest.work import clear_abandoned, work_folder
 from mhsev_monai.preprocess.diffusion import select_shells
 from mhsev_monai.scan_contrast import ScanContrast
 
-_UNREADABLE = "the files cannot be read as DICOM; they may be damaged or deflated; export them again"
+_UNREADABLE = (
+    "the files cannot be read as DICOM, or cannot be opened: they may be damaged or deflated; which they are stands in "
+    "unreadable_files.txt of the site folder; export them again, or mend their permissions"
+)
+_CLOSED = "the folders cannot be opened; mend their permissions, and ingest again"
 
 
 @dataclass(frozen=True)
@@ -92,18 +96,29 @@ def bring_in(
     """
     root = Path(root)
     entries = []
+    clear_abandoned()
     with open_root(root) as ledger:
         tasks = series_tasks(found, Wanted(contrast, keys, b_value, limits, trace))
         for done, task in enumerate(tasks, start=1):
             entries.append(_settle(root, task, contrast, ledger))
             ledger.add(entries[-1])
             progress(done, len(tasks))
-        if found.unreadable:
-            entries.append(
-                LedgerEntry("", "", "unreadable", "unreadable DICOM", found.unreadable, "refused", _UNREADABLE)
-            )
-            ledger.add(entries[-1])
+        for entry in _not_opened(found, keys):
+            entries.append(entry)
+            ledger.add(entry)
     return IngestSummary(tuple(entries), found.n_others)
+
+
+def _not_opened(found: Source, keys: SubjectKeys) -> list[LedgerEntry]:
+    """Entries for files and folders that could not be read; which files they are is written into the site folder."""
+    entries = []
+    if found.unreadable:
+        keys.note_unreadable(found.unreadable)
+        n_files = len(found.unreadable)
+        entries.append(LedgerEntry("", "", "unreadable", "unreadable file", n_files, "refused", _UNREADABLE))
+    if found.closed:
+        entries.append(LedgerEntry("", "", "closed", "closed folder", found.closed, "refused", _CLOSED))
+    return entries
 
 
 def _settle(root: Path, task: SeriesTask, contrast: ScanContrast, ledger: Ledger) -> LedgerEntry:
@@ -114,11 +129,11 @@ def _settle(root: Path, task: SeriesTask, contrast: ScanContrast, ledger: Ledger
     try:
         scan, warnings = task.load()
         folder = scan_folder(root, entry.subject, entry.session, contrast)
-        name = scan_name(folder, entry, contrast, ledger)
-        with tempfile.TemporaryDirectory(prefix="mhsev-") as work:
-            written = write_scan(scan, Path(work), name)
+        with work_folder() as work:
+            written = write_scan(scan, work, "scan")
             warnings = (*warnings, *_check(written, contrast))
-            move_scan(written, folder)
+            name = scan_name(folder, entry, contrast, ledger, written)
+            move_scan(written, folder, name)
     except ScanError as error:
         return replace(entry, outcome="refused", reason=str(error))
     except MemoryError:
@@ -134,4 +149,6 @@ def _settle(root: Path, task: SeriesTask, contrast: ScanContrast, ledger: Ledger
 def _check(image: Path, contrast: ScanContrast) -> tuple[str, ...]:
     """Read a written scan as everything later will; warnings about it."""
     series = read_dwi(image, b0_only=contrast.b0_only)
-    return (*series.warnings, *select_shells(series.bvals.tolist()).flags)
+    shells = select_shells(series.bvals.tolist())
+    unweighted = ("no volume is diffusion-weighted; it serves as b0 alone",)
+    return (*series.warnings, *shells.flags, *(unweighted if contrast is ScanContrast.DWI and not shells.dwi else ()))

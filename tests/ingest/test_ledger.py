@@ -18,8 +18,10 @@ def test_a_root_without_a_record_has_no_entries(tmp_path):
 
 def test_entries_come_back_as_they_went(tmp_path):
     entries = (entry("a", scan="x", warnings=("odd", "odder")), entry("b", "refused", reason="why"))
+    ledger = Ledger(tmp_path)
     for each in entries:
-        Ledger(tmp_path).add(each)
+        ledger.add(each)
+    ledger.save()
     assert read_ledger(tmp_path) == entries
 
 
@@ -36,6 +38,7 @@ def test_a_series_that_comes_again_has_one_entry(before, after, stays, tmp_path)
     ledger = Ledger(tmp_path)
     for each in (entry("a", before), entry("b"), entry("a", after)):
         ledger.add(each)
+    ledger.save()
     assert [(e.series, e.outcome) for e in read_ledger(tmp_path)] == [("a", stays), ("b", "accepted")]
 
 

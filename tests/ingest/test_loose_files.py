@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from mhsev_monai.cases import read_cases
 from mhsev_monai.errors import CohortError, ScanError
 from mhsev_monai.ingest.bids_root import open_root
 from mhsev_monai.ingest.identity import SubjectKeys
+from mhsev_monai.ingest.ledger import LEDGER
 from mhsev_monai.ingest.site import IngestSummary, bring_in, ingest
 from mhsev_monai.ingest.source import look_through
 from mhsev_monai.scan_contrast import ScanContrast
@@ -49,13 +51,96 @@ def test_a_series_with_its_b_values_is_taken_as_it_is(tmp_path, bring):
 
 
 def test_the_patient_is_the_folder_and_no_name_travels(tmp_path, bring):
-    for folder in ("Roe^Jane/1950-02-03", "Roe^Jane/2020", "Doe^John/x"):
-        save(tmp_path / "src" / folder / "Roe^Jane.nii.gz")
+    for number, name in enumerate(("Roe^Jane/1950-02-03/a", "Roe^Jane/1950-02-03/b", "Doe^John/x")):
+        save(tmp_path / "src" / f"{name} Roe^Jane.nii.gz", voxels() + number)
     entries = bring().entries
     assert [entry.outcome for entry in entries] == ["accepted"] * 3
     assert len({entry.subject for entry in entries}) == 2
+    beside = [entry for entry in entries if "2 scans of one folder" in "".join(entry.warnings)]
+    assert len(beside) == 2
     written = [str(path.relative_to(tmp_path / "bids")) for path in (tmp_path / "bids").rglob("*")]
     assert not [path for path in written if "Roe" in path or "Doe" in path or "1950" in path]
+
+
+def test_folders_within_folders_are_not_guessed_to_be_patients_or_visits(tmp_path, bring):
+    for number, folder in enumerate(("batch/p1", "batch/p2", "other/p3")):
+        save(tmp_path / "src" / folder / "dwi.nii.gz", voxels() + number)
+    outcomes = {entry.outcome: entry.reason for entry in bring().entries}
+    assert "may be patients or visits" in outcomes["refused"]
+    assert len(list((tmp_path / "bids").glob("sub-*/**/*.nii.gz"))) == 1
+
+
+def test_one_name_for_two_scans_overwrites_nothing(tmp_path, bring):
+    """Two exports into folders of one name, one after the other."""
+    for number in (1, 2):
+        save(tmp_path / "src" / "p1" / "dwi.nii.gz", voxels() + number)
+        assert bring().entries[0].outcome == "accepted"
+    images = sorted((tmp_path / "bids").glob("sub-*/**/*.nii.gz"))
+    assert [
+        np.array_equal(nib.load(path).get_fdata(), voxels() + n) for path, n in zip(images, (1, 2), strict=True)
+    ] == [True] * 2
+
+
+def test_a_b_word_in_a_patient_s_code_is_no_b_value(tmp_path, bring):
+    save(tmp_path / "src" / "b101_b0.nii.gz", B0, bvals=None)
+    save(tmp_path / "src" / "b102_trace.nii.gz", TRACE, bvals=None)
+    assert [entry.outcome for entry in bring().entries] == ["left out", "left out"]
+
+
+def test_other_contrasts_take_only_what_may_be_theirs(tmp_path, bring):
+    folder = tmp_path / "src" / "sub-1" / "anat"
+    for name in ("T1w", "FLAIR", "T2starw", "mask"):
+        save(folder / f"sub-1_{name}.nii.gz", B0, bvals=None)
+    save(tmp_path / "src" / "sub-1" / "dwi" / "sub-1_dwi.nii.gz")
+    entries = bring(ScanContrast.T2STAR).entries
+    assert [entry.kind for entry in entries if entry.outcome == "accepted"] == ["T2*-weighted image"]
+    assert {entry.outcome for entry in entries} == {"accepted", "left out"}
+    # The same source under another contrast finds its own, and names it as that contrast does.
+    assert [e.scan.endswith("_dwi") for e in bring().entries if e.outcome == "accepted"] == [True]
+
+
+def test_a_big_endian_image_keeps_its_values(tmp_path, bring):
+    save(tmp_path / "src" / "p" / "x.nii.gz", voxels().astype(">i2"))
+    assert bring().entries[0].outcome == "accepted"
+    assert np.array_equal(only_image(tmp_path)[0].get_fdata(), voxels().astype(int))
+
+
+def test_a_folder_that_cannot_be_entered_is_counted(tmp_path, bring, monkeypatch):
+    save(tmp_path / "src" / "a" / "x.nii.gz")
+    save(tmp_path / "src" / "Roe^Jane" / "x.nii.gz")
+    real = os.scandir
+
+    def closed(path):
+        if str(path).endswith("Jane"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    entries = bring().entries
+    assert sorted(entry.outcome for entry in entries) == ["accepted", "refused"]
+    assert "cannot be opened" in next(entry.reason for entry in entries if entry.outcome == "refused")
+
+
+def test_links_are_followed_once(tmp_path, bring):
+    save(tmp_path / "elsewhere" / "x.nii.gz")
+    (tmp_path / "src" / "p").mkdir(parents=True)
+    (tmp_path / "src" / "p" / "link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "src" / "p" / "loop").symlink_to(tmp_path / "src")
+    assert [entry.outcome for entry in bring().entries] == ["accepted"]
+
+
+def test_an_interrupted_run_leaves_no_second_copy(tmp_path, bring):
+    save(tmp_path / "src" / "p" / "x.nii.gz")
+    bring()
+    (tmp_path / "bids" / LEDGER).unlink()
+    assert "run" not in bring().entries[0].scan
+    assert len(list((tmp_path / "bids").glob("sub-*/**/*.nii.gz"))) == 1
+
+
+def test_the_root_is_no_source(tmp_path):
+    (tmp_path / "bids").mkdir()
+    with pytest.raises(ScanError, match="is the BIDS root, or lies inside it"):
+        look_through(tmp_path / "bids", tmp_path / "bids")
 
 
 def test_a_bids_root_keeps_its_subjects_and_sessions_under_new_names(tmp_path, bring):

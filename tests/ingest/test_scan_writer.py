@@ -69,10 +69,10 @@ def test_scales_that_differ_are_applied_and_equal_ones_kept_beside_the_values():
 def test_a_scan_moves_with_its_companions_and_leaves_no_old_ones(tmp_path):
     folder = tmp_path / "to"
     folder.mkdir()
-    (folder / "x_dwi.bvec").write_text("of an earlier image")
+    (folder / "y_dwi.bvec").write_text("of an earlier image")
     path = write_scan(
         NewScan(stored(), AFFINE, b_values=np.zeros(3), sidecar={"EchoTime": 0.1}), tmp_path / "a", "x_dwi"
     )
-    moved = move_scan(path, folder)
-    assert sorted(p.name for p in folder.iterdir()) == ["x_dwi.bval", "x_dwi.json", "x_dwi.nii.gz"]
-    assert moved == folder / "x_dwi.nii.gz"
+    moved = move_scan(path, folder, "y_dwi")
+    assert sorted(p.name for p in folder.iterdir()) == ["y_dwi.bval", "y_dwi.json", "y_dwi.nii.gz"]
+    assert moved == folder / "y_dwi.nii.gz"

@@ -70,6 +70,7 @@ def root(tmp_path_factory):
         entry("sub-05", "e", "accepted", scan="sub-05_acq-swi_T2starw"),
     ):
         ledger.add(each)
+    ledger.save()
     return root
 
 
@@ -190,7 +191,9 @@ def test_an_unexpected_failure_is_named_by_its_type_and_the_others_go_on(root, t
 def test_a_folder_without_any_scan_has_a_page_if_something_was_brought_in(tmp_path):
     with pytest.raises(CohortError, match="no dwi scan"):
         write_qc(tmp_path)
-    Ledger(tmp_path).add(entry("sub-1", "a", "refused", "the b-values are missing"))
+    ledger = Ledger(tmp_path)
+    ledger.add(entry("sub-1", "a", "refused", "the b-values are missing"))
+    ledger.save()
     summary = write_qc(tmp_path)
     assert (summary.n_accepted, len(summary.excluded)) == (0, 1)
     text = Page(summary.page.read_text()).text

@@ -20,10 +20,10 @@ from mhsev_monai.errors import ScanError
 _SECONDS = 600
 _MEMORY_PER_BYTE, _LEAST_MEMORY = 12, 2 * 2**30
 _LEAST_DISK = 2**30
-# -p n: values are what the DICOM rescale makes of them. -m n: what differs in echo or orientation stays apart, and is
-# refused. -x i: neither cropped nor turned. -ba y: no names or dates; the rest is cut off later.
+# -p n: values are what the DICOM rescale makes of them. -m y: one image, whatever jitters between its slices; what must
+# not differ was checked before. -x i: neither cropped nor turned. -ba y: no names or dates; the rest is cut off later.
 _OPTIONS = (
-    *("-z", "n", "-b", "y", "-ba", "y", "-p", "n", "-m", "n", "-x", "i", "-i", "n", "-l", "o"),
+    *("-z", "n", "-b", "y", "-ba", "y", "-p", "n", "-m", "y", "-x", "i", "-i", "n", "-l", "o"),
     *("-w", "2", "-v", "0", "-f", "image"),
 )
 

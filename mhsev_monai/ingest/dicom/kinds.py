@@ -40,6 +40,7 @@ class SeriesKind(StrEnum):
     PERFUSION = "perfusion"
     LOCALISER = "localiser"
     PHANTOM = "phantom"
+    OTHER_PART = "image of another part of the body"
     OTHER_MR = "other MR image"
     NO_MR_IMAGE = "no MR image"
 
@@ -67,6 +68,11 @@ _BY_TOKEN: tuple[tuple[SeriesKind, frozenset[str]], ...] = (
     (SeriesKind.PERFUSION, frozenset({"PERFUSION", "ASL", "CBF", "RELCBF", "RELCBV", "RELMTT", "TTP"})),
     (SeriesKind.FMRI, frozenset({"FMRI"})),
 )
+# Body Part Examined (0018,0015), terms of PS3.16 annex L; what is not named here may show a head.
+_OTHER_PARTS = frozenset(
+    {"PROSTATE", "ABDOMEN", "PELVIS", "LIVER", "KIDNEY", "BREAST", "CHEST", "HEART", "KNEE", "HIP", "SHOULDER", "ANKLE"}
+    | {"FOOT", "HAND", "WRIST", "ELBOW", "UTERUS", "RECTUM", "PANCREAS", "LSPINE", "TSPINE", "LEG", "THIGH", "BLADDER"}
+)
 _SWI_WORDS = re.compile(r"\b(T2[ _]?)?SWI|SWAN|SWIP|VENOBOLD|\bFSBB|\bBSI\b")
 _PERFUSION_WORDS = re.compile(r"PERF|\bASL\b|PCASL|\bDSC\b")
 _FIELD_MAP_WORDS = re.compile(r"GRE[ _]?FIELD|FIELD[ _]?MAP|B0[ _]?MAP")
@@ -81,8 +87,10 @@ def classify(files: Sequence[DicomFile]) -> SeriesKind:
     first = files[0]
     if first.sop_class not in MR_IMAGES or first.modality not in ("MR", ""):
         return SeriesKind.NO_MR_IMAGE
-    if "PHANTOM" in first.named:
+    if "PHANTOM" in f"{first.named} {first.body_part}":
         return SeriesKind.PHANTOM
+    if set(re.split(r"\W+", first.body_part)) & _OTHER_PARTS:
+        return SeriesKind.OTHER_PART
     types = set(first.image_type) | set(first.frames[0].image_type if first.frames else ())
     if first.component in ("PHASE", "REAL", "IMAGINARY"):
         return SeriesKind.PHASE
@@ -105,8 +113,11 @@ def _is_diffusion(files: Sequence[DicomFile], types: set[str]) -> bool:
     b_values = [frame.b_value for file in files for frame in file.frames]
     if any(b is not None and b > 0 for b in b_values):
         return True
-    # A series of b = 0 alone, such as one with the other phase encoding, has the element and the value 0.
-    return "DIFFUSION" in types or files[0].contrast == "DIFFUSION" or any(b is not None for b in b_values)
+    if "DIFFUSION" in types or files[0].contrast == "DIFFUSION":
+        return True
+    # A series of b = 0 alone, such as one with the other phase encoding, has the element and the value 0; but Philips
+    # writes 0 on every image of the system.
+    return files[0].vendor != "Philips" and any(b is not None for b in b_values)
 
 
 def _undiffused(files: Sequence[DicomFile]) -> SeriesKind:

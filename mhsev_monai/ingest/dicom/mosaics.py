@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from mhsev_monai.errors import ScanError
 from mhsev_monai.ingest.dicom import tags
-from mhsev_monai.ingest.dicom.headers import DicomFile, Frame
+from mhsev_monai.ingest.dicom.frames import Frame
+from mhsev_monai.ingest.dicom.headers import DicomFile
 from mhsev_monai.ingest.dicom.positions import normal
 
 _AGAIN = "export the series again, or give it as NIfTI"
@@ -39,8 +40,8 @@ def mosaic_frames(file: DicomFile, stored: NDArray[Any], image: Any) -> Iterator
         )
     tiles = stored.reshape(down, rows, across, columns).transpose(0, 2, 1, 3).reshape(-1, rows, columns)
     unused = sum(bool(tile.any()) for tile in tiles[n_slices:])
-    if unused:
-        raise ScanError(f"a mosaic shows {n_slices + unused} slices and {n_slices} were converted; {_AGAIN}")
+    if unused or not (file.n_tiles or tiles[n_slices - 1].any()):
+        raise ScanError(f"a mosaic shows another number of slices than the {n_slices} that were converted; {_AGAIN}")
     first, step = _places(file, image)
     frame = file.frames[0]
     for number, tile in enumerate(tiles[:n_slices]):
@@ -63,10 +64,15 @@ def _places(file: DicomFile, image: Any) -> tuple[NDArray[np.float64], NDArray[n
         return affine[:3] @ np.array([*corner, 0.0, 1.0]), step
     direction = slice_normal(file)
     if direction is None:
-        direction = np.sign(float(step @ normal(frame.orientation))) * normal(frame.orientation)
-    if file.slice_step and abs(distance - file.slice_step) > 0.02 * file.slice_step:
+        # Either way round fits the pixels, and one of them is a mirror image.
         raise ScanError(
-            f"the converted slices lie {distance:.2f} mm apart where the header says {file.slice_step:.2f} mm; {_AGAIN}"
+            "the header does not tell in which direction the slices of the mosaic follow each other: its private "
+            "elements were removed; export the series with them, or give it as NIfTI"
+        )
+    if file.slice_steps and min(abs(distance - stated) for stated in file.slice_steps) > 0.02 * distance:
+        raise ScanError(
+            f"the converted slices lie {distance:.2f} mm apart where the header says {file.slice_steps[0]:.2f} mm; "
+            f"{_AGAIN}"
         )
     # Image Position (Patient) is that of the first pixel which the first slice would have if it were as large as the
     # whole picture, about the same centre (nibabel's documentation, "Siemens mosaic").

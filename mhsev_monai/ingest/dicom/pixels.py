@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,19 @@ def is_native(file: DicomFile) -> bool:
     return file.transfer_syntax in _NATIVE
 
 
-def pixel_digest(file: DicomFile) -> bytes:
+class PixelDigest(NamedTuple):
+    """What tells the pixels of two files apart.
+
+    Attributes:
+        digest: SHA-256 over their bytes.
+        blank: whether all of them are equal: scanners that mask the air store many such slices.
+    """
+
+    digest: bytes
+    blank: bool
+
+
+def pixel_digest(file: DicomFile) -> PixelDigest:
     """A digest over the bytes of a file's pixels, after a check that none are missing.
 
     Raises:
@@ -37,14 +49,15 @@ def pixel_digest(file: DicomFile) -> bytes:
             raise ScanError(f"a header says the image has no pixels (rows, columns or bits are 0); {_AGAIN}")
         if len(data) < needed:
             raise ScanError(f"the pixel data of a file are cut off: {len(data)} of {needed} bytes; {_AGAIN}")
-    return hashlib.sha256(data).digest()
+    blank = is_native(file) and data.count(data[:1]) == len(data)
+    return PixelDigest(hashlib.sha256(data).digest(), blank)
 
 
-def stored_frames(file: DicomFile) -> NDArray[Any] | None:
-    """``(frames, rows, columns)`` stored values; None where the compression cannot be decoded here.
+def stored_frames(file: DicomFile) -> NDArray[Any]:
+    """``(frames, rows, columns)`` stored values.
 
     Raises:
-        ScanError: if the pixels cannot be read.
+        ScanError: if the pixels cannot be read, or no decoder for their compression is installed.
     """
     shape = (file.n_frames, file.rows, file.columns)
     if not is_native(file):
@@ -75,12 +88,17 @@ def _pixel_data(path: Path) -> bytes:
     return data
 
 
-def _decoded(path: Path, shape: tuple[int, int, int]) -> NDArray[Any] | None:
+def _decoded(path: Path, shape: tuple[int, int, int]) -> NDArray[Any]:
     import pydicom
 
     try:
         pixels = pydicom.dcmread(path, force=True).pixel_array
     except Exception:
-        # No decoder for this compression is installed, or it refuses the stream; the converter has decoders of its own.
-        return None
-    return pixels.reshape(shape) if pixels.size == int(np.prod(shape)) else None
+        # No decoder for this compression is installed, or it refuses the stream.
+        raise ScanError(
+            "the compressed pixels of a file cannot be decoded, so the conversion could not be checked; "
+            "export the series uncompressed, or install pip install 'mhsev[dicom]'"
+        ) from None
+    if pixels.size != int(np.prod(shape)):
+        raise ScanError(f"the compressed pixels of a file are not of the announced size; {_AGAIN}")
+    return np.asarray(pixels).reshape(shape)

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from mhsev_monai.ingest.dicom.headers import DicomFile, Frame
+    from mhsev_monai.ingest.dicom.frames import Frame
+    from mhsev_monai.ingest.dicom.headers import DicomFile
 
 SAME_PLACE_MM = 0.05
 """Two slices closer than this along the normal lie at one place: scanners write positions to 5 digits and more."""

@@ -15,13 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mhsev_monai.errors import ScanError
-from mhsev_monai.ingest.dicom.headers import DicomFile, Frame
+from mhsev_monai.ingest.dicom.frames import Frame
+from mhsev_monai.ingest.dicom.headers import DicomFile
 from mhsev_monai.ingest.dicom.pixels import pixel_digest
 from mhsev_monai.ingest.dicom.positions import heights, n_orientations, normal, places
 
+SAME_ECHO_MS = 0.5
+"""Echo times that differ by less are one: some scanners write 80.04 on b0 and 80.06 on the others."""
 _AGAIN = "export the whole series again"
 _STEP_TOLERANCE = 0.02
 _SIDEWAYS_MM = 0.2
+_MOST_END_SLICES = 5
 # Every second slice missing makes twice the distance; a gap between slices is part of the stated distance.
 _SKIPPED = 1.9
 _DERIVED_FRAMES = {"ADC", "ADC_UNSPECIFIED", "TRACEW", "TRACE", "ISOTROPIC", "FA", "EADC", "COLFA", "DERIVED"}
@@ -70,12 +74,12 @@ def _without_copies(files: Sequence[DicomFile]) -> tuple[tuple[DicomFile, ...], 
     contents: set[tuple[object, ...]] = set()
     kept = []
     for file in sorted(files, key=lambda file: (file.instance or 0, file.path.name)):
-        digest = pixel_digest(file)
+        digest, blank = pixel_digest(file)
         if file.instance_uid and digests.get(file.instance_uid, digest) != digest:
             raise ScanError(f"two different images have one SOP Instance UID; {_AGAIN}")
         frame = file.frames[0]
         content = (file.instance, frame.position, frame.orientation, frame.b_value, frame.echo_time, digest)
-        if content not in contents and file.instance_uid not in digests:
+        if file.instance_uid not in digests and (blank or content not in contents):
             kept.append(file)
         contents.add(content)
         if file.instance_uid:
@@ -144,12 +148,12 @@ def _check_slices(files: Sequence[DicomFile]) -> SeriesPlan:
     _check_geometry(frames)
     if n_orientations(files) > 1:
         raise ScanError(f"slices of {n_orientations(files)} orientations came in one series; one is accepted; {_AGAIN}")
-    echoes = {round(frame.echo_time, 1) for frame in frames if frame.echo_time is not None}
-    if len(echoes) > 1:
-        raise ScanError(f"{len(echoes)} echo times came in one file; one is accepted; export each echo as a series")
+    echoes = [frame.echo_time for frame in frames if frame.echo_time is not None]
+    if echoes and max(echoes) - min(echoes) > SAME_ECHO_MS:
+        raise ScanError("several echo times came in one series; one is accepted; export each echo as a series")
     where, index = places(heights(frames))
     step = _check_distances(frames, where)
-    stated = max((file.slice_step for file in files if file.slice_step), default=step)
+    stated = max((value for file in files for value in file.slice_steps), default=step)
     if step > _SKIPPED * stated:
         raise ScanError(f"the slices lie {step:.2f} mm apart where the header says {stated:.2f} mm; {_AGAIN}")
     n_volumes = _check_groups(frames, index, len(where))
@@ -159,9 +163,10 @@ def _check_slices(files: Sequence[DicomFile]) -> SeriesPlan:
     _check_stack(frames, index)
     # A frame of an enhanced file has no instance number of its own.
     instances = [file.instance if len(file.frames) == 1 else None for file, _ in numbered]
-    _check_numbering(instances, index, len(where))
-    whole = len(files) > 1 and all(len(file.frames) == len(where) for file in files)
-    return SeriesPlan(tuple(files), len(where), n_volumes, step, _missing_volumes(files) if whole else ())
+    warnings = _check_numbering(instances, index, len(where))
+    if len(files) > 1 and all(len(file.frames) == len(where) for file in files):
+        warnings = _missing_volumes(files)
+    return SeriesPlan(tuple(files), len(where), n_volumes, step, warnings)
 
 
 def _check_distances(frames: Sequence[Frame], where: NDArray[np.float64]) -> float:
@@ -212,19 +217,27 @@ def _check_stack(frames: Sequence[Frame], index: NDArray[np.int64]) -> None:
         raise ScanError(f"the stack holds slices {found[0]} to {found[-1]}, {len(found)} in number; {_AGAIN}")
 
 
-def _check_numbering(instances: Sequence[int | None], index: NDArray[np.int64], n_slices: int) -> None:
-    """Where whole volumes are numbered one after the other, each takes a multiple of the slices that are there.
+def _check_numbering(instances: Sequence[int | None], index: NDArray[np.int64], n_slices: int) -> tuple[str, ...]:
+    """Where whole volumes are numbered one after the other, each takes as many numbers as there are slices.
 
-    The same end slice missing in every volume shows nowhere else.
+    The same end slice missing in every volume shows nowhere else. Other gaps are those of objects that were left out.
+
+    Returns:
+        A warning where volumes seem to be missing.
     """
     known = [instance for instance in instances if instance is not None]
     if len(known) < len(instances) or len(set(known)) < len(known):
-        return
+        return ()
     order = np.argsort(known)
     starts = np.asarray(known)[order][::n_slices]
     volumes = index[order][: len(order) // n_slices * n_slices].reshape(-1, n_slices)
-    if any(len(set(volume)) < n_slices for volume in volumes.tolist()):
-        return
+    if len(volumes) < 2 or any(len(set(volume)) < n_slices for volume in volumes.tolist()):
+        return ()
     strides = np.diff(starts)
-    if (strides % n_slices).any():
-        raise ScanError(f"the numbering gives a volume {int(strides.min())} slices, and {n_slices} are there; {_AGAIN}")
+    stride = int(strides.min())
+    if (strides % n_slices == 0).all():
+        missing = int((strides // n_slices - 1).sum())
+        return (f"{missing} volumes seem to be missing: the numbering has gaps",) if missing else ()
+    if (strides % stride == 0).all() and n_slices < stride <= n_slices + _MOST_END_SLICES:
+        raise ScanError(f"the numbering gives a volume {stride} slices, and {n_slices} are there; {_AGAIN}")
+    return ()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,14 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mhsev_monai.errors import ScanError
-from mhsev_monai.ingest.bvals import read_bvals
+from mhsev_monai.ingest.bvals import B0_MAX, read_bvals
 from mhsev_monai.ingest.dicom.convert import ChildLimits, Converted, convert
 from mhsev_monai.ingest.dicom.headers import DicomFile
 from mhsev_monai.ingest.dicom.kinds import SeriesKind, classify
-from mhsev_monai.ingest.dicom.preflight import check_series
-from mhsev_monai.ingest.dicom.verify import Verified, checked_b_values, open_image, verify
+from mhsev_monai.ingest.dicom.preflight import SAME_ECHO_MS, SeriesPlan, check_series
+from mhsev_monai.ingest.dicom.renumber import renumbered_copies
+from mhsev_monai.ingest.dicom.verify import Verified, check_b0_signal, checked_b_values, open_image, verify
 from mhsev_monai.ingest.scan_writer import NewScan, scan_from_nifti, with_scales
 from mhsev_monai.ingest.sidecar import allowed_sidecar, from_header
+from mhsev_monai.ingest.work import work_folder
 from mhsev_monai.preprocess.diffusion import USUAL_B
 
 _WITHOUT_SIGNS = (SeriesKind.SE_EPI, SeriesKind.FMRI, SeriesKind.T2STAR, SeriesKind.OTHER_MR)
@@ -32,7 +34,8 @@ class _Part(NamedTuple):
     sop_class: str
     image_type: tuple[str, ...]
     component: str
-    echo: float | None
+    isotropic: bool
+    echo: int
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ class DicomSeries:
         """What tells this series from any other; to be hashed, never shown."""
         first = self.files[0]
         echo = first.frames[0].echo_time if first.frames else None
-        parts = (first.series, self.kind, "" if echo is None or len(first.frames) > 1 else f"{echo:.1f}")
+        parts = (first.series, self.kind, "" if echo is None or len(first.frames) > 1 else f"{echo:.0f}")
         return "\0".join(map(str, parts))
 
     @property
@@ -68,55 +71,117 @@ def group_series(files: Iterable[DicomFile]) -> tuple[DicomSeries, ...]:
     One series of a scanner may hold originals and maps of them: these become series of their own here. Nothing is
     grouped by folder or file name.
     """
-    by_uid: dict[tuple[str, str, str], dict[_Part, list[DicomFile]]] = defaultdict(lambda: defaultdict(list))
+    by_uid: dict[tuple[str, str, str], list[DicomFile]] = defaultdict(list)
     for file in files:
-        echo = file.frames[0].echo_time if len(file.frames) == 1 else None
-        part = _Part(file.sop_class, file.image_type, file.component, None if echo is None else round(echo, 1))
-        by_uid[file.patient, file.study, file.series][part].append(file)
+        by_uid[file.patient, file.study, file.series].append(file)
     found = []
-    for parts in by_uid.values():
-        by_kind: dict[tuple[SeriesKind, float | None], list[DicomFile]] = defaultdict(list)
-        kinds = {part: classify(members) for part, members in parts.items()}
-        for part, members in parts.items():
-            # b = 0 slices may lack every sign of diffusion, which their series has.
-            among = SeriesKind.DIFFUSION in kinds.values() and kinds[part] in _WITHOUT_SIGNS
-            by_kind[SeriesKind.DIFFUSION if among else kinds[part], part.echo].extend(members)
-        for (kind, _), members in by_kind.items():
-            found.append(DicomSeries(tuple(sorted(members, key=lambda file: str(file.path))), kind))
+    for members in by_uid.values():
+        found += _by_kind(members)
     return tuple(
         sorted(found, key=lambda s: (s.files[0].patient, s.files[0].study, s.files[0].series_number, s.identity))
     )
 
 
+def _by_kind(files: Sequence[DicomFile]) -> list[DicomSeries]:
+    """Files of one series of the scanner, taken apart by what they are and by echo."""
+    echo_of = _echoes(files)
+    parts: dict[_Part, list[DicomFile]] = defaultdict(list)
+    for file in files:
+        echo = echo_of[_echo(file)]
+        parts[_Part(file.sop_class, file.image_type, file.component, file.isotropic, echo)].append(file)
+    kinds = {part: classify(members) for part, members in parts.items()}
+    diffusion = [part for part, kind in kinds.items() if kind is SeriesKind.DIFFUSION]
+    directional = any(_is_weighted(file) for part in diffusion if not part.isotropic for file in parts[part])
+    by_kind: dict[tuple[SeriesKind, int], list[DicomFile]] = defaultdict(list)
+    for part, members in parts.items():
+        kind = kinds[part]
+        if diffusion and kind in _WITHOUT_SIGNS:
+            # b = 0 slices may lack every sign of diffusion, which their series has.
+            kind = SeriesKind.DIFFUSION
+        elif kind is SeriesKind.DIFFUSION and part.isotropic and directional and any(map(_is_weighted, members)):
+            # A trace beside the directions that it was made of.
+            kind = SeriesKind.TRACE
+        by_kind[kind, part.echo].extend(members)
+    return [
+        DicomSeries(tuple(sorted(members, key=lambda file: str(file.path))), kind)
+        for (kind, _), members in by_kind.items()
+    ]
+
+
+def _is_weighted(file: DicomFile) -> bool:
+    return any((frame.b_value or 0.0) > B0_MAX for frame in file.frames)
+
+
+def _echo(file: DicomFile) -> float:
+    """The echo time of a classic image, ms; -1 where it has none, or the file holds many frames."""
+    echo = file.frames[0].echo_time if len(file.frames) == 1 else None
+    return -1.0 if echo is None else echo
+
+
+def _echoes(files: Sequence[DicomFile]) -> dict[float, int]:
+    """The number of the echo for each echo time that occurs: times closer than half a millisecond are one."""
+    times = sorted({_echo(file) for file in files})
+    steps = [0, *(int(after - before > SAME_ECHO_MS) for before, after in pairwise(times))]
+    return dict(zip(times, accumulate(steps), strict=True))
+
+
 def convert_series(series: DicomSeries, limits: ChildLimits | None = None) -> tuple[NewScan, tuple[str, ...]]:
     """One series as a scan that is compared, slice by slice, with its files; and warnings about it.
+
+    Where the converter fails on the files as they are, it gets copies that are numbered volume by volume.
 
     Raises:
         ScanError: if the series is incomplete or damaged, or the converter fails on it.
     """
     plan = check_series(series.files)
-    with tempfile.TemporaryDirectory(prefix="mhsev-") as work:
-        converted = convert([file.path for file in plan.files], Path(work), limits)
-        image = open_image(converted.image)
-        verified = verify(image, plan)
-        n_volumes = (*image.shape, 1)[3]
-        b_values = None
-        if series.kind in (SeriesKind.DIFFUSION, SeriesKind.TRACE):
-            given = None if converted.bvals is None else read_bvals(converted.bvals)
-            b_values = checked_b_values(given, verified, n_volumes)
-            if b_values is None:
-                raise ScanError(
-                    "no b-value was found in the headers; convert the series to NIfTI with a .bval file and give that"
-                )
-        scan = scan_from_nifti(image, verified.volumes)
-        if verified.scales is not None:
-            scan = with_scales(scan, verified.scales)
-        directions = _directions(converted, verified, n_volumes)
+    with work_folder() as work:
+        try:
+            return _converted(series, plan, [file.path for file in plan.files], work / "as they are", limits)
+        except ScanError:
+            copies = work / "copies"
+            copies.mkdir()
+            files = renumbered_copies(plan, copies)
+            if files is None:
+                raise
+            return _converted(series, plan, files, work / "renumbered", limits)
+
+
+def _converted(
+    series: DicomSeries, plan: SeriesPlan, files: Sequence[Path], work: Path, limits: ChildLimits | None
+) -> tuple[NewScan, tuple[str, ...]]:
+    """The scan of some files, checked against those of the plan."""
+    work.mkdir()
+    converted = convert(files, work, limits)
+    image = open_image(converted.image)
+    verified = verify(image, plan)
+    b_values = None
+    if series.kind in (SeriesKind.DIFFUSION, SeriesKind.TRACE):
+        given = _given_b_values(converted, (*image.shape, 1)[3])
+        b_values = checked_b_values(given, verified, plan.files[0].vendor)
+        if b_values is None:
+            raise ScanError(
+                "no b-value was found in the headers; export the series with its private elements, or convert it to "
+                "NIfTI with a .bval file and give that"
+            )
+        if (verified.scales == verified.scales[0, 0]).all():
+            check_b0_signal(image, verified.volumes, b_values)
+    scan = with_scales(scan_from_nifti(image, verified.volumes), verified.scales)
+    directions = _directions(converted, verified, (*image.shape, 1)[3])
     sidecar = from_header(plan.files[0]) | allowed_sidecar(converted.sidecar)
-    return (
-        replace(scan, b_values=b_values, directions=directions, sidecar=sidecar),
-        (*plan.warnings, *verified.warnings),
-    )
+    lossy = ("the pictures were once compressed with loss",) if any(file.lossy for file in plan.files) else ()
+    scan = replace(scan, b_values=b_values, directions=directions, sidecar=sidecar)
+    return scan, (*plan.warnings, *verified.warnings, *lossy)
+
+
+def _given_b_values(converted: Converted, n_volumes: int) -> NDArray[np.float64] | None:
+    """What the converter wrote; None where that is nothing, or not one a volume."""
+    if converted.bvals is None:
+        return None
+    try:
+        found = read_bvals(converted.bvals)
+    except ScanError:
+        return None
+    return found if len(found) == n_volumes else None
 
 
 def _directions(converted: Converted, verified: Verified, n_volumes: int) -> NDArray[np.float64] | None:

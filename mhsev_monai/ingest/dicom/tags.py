@@ -24,6 +24,10 @@ GE_B = 0x00431039
 GE_SLICES = 0x0021104F
 PHILIPS_B = 0x20011003
 PHILIPS_SLICES = 0x20011018
+PHILIPS_DIRECTION = 0x20011004
+PHILIPS_EPI = 0x20011013
+PHILIPS_NESTED = 0x2005140F
+CONVERTED = 0x00209171
 UIH_B = 0x00651009
 UIH_TILES = 0x00651050
 
@@ -56,10 +60,12 @@ _STANDARD = (
     0x00189005,  # Pulse Sequence Name
     0x00189018,  # Echo Planar Pulse Sequence
     0x00189008,  # Echo Pulse Sequence
+    0x00189075,  # Diffusion Directionality
     0x00189087,  # Diffusion b-value
     0x0020000D,  # Study Instance UID
     0x0020000E,  # Series Instance UID
     0x00200011,  # Series Number
+    0x00200012,  # Acquisition Number
     0x00200013,  # Instance Number
     0x00200032,  # Image Position (Patient)
     0x00200037,  # Image Orientation (Patient)
@@ -75,10 +81,11 @@ _STANDARD = (
     0x00280103,  # Pixel Representation
     0x00281052,  # Rescale Intercept
     0x00281053,  # Rescale Slope
+    0x00282110,  # Lossy Image Compression
     0x00540081,  # Number of Slices
 )
 # The first element of a private block names its owner; a block is believed only under the right name.
-_PRIVATE_OWNERS = (0x00190010, 0x00210010, 0x00290010, 0x00430010, 0x00650010, 0x20010010)
+_PRIVATE_OWNERS = (0x00190010, 0x00210010, 0x00290010, 0x00430010, 0x00650010, 0x20010010, 0x20050014)
 _PRIVATE = (
     SIEMENS_B,
     SIEMENS_TILES,
@@ -87,10 +94,13 @@ _PRIVATE = (
     GE_SLICES,
     PHILIPS_B,
     PHILIPS_SLICES,
+    PHILIPS_DIRECTION,
+    PHILIPS_EPI,
+    PHILIPS_NESTED,
     UIH_B,
     UIH_TILES,
 )
-READ = (*_STANDARD, *_PRIVATE_OWNERS, *_PRIVATE, SHARED, PER_FRAME)
+READ = (*_STANDARD, *_PRIVATE_OWNERS, *_PRIVATE, SHARED, PER_FRAME, CONVERTED)
 """Every element that is read from a file, beside its pixels."""
 
 _OWNERS = {
@@ -101,6 +111,9 @@ _OWNERS = {
     GE_SLICES: "GEMS_RELA_01",
     PHILIPS_B: "Philips Imaging DD 001",
     PHILIPS_SLICES: "Philips Imaging DD 001",
+    PHILIPS_DIRECTION: "Philips Imaging DD 001",
+    PHILIPS_EPI: "Philips Imaging DD 001",
+    PHILIPS_NESTED: "Philips MR Imaging DD 005",
     UIH_B: "Image Private Header",
     UIH_TILES: "Image Private Header",
 }
@@ -110,6 +123,7 @@ _PACKED = {
     GE_SLICES: "<h",
     PHILIPS_B: "<f",
     PHILIPS_SLICES: "<i",
+    PHILIPS_EPI: "<i",
     UIH_B: "<d",
 }
 

@@ -11,16 +11,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mhsev_monai.errors import ScanError
-from mhsev_monai.ingest.dicom.headers import DicomFile, Frame
+from mhsev_monai.ingest.bvals import B0_MAX
+from mhsev_monai.ingest.dicom.frames import Frame
+from mhsev_monai.ingest.dicom.headers import DicomFile
 from mhsev_monai.ingest.dicom.mosaics import mosaic_frames
 from mhsev_monai.ingest.dicom.pixels import stored_frames
 from mhsev_monai.ingest.dicom.preflight import SeriesPlan, is_derived
 
 _AGAIN = "export the series again, or give it as NIfTI"
 _PLACE_MM = 0.1
+_SAME_SIGNAL = 1.6
+# They write a b-value on every image of a diffusion series: one that is absent was lost.
+_ALWAYS_WRITTEN = ("Siemens", "Philips", "UIH")
 # GE's EPI with reversed polarity is stored upside down under a header that says otherwise; dcm2niix knows and turns it.
 _MIRRORED = "the pictures lie upside down in their files and were turned (GE EPI of reversed polarity)"
-_NOT_COMPARED = "the pixels are compressed in a way that cannot be decoded here, so slices were not compared one by one"
 
 
 class Slice(NamedTuple):
@@ -36,13 +40,13 @@ class Verified(NamedTuple):
     Attributes:
         volumes: indices along the fourth axis, without those of derived frames.
         b_values: of the headers, s/mm^2, one a kept volume; None where no header tells one.
-        scales: slope and intercept of each slice, ``(n_slices, n_volumes, 2)``; None where they were not compared.
-        warnings: what could not be checked.
+        scales: slope and intercept of each slice, ``(n_slices, n_volumes, 2)``.
+        warnings: what is odd.
     """
 
     volumes: tuple[int, ...]
     b_values: tuple[float | None, ...]
-    scales: NDArray[np.float64] | None
+    scales: NDArray[np.float64]
     warnings: tuple[str, ...]
 
 
@@ -62,10 +66,6 @@ def verify(image: Any, plan: SeriesPlan) -> Verified:
             f"the converter made {shape[2] if len(shape) > 2 else 0} slices of a series of {plan.n_slices}; {_AGAIN}"
         )
     slices = _slices(plan.files, image)
-    if slices is None:
-        if shape[3] != plan.n_volumes:
-            raise ScanError(f"the converter made {shape[3]} volumes of a series of {plan.n_volumes}; {_AGAIN}")
-        return Verified(tuple(range(shape[3])), (None,) * shape[3], None, (_NOT_COMPARED,))
     mirrored = plan.files[0].vendor == "GE" and _is_mirrored(image, slices, shape)
     frames = _match(image, slices, shape, mirrored)
     kept = tuple(index for index, volume in enumerate(frames) if not any(is_derived(frame) for frame in volume))
@@ -77,13 +77,11 @@ def verify(image: Any, plan: SeriesPlan) -> Verified:
     return Verified(kept, b_values, scales.transpose(1, 0, 2), warnings)
 
 
-def _slices(files: Sequence[DicomFile], image: Any) -> list[Slice] | None:
-    """Every slice of every file; None where one cannot be decoded."""
+def _slices(files: Sequence[DicomFile], image: Any) -> list[Slice]:
+    """Every slice of every file."""
     found = []
     for file in files:
         stored = stored_frames(file)
-        if stored is None:
-            return None
         pairs = mosaic_frames(file, stored, image) if file.mosaic else zip(file.frames, stored, strict=True)
         found += [Slice(frame, values) for frame, values in pairs]
     return found
@@ -112,23 +110,33 @@ def _match(image: Any, slices: Sequence[Slice], shape: tuple[int, ...], mirrored
     waiting: dict[tuple[int, int], list[Slice]] = defaultdict(list)
     for item in slices:
         waiting[views.height(item.frame), int(item.stored.sum(dtype=np.int64))].append(item)
-    volumes: list[list[Frame]] = []
+    volumes = []
     for t in range(shape[3]):
-        volume = []
-        for k in range(shape[2]):
-            plane = views.as_stored(data[:, :, k, t])[:: -1 if mirrored else 1]
-            candidates = waiting[k, int(plane.sum(dtype=np.int64))]
-            found = next((n for n, item in enumerate(candidates) if np.array_equal(item.stored, plane)), None)
-            if found is None:
-                raise ScanError(
-                    f"the converted volume does not hold the pixels of the series in their places; {_AGAIN}"
-                )
-            volume.append(candidates.pop(found).frame)
-        volumes.append(volume)
+        planes = [views.as_stored(data[:, :, k, t])[:: -1 if mirrored else 1] for k in range(shape[2])]
+        volumes.append(_volume_frames(planes, waiting))
     left = sum(map(len, waiting.values()))
     if left:
         raise ScanError(f"the converter left out {left} slices of the series; {_AGAIN}")
     return volumes
+
+
+def _volume_frames(planes: Sequence[NDArray[Any]], waiting: dict[tuple[int, int], list[Slice]]) -> list[Frame]:
+    """The frames of one volume; they wait no longer."""
+    candidates = []
+    for k, plane in enumerate(planes):
+        same = [item for item in waiting[k, int(plane.sum(dtype=np.int64))] if np.array_equal(item.stored, plane)]
+        if not same:
+            raise ScanError(f"the converted volume does not hold the pixels of the series in their places; {_AGAIN}")
+        candidates.append(same)
+    # Empty slices look alike in every volume: they belong where the others' b-value is theirs.
+    certain = {same[0].frame.b_value for same in candidates if len(same) == 1}
+    frames = []
+    for k, same in enumerate(candidates):
+        chosen = next((item for item in same if item.frame.b_value in certain), same[0])
+        places = waiting[k, int(planes[k].sum(dtype=np.int64))]
+        places.pop(next(n for n, item in enumerate(places) if item is chosen))
+        frames.append(chosen.frame)
+    return frames
 
 
 class _Views:
@@ -137,6 +145,8 @@ class _Views:
     def __init__(self, affine: NDArray[np.float64], slices: Sequence[Slice], shape: tuple[int, ...]) -> None:
         self._shape = shape
         # DICOM's world is LPS, NIfTI's RAS.
+        if not abs(np.linalg.det(affine)) > 0:
+            raise ScanError(f"the converted volume has no geometry; {_AGAIN}")
         self._to_voxel = np.linalg.inv(affine) @ np.diag([-1.0, -1.0, 1.0, 1.0])
         frame = slices[0].frame
         cosines = np.asarray(frame.orientation)
@@ -174,27 +184,52 @@ def _volume_b_value(frames: Sequence[Frame]) -> float | None:
 
 
 def checked_b_values(
-    converted: NDArray[np.float64] | None, verified: Verified, n_volumes: int
+    converted: NDArray[np.float64] | None, verified: Verified, vendor: str
 ) -> NDArray[np.float64] | None:
-    """The b-values of the kept volumes, s/mm^2, on which converter and headers agree; None where nobody knows any.
+    """The b-values of the kept volumes, s/mm^2; None where nobody knows them.
 
-    The header's own value is taken where there is one: the converter writes six digits.
+    The headers decide, since they were compared slice by slice: dcm2niix writes 0 for trace-weighted volumes among
+    directional ones, 0 for all where it finds no element, and six digits.
+
+    Args:
+        converted: of all volumes of the converted image; None where the converter wrote none, or too few.
+        verified: with the b-values of the headers.
+        vendor: of the scanner.
 
     Raises:
-        ScanError: if they disagree.
+        ScanError: if some volumes have no b-value in their headers, and nothing says that it is 0.
     """
     own = verified.b_values
-    if converted is not None and len(converted) != n_volumes and None in own:
-        raise ScanError(f"the converter wrote {len(converted)} b-values for {n_volumes} volumes; {_AGAIN}")
-    if converted is None or len(converted) != n_volumes:
-        # dcm2niix drops what it takes for a repetition. The headers decide; slices without the element are the b = 0
-        # ones of a series whose others have it.
-        return np.array([b or 0.0 for b in own]) if any(b is not None for b in own) else None
-    chosen = converted[list(verified.volumes)].tolist()
-    for theirs, ours in zip(chosen, own, strict=True):
-        if ours is not None and abs(theirs - ours) > max(1.0, 0.01 * ours):
-            raise ScanError(f"the converter read b = {theirs:g} where the header says {ours:g} s/mm^2; {_AGAIN}")
-    return np.array([theirs if ours is None else ours for theirs, ours in zip(chosen, own, strict=True)])
+    if all(b is None for b in own):
+        known = converted is not None and converted.max() > B0_MAX
+        return converted[list(verified.volumes)] if converted is not None and known else None
+    if None in own and (vendor in _ALWAYS_WRITTEN or not any(b is not None and b > B0_MAX for b in own)):
+        n_unknown = sum(b is None for b in own)
+        raise ScanError(f"{n_unknown} of {len(own)} volumes have no b-value in their headers; {_AGAIN}")
+    # Canon and GE leave the element out of b = 0 slices.
+    return np.array([b or 0.0 for b in own])
+
+
+def check_b0_signal(image: Any, volumes: Sequence[int], b_values: NDArray[np.float64]) -> None:
+    """Refuse volumes of b = 0 that differ as only diffusion weighting makes them differ.
+
+    Args:
+        image: nibabel image, one scale for all volumes.
+        volumes: those that are kept.
+        b_values: of these, s/mm^2.
+
+    Raises:
+        ScanError: if the mean signal of one is more than 1.6 times that of another.
+    """
+    data = np.asarray(image.dataobj.get_unscaled())
+    means = [
+        float(data[..., t].mean()) for t, b in zip(volumes, b_values, strict=True) if b <= B0_MAX and data.ndim == 4
+    ]
+    if len(means) > 1 and max(means) > _SAME_SIGNAL * min(means):
+        raise ScanError(
+            "volumes that count as b = 0 differ in signal as only diffusion weighting makes them differ: "
+            f"their b-values were lost; {_AGAIN}"
+        )
 
 
 def open_image(path: Any) -> Any:

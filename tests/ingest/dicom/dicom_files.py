@@ -29,7 +29,7 @@ def slice_dataset(volume: int, place: int, instance: int, b_value: float | None,
     dataset.SOPClassUID, dataset.SOPInstanceUID = MRImageStorage, generate_uid(entropy_srcs=[f"{volume} {place}"])
     dataset.StudyInstanceUID, dataset.SeriesInstanceUID = "1.2.3.4", "1.2.3.4.5"
     dataset.PatientID, dataset.PatientName, dataset.PatientSex = "PID-17", "Roe^Jane", "F"
-    dataset.PatientBirthDate, dataset.StudyDate = "19500203", "20200101"
+    dataset.PatientBirthDate, dataset.StudyDate, dataset.StudyTime = "19500203", "20200101", "120000"
     dataset.Modality, dataset.Manufacturer = "MR", "SIEMENS"
     dataset.ImageType = ["ORIGINAL", "PRIMARY", "DIFFUSION", "NONE"]
     dataset.ScanningSequence, dataset.SequenceVariant, dataset.MRAcquisitionType = ["EP", "SE"], "NONE", "2D"

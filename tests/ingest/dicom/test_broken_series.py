@@ -249,6 +249,157 @@ def test_a_trace_without_b0_is_no_scan(tmp_path):
     assert "no volume has b <= 50" in summary.entries[0].reason
 
 
+def numbered(how: str) -> Change:
+    def change(dataset: pydicom.Dataset) -> pydicom.Dataset:
+        volume, place = divmod(int(dataset.InstanceNumber) - 1, N_SLICES)
+        dataset.InstanceNumber = {
+            "slice by slice": place * len(B_VALUES) + volume + 1,
+            "anew in each volume": place + 1,
+            "from a hundred on in each volume": 100 * volume + place + 1,
+            "with one number left out": volume * N_SLICES + place + 1 + (volume == 2),
+            "backwards": volume * N_SLICES + N_SLICES - place,
+        }[how]
+        dataset.SliceLocation = float(place)
+        return dataset
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        "slice by slice",
+        "anew in each volume",
+        "from a hundred on in each volume",
+        "with one number left out",
+        "backwards",
+    ],
+)
+def test_a_sound_series_is_accepted_however_it_is_numbered(how, tmp_path, bring):
+    write_series(tmp_path / "src", change=numbered(how))
+    brought = bring(tmp_path / "src")
+    assert brought.only.outcome == "accepted", brought.only.reason
+    assert np.array_equal(np.asarray(brought.volume().dataobj)[:, ::-1], truth())
+
+
+def test_study_times_that_an_archive_has_changed_tear_nothing_apart(tmp_path, bring):
+    def change(dataset: pydicom.Dataset) -> pydicom.Dataset:
+        dataset.StudyTime = f"1200{int(dataset.InstanceNumber):02d}"
+        return dataset
+
+    write_series(tmp_path / "src", change=change)
+    assert np.array_equal(np.asarray(bring(tmp_path / "src").volume().dataobj)[:, ::-1], truth())
+
+
+def test_echo_times_that_jitter_are_one_echo(tmp_path, bring):
+    def change(dataset: pydicom.Dataset) -> pydicom.Dataset:
+        dataset.EchoTime = 80.04 if dataset.DiffusionBValue == 0 else 80.06
+        return dataset
+
+    write_series(tmp_path / "src", change=change)
+    assert np.array_equal(np.asarray(bring(tmp_path / "src").volume().dataobj)[:, ::-1], truth())
+
+
+def test_empty_slices_are_no_copies_and_stay_with_their_volume(tmp_path, bring):
+    """Scanners that mask the air store slices of zeros, all alike."""
+
+    def change(dataset: pydicom.Dataset) -> pydicom.Dataset:
+        if (dataset.InstanceNumber - 1) % N_SLICES == 5:
+            dataset.PixelData = bytes(len(dataset.PixelData))
+        return numbered("anew in each volume")(dataset)
+
+    write_series(tmp_path / "classic", change=change)
+    expected = truth()
+    expected[:, :, 5] = 0
+    brought = bring(tmp_path / "classic")
+    assert brought.only.outcome == "accepted", brought.only.reason
+    assert np.array_equal(np.asarray(brought.volume().dataobj)[:, ::-1], expected)
+
+
+def test_an_empty_slice_of_an_enhanced_image_has_its_volume_s_b_value(tmp_path, bring):
+    path = write_enhanced(tmp_path / "src", (1000.0, 1000.0, 0.0))
+    dataset = pydicom.dcmread(path)
+    pixels = np.frombuffer(dataset.PixelData, np.uint16).reshape(18, 12, 10).copy()
+    pixels[[5, 11, 17]] = 0
+    dataset.PixelData = pixels.tobytes()
+    save(dataset, path)
+    brought = bring(tmp_path / "src")
+    assert brought.only.outcome == "accepted", brought.only.reason
+    assert sorted(brought.b_values()) == [0.0, 1000.0, 1000.0]
+
+
+def lost(dataset: pydicom.Dataset) -> pydicom.Dataset:
+    del dataset.DiffusionBValue
+    return dataset
+
+
+def test_b_values_that_were_lost_are_not_taken_for_zero(tmp_path, bring):
+    """Archives that remove private elements leave diffusion series without any; the converter then writes 0 for all."""
+    write_series(tmp_path / "src", change=lost)
+    brought = bring(tmp_path / "src")
+    assert brought.images == []
+    assert "no b-value was found in the headers" in brought.only.reason
+
+
+def test_one_volume_whose_b_value_was_lost_is_not_b0(tmp_path, bring):
+    write_series(tmp_path / "src", change=lambda d: lost(d) if d.InstanceNumber > 12 else d)
+    brought = bring(tmp_path / "src")
+    assert "1 of 3 volumes have no b-value" in brought.only.reason
+
+
+def test_volumes_of_b0_that_look_diffusion_weighted_are_refused(tmp_path, bring):
+    """A vendor whose b0 has no element, and whose other volumes lost theirs."""
+
+    def change(dataset: pydicom.Dataset) -> pydicom.Dataset:
+        if dataset.InstanceNumber <= 12:
+            lost(dataset)
+        if dataset.InstanceNumber > 6:
+            dim = np.frombuffer(dataset.PixelData, np.uint16) // 4
+            dataset.PixelData = dim.astype(np.uint16).tobytes()
+        return dataset
+
+    write_series(tmp_path / "src", change=change, Manufacturer="CANON_MEC")
+    assert "differ in signal" in bring(tmp_path / "src").only.reason
+
+
+def test_siemens_b_values_are_found_in_the_name_of_the_sequence(tmp_path, bring):
+    def change(dataset: pydicom.Dataset) -> pydicom.Dataset:
+        dataset.SequenceName = f"*ep_b{int(dataset.DiffusionBValue)}#1"
+        return lost(dataset)
+
+    write_series(tmp_path / "src", change=change)
+    assert bring(tmp_path / "src").b_values() == list(B_VALUES)
+
+
+def test_a_combined_volume_of_ge_keeps_its_b_value(tmp_path, bring):
+    """b0 and one combined volume without a direction, which dcm2niix calls b = 0."""
+    write_series(tmp_path / "src", (0.0, 1000.0), Manufacturer="GE MEDICAL SYSTEMS", ImageType=["ORIGINAL", "PRIMARY"])
+    assert bring(tmp_path / "src").b_values() == [0.0, 1000.0]
+
+
+def test_a_trace_beside_its_directions_is_left_out(tmp_path, bring):
+    def change(dataset: pydicom.Dataset) -> pydicom.Dataset:
+        dataset.DiffusionDirectionality = "ISOTROPIC" if dataset.InstanceNumber > 18 else "DIRECTIONAL"
+        return dataset
+
+    write_series(tmp_path / "src", (0.0, 1000.0, 1000.0, 1000.0), change=change, Manufacturer="Philips")
+    outcomes = {entry.kind: entry.outcome for entry in bring(tmp_path / "src").entries}
+    assert outcomes == {"diffusion": "accepted", "trace-weighted image": "left out"}
+
+
+def test_several_people_under_one_patient_id_are_doubted(tmp_path, bring):
+    for number, sex in enumerate("FM"):
+        write_series(
+            tmp_path / "src" / sex,
+            PatientSex=sex,
+            StudyInstanceUID=f"1.{number}",
+            SeriesInstanceUID=f"2.{number}",
+            change=lambda d, n=number: setattr(d, "SOPInstanceUID", f"3.{n}.{d.InstanceNumber}") or d,
+        )
+    warnings = [entry.warnings for entry in bring(tmp_path / "src").entries]
+    assert all("different sexes or days of birth" in found[0] for found in warnings)
+
+
 def test_what_is_no_dicom_and_no_nifti_is_counted(tmp_path, bring):
     write_series(tmp_path / "src")
     (tmp_path / "src" / "notes.txt").write_text("Roe^Jane")

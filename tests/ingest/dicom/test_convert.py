@@ -7,6 +7,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
 from dicom_files import truth, write_series
 
@@ -16,6 +17,8 @@ from mhsev_monai.ingest.dicom.convert import ChildLimits, convert
 from mhsev_monai.ingest.dicom.headers import read_header
 from mhsev_monai.ingest.dicom.preflight import check_series
 from mhsev_monai.ingest.dicom.verify import open_image, verify
+
+PIXEL_DATA = b"\xe0\x7f\x10\x00"
 
 
 def program(tmp_path: Path, script: str) -> Path:
@@ -132,10 +135,51 @@ def test_only_ge_s_pictures_may_be_turned(tmp_path):
                 verify(open_image(folder / "harmed.nii"), plan)
 
 
-def test_jpeg_that_cannot_be_decoded_here_is_said_to_be_unchecked(tmp_path, monkeypatch):
-    """The converter has decoders of its own; then shape and count are what is left to compare."""
-    files = write_series(tmp_path / "src")
-    plan = check_series([read_header(file) for file in files])
-    image = open_image(convert(files, tmp_path).image)
-    monkeypatch.setattr("mhsev_monai.ingest.dicom.verify.stored_frames", lambda file: None)
-    assert any("not compared one by one" in warning for warning in verify(image, plan).warnings)
+def as_jpeg_lossless(file: Path, target: Path) -> None:
+    """The file as archives store it, by another program than the one that decodes it."""
+    gdcm = pytest.importorskip("gdcm", reason="needs the extra dicom")
+    reader = gdcm.ImageReader()
+    reader.SetFileName(str(file))
+    assert reader.Read()
+    change = gdcm.ImageChangeTransferSyntax()
+    change.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.JPEGLosslessProcess14_1))
+    change.SetInput(reader.GetImage())
+    assert change.Change()
+    writer = gdcm.ImageWriter()
+    writer.SetFileName(str(target))
+    writer.SetFile(reader.GetFile())
+    writer.SetImage(change.GetOutput())
+    assert writer.Write()
+
+
+def test_pictures_in_jpeg_are_compared_too(files, tmp_path, bring):
+    (tmp_path / "jpeg").mkdir()
+    for file in files:
+        as_jpeg_lossless(file, tmp_path / "jpeg" / file.name)
+    assert pydicom.dcmread(tmp_path / "jpeg" / files[0].name).file_meta.TransferSyntaxUID.is_compressed
+    assert np.array_equal(np.asarray(bring(tmp_path / "jpeg").volume().dataobj)[:, ::-1], truth())
+
+
+def test_a_jpeg_stream_that_is_cut_off_is_refused(files, tmp_path, bring):
+    (tmp_path / "jpeg").mkdir()
+    for file in files:
+        as_jpeg_lossless(file, tmp_path / "jpeg" / file.name)
+    broken = tmp_path / "jpeg" / files[4].name
+    raw = broken.read_bytes()
+    broken.write_bytes(raw[: raw.rfind(PIXEL_DATA) + 120])
+    brought = bring(tmp_path / "jpeg")
+    assert (brought.only.outcome, brought.images) == ("refused", [])
+
+
+def test_a_picture_that_no_decoder_reads_is_refused(files, tmp_path, monkeypatch, bring):
+    (tmp_path / "jpeg").mkdir()
+    for file in files:
+        as_jpeg_lossless(file, tmp_path / "jpeg" / file.name)
+
+    def no_decoder(self) -> None:
+        raise RuntimeError("Roe^Jane")
+
+    monkeypatch.setattr(pydicom.FileDataset, "pixel_array", property(no_decoder))
+    reason = bring(tmp_path / "jpeg").only.reason
+    assert "cannot be decoded" in reason
+    assert "Jane" not in reason

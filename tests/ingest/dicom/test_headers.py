@@ -104,6 +104,11 @@ KINDS: list[tuple[SeriesKind, dict[str, object]]] = [
     (SeriesKind.FIELD_MAP, {"ImageType": ["ORIGINAL", "PRIMARY", "B0 MAP", "B0", "UNSPECIFIED"]}),
     (SeriesKind.PHANTOM, {"BodyPartExamined": "PHANTOM"}),
     (SeriesKind.PHANTOM, {"ProtocolName": "ACR phantom QA"}),
+    (SeriesKind.OTHER_PART, {"BodyPartExamined": "PROSTATE"}),
+    (
+        SeriesKind.OTHER_MR,
+        {"Manufacturer": "Philips", "ScanningSequence": "GR", "EchoTime": 4.0},
+    ),
     (SeriesKind.NO_MR_IMAGE, {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.2", "Modality": "CT"}),
 ]
 PLAIN = {"ImageType": ["ORIGINAL", "PRIMARY", "M", "ND"], "DiffusionBValue": None}

@@ -123,7 +123,7 @@ def test_the_table_that_leads_back_to_the_patient_is_the_owner_s_alone(tmp_path,
     write_series(tmp_path / "src", change=poisoned)
     entry = bring(tmp_path / "src").only
     table, secret = tmp_path / "site" / "subject_keys.tsv", tmp_path / "site" / "secret"
-    assert table.read_text().splitlines() == [f"{entry.subject}\t{NUMBER} / {NAME}"]
+    assert table.read_text().splitlines() == [f"{entry.subject}\t{NUMBER}"]
     assert [path.stat().st_mode & 0o077 for path in (table, secret)] == [0, 0]
 
 
