@@ -49,7 +49,7 @@ def quality_flags(
             "scanned"
         )
     if quality["n_dwi"] == 0:
-        flags.append("there is no diffusion-weighted volume; the grade rests on b0 alone")
+        flags.append("no diffusion-weighted volume is used; the grade rests on b0 alone")
     odd = [name for name, d in zip(feature_names, deviations, strict=True) if d > ODD_DEVIATION]
     if odd:
         flags.append(

@@ -150,7 +150,6 @@ WORKED_WITH: dict[str, tuple[Make, str | None]] = {
     "sform and qform disagree": (disagreeing, "disagree"),
     "oblique by 36 degrees": (lambda f: save(f, head(), oblique()), None),
     "sagittal storage": (lambda f: save(f, np.ascontiguousarray(head().transpose(1, 2, 0, 3)), AFFINE), None),
-    "b = 2500": (lambda f: save(f, head(), bvals="0 2500"), "no ADC"),
     "anisotropic": (lambda f: save(f, head()[:, :, ::2], np.diag([4.0, 4, 8, 1])), None),
     "unit of 1e-6": (lambda f: save(f, head() * 1e-6), None),
     "a volume of zeros": (
@@ -213,6 +212,14 @@ def test_a_scan_of_b0_alone_is_worked_with(volumes, tmp_path):
     assert Keys.TRACE not in entries
     assert entries["scan"]["n_b0"] == len(volumes)
     assert bool(torch.isfinite(entries[Z_SCORE_KEYS[Keys.B0]]).all())
+
+
+@pytest.mark.parametrize("b_value", [300, 2500])
+def test_a_shell_outside_of_clinical_protocols_leaves_b0_alone_with_a_flag(b_value, tmp_path):
+    entries = process(Preprocessing().transforms(), save(tmp_path, head(), bvals=f"0 {b_value}"), None)
+    assert Keys.TRACE not in entries
+    assert Keys.ADC not in entries
+    assert f"shell b={b_value} outside 600-1600" in "".join(entries["scan"]["warnings"])
 
 
 def test_a_slab_says_at_which_faces_the_brain_is_cut(tmp_path):

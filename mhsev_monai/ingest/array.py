@@ -57,9 +57,9 @@ class LoadDWI(Transform):
             bval: its ``.bval`` file; searched by name where None.
 
         Returns:
-            ``b0``, ``trace`` and ``adc``, each a ``(1, X, Y, Z)`` float32 MetaTensor (the last two are absent where the
-            series has only b0 volumes, ``adc`` also where b lies outside 600 to 1600 s/mm^2), and ``scan``:
-            ``b_value`` (s/mm^2, 0.0 without a trace), ``n_b0``, ``n_dwi``, ``spacing_mm`` and ``warnings``.
+            ``b0``, ``trace`` and ``adc``, each a ``(1, X, Y, Z)`` float32 MetaTensor (the last two are absent where no
+            volume has b from 600 to 1600 s/mm^2), and ``scan``: ``b_value`` (s/mm^2, 0.0 without a trace), ``n_b0``,
+            ``n_dwi`` (volumes used), ``spacing_mm`` and ``warnings``.
 
         Raises:
             ScanError: if the series cannot be used.
@@ -68,16 +68,16 @@ class LoadDWI(Transform):
         data = torch.from_numpy(series.data)
         shells = select_shells(series.bvals.tolist(), b0_max=B0_MAX)
         images = {Keys.B0: mean_b0(data, shells)}
-        if shells.dwi:
+        usual = bool(shells.dwi) and USUAL_B[0] <= shells.b_value <= USUAL_B[1]
+        if usual:
             images[Keys.TRACE] = trace_weighted(data, shells)
             # The b0 volumes of some scanners carry a little weighting: what counts is the difference.
             weighting = shells.b_value - shells.b0_value
-        if shells.dwi and USUAL_B[0] <= shells.b_value <= USUAL_B[1]:
             images[Keys.ADC] = apparent_diffusion_coefficient(images[Keys.B0], images[Keys.TRACE], weighting)
         scan = {
-            "b_value": shells.b_value,
+            "b_value": shells.b_value if usual else 0.0,
             "n_b0": len(shells.b0),
-            "n_dwi": len(shells.dwi),
+            "n_dwi": len(shells.dwi) if usual else 0,
             "spacing_mm": series.spacing,
             "warnings": (*series.warnings, *shells.flags),
         }

@@ -97,7 +97,7 @@ def _diffusion_shell(values: Sequence[float], weighted: Sequence[int]) -> tuple[
         flags.append(f"b-values run on without a gap of {SHELL_GAP:g}; those near {centre:g} are used")
     mean = _mean(values, near)
     if not low <= mean <= high:
-        flags.append(f"shell b={mean:g} outside {low:g}-{high:g}: no ADC, its trace serves as a contrast alone")
+        flags.append(f"shell b={mean:g} outside {low:g}-{high:g}: no trace or ADC is made of it, b0 alone is used")
     return sorted(near), tuple(flags)
 
 

@@ -22,7 +22,7 @@ from mhsev_monai.preprocess.diffusion import (
 
 
 def outside(b_value: int) -> str:
-    return f"shell b={b_value} outside 600-1600: no ADC, its trace serves as a contrast alone"
+    return f"shell b={b_value} outside 600-1600: no trace or ADC is made of it, b0 alone is used"
 
 
 def series(*volumes: float) -> torch.Tensor:

@@ -107,7 +107,12 @@ KINDS: list[tuple[SeriesKind, dict[str, object]]] = [
     (SeriesKind.OTHER_PART, {"BodyPartExamined": "PROSTATE"}),
     (
         SeriesKind.OTHER_MR,
-        {"Manufacturer": "Philips", "ScanningSequence": "GR", "EchoTime": 4.0},
+        {
+            "Manufacturer": "Philips",
+            "ImageType": ["ORIGINAL", "PRIMARY", "M"],
+            "ScanningSequence": "GR",
+            "EchoTime": 4.0,
+        },
     ),
     (SeriesKind.NO_MR_IMAGE, {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.2", "Modality": "CT"}),
 ]
