@@ -84,7 +84,10 @@ def test_setup_lists_every_package_on_disk():
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["demo", "--help"], ["cohort", "make", "--help"], ["predict", "--help"], ["report", "--help"]],
+    [
+        *(["--help"], ["demo", "--help"], ["cohort", "make", "--help"], ["predict", "--help"], ["report", "--help"]),
+        *([verb, "--help"] for verb in ("ingest", "preprocess", "qc", "landmarks", "features")),
+    ],
     ids=" ".join,
 )
 def test_help_needs_no_heavy_import(arguments):
@@ -92,7 +95,7 @@ def test_help_needs_no_heavy_import(arguments):
     script = (
         "import sys\nfrom mhsev_flare.cli import main\n"
         f"try: main({arguments!r})\nexcept SystemExit as end: assert end.code == 0\n"
-        "heavy = {'torch', 'monai', 'nvflare', 'numpy', 'scipy', 'nibabel'} & set(sys.modules)\n"
+        "heavy = {'torch', 'monai', 'nvflare', 'numpy', 'scipy', 'nibabel', 'pydicom'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)

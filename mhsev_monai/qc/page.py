@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment
 from markupsafe import Markup
 
+from mhsev_monai.page_template import template_environment
 from mhsev_monai.qc.measures import DROPOUT_LEVEL
 from mhsev_monai.qc.outliers import FEWEST_SCANS, MEASURES, OUTLIER_Z, Measure
 from mhsev_monai.qc.pictures import FIELD_LIMIT, band_colours
@@ -41,16 +42,7 @@ def render_qc(site: SiteQC) -> str:
 
 
 def _environment() -> Environment:
-    # Autoescape by name would miss the ending `.jinja`.
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(shown=_shown, triple=_triple)
-    return environment
+    return template_environment(Path(__file__).parent, shown=_shown, triple=_triple)
 
 
 def _shown(scan: ScanQC, measure: Measure) -> Markup:

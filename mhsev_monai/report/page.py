@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment
 from markupsafe import Markup, escape
 
+from mhsev_monai.page_template import template_environment
 from mhsev_monai.report.data import Evaluation, LocalModels, ReportData
 from mhsev_monai.report.svg import (
     Bar,
@@ -97,16 +98,7 @@ def local_models_sentence(local: LocalModels | None) -> str:
 
 
 def _environment() -> Environment:
-    # Autoescape by name would miss the ending `.jinja`.
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(score=_score, metric=_metric, interval=_interval, known=_known)
-    return environment
+    return template_environment(Path(__file__).parent, score=_score, metric=_metric, interval=_interval, known=_known)
 
 
 def _score(value: float | None, digits: int = 3) -> Markup:

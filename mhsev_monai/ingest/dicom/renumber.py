@@ -15,7 +15,7 @@ from mhsev_monai.ingest.dicom.preflight import SeriesPlan
 
 
 def renumbered_copies(plan: SeriesPlan, folder: Path) -> list[Path] | None:
-    """Copies of a plan's files in a folder; None where the headers do not tell which slices make a volume.
+    """Copies of a plan's files in a folder; None where headers do not tell the volumes, or cannot be copied.
 
     Slices of one place belong to volumes in the order of b-value, acquisition and instance number.
 
@@ -36,7 +36,11 @@ def renumbered_copies(plan: SeriesPlan, folder: Path) -> list[Path] | None:
             return None
         for volume, file in enumerate(ordered):
             number = volume * plan.n_slices + place + 1
-            copies.append(_copy(file, number, volume + 1, folder / f"{number:06d}.dcm"))
+            try:
+                copies.append(_copy(file, number, volume + 1, folder / f"{number:06d}.dcm"))
+            except Exception:
+                # What the parser read it may refuse to write, in as many ways.
+                return None
     return copies
 
 
