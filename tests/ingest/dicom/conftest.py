@@ -16,8 +16,6 @@ from mhsev_monai.ingest.ledger import LedgerEntry
 from mhsev_monai.ingest.site import ingest
 from mhsev_monai.scan_contrast import ScanContrast
 
-pytest.importorskip("dcm2niix", reason="needs the extra dicom")
-
 
 class Brought(NamedTuple):
     """What ingest made of a folder: its entries, and the images in the order of their names."""
