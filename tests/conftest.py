@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-
 _MISSING = [name for name in ("dcm2niix", "pydicom", "gdcm") if importlib.util.find_spec(name) is None]
 collect_ignore_glob = ["ingest/dicom/test_*.py"] if _MISSING else []
 

@@ -159,11 +159,19 @@ def _role(path: Path) -> tuple[Role, str]:
     b_values = [int(match[1]) for word in telling if (match := _B_WORD.fullmatch(word))]
     if "s0" in telling or any(b <= B0_MAX for b in b_values):
         return Role.B0, rest
-    if find_bvals(path) is not None:
+    if _has_bvals(path):
         return Role.SERIES, stem
     if b_values or _TRACE_WORDS & set(telling):
         return Role.TRACE, rest
     return Role.UNKNOWN, stem
+
+
+def _has_bvals(path: Path) -> bool:
+    """Whether b-values apply to an image; several that apply alike are a matter for loading it."""
+    try:
+        return find_bvals(path) is not None
+    except ScanError:
+        return True
 
 
 def _tells(word: str) -> bool:

@@ -132,8 +132,8 @@ def _loose_task(scan: LooseScan, wanted: Wanted) -> SeriesTask:
 
 def _is_weighted(scan: LooseScan) -> bool:
     """Whether b-values that belong to a scan say that it is diffusion-weighted."""
-    path = find_bvals(next(iter(scan.files.values())))
     try:
+        path = find_bvals(next(iter(scan.files.values())))
         return path is not None and bool(read_bvals(path).max() > B0_MAX)
     except ScanError:
         return False

@@ -18,7 +18,9 @@ from mhsev_monai.ingest.dicom.positions import normal
 _AGAIN = "export the series again, or give it as NIfTI"
 
 
-def mosaic_frames(file: DicomFile, stored: NDArray[Any], image: Any) -> Iterator[tuple[Frame, NDArray[Any]]]:
+def mosaic_frames(
+    file: DicomFile, stored: NDArray[Any], image: Any, backwards: bool = False
+) -> Iterator[tuple[Frame, NDArray[Any]]]:
     """The slices of a mosaic, each with its place.
 
     Siemens' place and direction are computed from the header. What the position of other vendors' mosaics means is
@@ -28,6 +30,7 @@ def mosaic_frames(file: DicomFile, stored: NDArray[Any], image: Any) -> Iterator
         file: one picture.
         stored: ``(1, rows, columns)``.
         image: the converted nibabel image; its first two sides are those of a tile.
+        backwards: the image holds the slices in the other order than the picture; not for Siemens, whose header tells.
 
     Raises:
         ScanError: if the picture cannot be cut into such tiles, or shows more slices than the image holds.
@@ -43,6 +46,8 @@ def mosaic_frames(file: DicomFile, stored: NDArray[Any], image: Any) -> Iterator
     if unused or not (file.n_tiles or tiles[n_slices - 1].any()):
         raise ScanError(f"a mosaic shows another number of slices than the {n_slices} that were converted; {_AGAIN}")
     first, step = _places(file, image)
+    if backwards:
+        first, step = first + (n_slices - 1) * step, -step
     frame = file.frames[0]
     for number, tile in enumerate(tiles[:n_slices]):
         yield replace(frame, number=number, position=tuple((first + number * step).tolist())), tile

@@ -65,9 +65,15 @@ def verify(image: Any, plan: SeriesPlan) -> Verified:
         raise ScanError(
             f"the converter made {shape[2] if len(shape) > 2 else 0} slices of a series of {plan.n_slices}; {_AGAIN}"
         )
+    first = plan.files[0]
     slices = _slices(plan.files, image)
-    mirrored = plan.files[0].vendor == "GE" and _is_mirrored(image, slices, shape)
-    frames = _match(image, slices, shape, mirrored)
+    mirrored = first.vendor == "GE" and _is_mirrored(image, slices, shape)
+    try:
+        frames = _match(image, slices, shape, mirrored)
+    except ScanError:
+        if not first.mosaic or first.vendor == "Siemens":
+            raise
+        frames = _match(image, _slices(plan.files, image, backwards=True), shape, mirrored)
     kept = tuple(index for index, volume in enumerate(frames) if not any(is_derived(frame) for frame in volume))
     if len(kept) != plan.n_volumes:
         raise ScanError(f"the converter made {len(kept)} volumes of a series of {plan.n_volumes}; {_AGAIN}")
@@ -77,12 +83,13 @@ def verify(image: Any, plan: SeriesPlan) -> Verified:
     return Verified(kept, b_values, scales.transpose(1, 0, 2), warnings)
 
 
-def _slices(files: Sequence[DicomFile], image: Any) -> list[Slice]:
-    """Every slice of every file."""
+def _slices(files: Sequence[DicomFile], image: Any, backwards: bool = False) -> list[Slice]:
+    """Every slice of every file; ``backwards`` as in ``mosaic_frames``."""
     found = []
     for file in files:
         stored = stored_frames(file)
-        pairs = mosaic_frames(file, stored, image) if file.mosaic else zip(file.frames, stored, strict=True)
+        tiles = mosaic_frames(file, stored, image, backwards) if file.mosaic else None
+        pairs = tiles if tiles is not None else zip(file.frames, stored, strict=True)
         found += [Slice(frame, values) for frame, values in pairs]
     return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -12,6 +13,10 @@ import pytest
 
 from mhsev_monai.cases import read_cases
 from mhsev_monai.errors import ScanError
+from mhsev_monai.ingest.dicom.convert import convert
+from mhsev_monai.ingest.dicom.headers import read_header
+from mhsev_monai.ingest.dicom.preflight import SeriesPlan, check_series
+from mhsev_monai.ingest.dicom.verify import open_image, verify
 from mhsev_monai.preprocessing import Preprocessing, process
 from mhsev_monai.scan_contrast import ScanContrast
 
@@ -186,3 +191,44 @@ def test_every_series_of_a_mixed_folder_is_accounted_for(shared_data, bring):
         "left out": 5,
     }
     assert len(brought.images) == 7
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_a_mosaic_of_another_vendor_is_compared_in_either_order(backwards, shared_data, tmp_path):
+    """No such file of UIH is at hand: a Siemens mosaic under its name, and the converter's image in both orders."""
+    files = [read_header(path) for path in sorted((shared_data / "dicom" / "siemens_ve11_mosaic_dwi").glob("*.dcm"))]
+    plan = check_series(files)
+    image = open_image(convert([file.path for file in files], tmp_path).image)
+    other = SeriesPlan(
+        tuple(replace(file, vendor="UIH") for file in files), plan.n_slices, plan.n_volumes, plan.step, plan.warnings
+    )
+    data = np.asarray(image.dataobj)
+    nib.save(nib.Nifti1Image(data[:, :, ::-1] if backwards else data, image.affine), tmp_path / "x.nii")
+    assert verify(open_image(tmp_path / "x.nii"), other).volumes == (0, 1, 2, 3)
+    mixed = data.copy()
+    mixed[:, :, [3, 4]] = mixed[:, :, [4, 3]]
+    nib.save(nib.Nifti1Image(mixed, image.affine), tmp_path / "y.nii")
+    with pytest.raises(ScanError, match="pixels of the series in their places"):
+        verify(open_image(tmp_path / "y.nii"), other)
+
+
+def test_a_mosaic_without_its_private_header_is_not_guessed_which_way_round_it_is(shared_data, tmp_path, bring):
+    for path in (shared_data / "dicom" / "siemens_ve11_mosaic_dwi").glob("*.dcm"):
+        dataset = pydicom.dcmread(path)
+        for element in [element for element in dataset if element.tag.group == 0x0029]:
+            del dataset[element.tag]
+        (tmp_path / "src").mkdir(exist_ok=True)
+        dataset.save_as(tmp_path / "src" / path.name)
+    brought = bring(tmp_path / "src")
+    assert brought.images == []
+    assert "in which direction the slices of the mosaic follow" in brought.only.reason
+
+
+def test_a_series_whose_private_elements_were_removed_keeps_its_b_values(shared_data, tmp_path, bring):
+    """As de-identifying archives deliver it: the name of the sequence still tells."""
+    for path in (shared_data / "dicom" / "siemens_ve11_classic_dwi").glob("*.dcm"):
+        dataset = pydicom.dcmread(path)
+        dataset.remove_private_tags()
+        (tmp_path / "src").mkdir(exist_ok=True)
+        dataset.save_as(tmp_path / "src" / path.name)
+    assert bring(tmp_path / "src").b_values() == [0, 2000]
