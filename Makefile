@@ -35,10 +35,10 @@ demo: venv
 	$(BIN)/mhsev demo $(DEMO) --subjects $(SUBJECTS) --seed $(SEED)
 
 test: venv
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -m "not slow and not long"
 
 test-slow: venv
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -m "slow and not long"
 
 test-all: venv
 	$(BIN)/pytest
@@ -54,7 +54,7 @@ test-wheel: venv
 	$(BIN)/pip --python build/wheel/venv/bin/python install --quiet --disable-pip-version-check --no-deps build/wheel/*.whl
 	cp -r tests build/wheel/tests
 	ln -sfn "$(abspath ..)/shared" build/shared
-	cd build/wheel && venv/bin/python -m pytest -q -m "not slow" -p no:cacheprovider tests
+	cd build/wheel && venv/bin/python -m pytest -q -m "not slow and not long" -p no:cacheprovider tests
 
 # Some ten minutes on an otherwise idle machine; `apt-get install mrtrix3` adds the rows of dwidenoise.
 benchmark: venv
