@@ -10,6 +10,7 @@ import pytest
 
 from mhsev_monai.cases import Case, content_hash, read_cases
 from mhsev_monai.errors import CohortError
+from mhsev_monai.scan_contrast import ScanContrast
 
 
 def root_with(root: Path, scans: list[str], rows: dict[str, object] | None = None) -> Path:
@@ -185,3 +186,12 @@ def test_nothing_is_logged_where_nothing_is_odd(tmp_path, caplog):
     with caplog.at_level(logging.DEBUG, logger="mhsev_monai"):
         read_cases(root_with(tmp_path, [dwi("sub-1")], {"sub-1": 3}))
     assert caplog.text == ""
+
+
+def test_nobody_is_expected_to_have_a_scan_of_another_contrast(tmp_path):
+    root = root_with(tmp_path, [dwi("sub-1"), dwi("sub-2")], {"sub-1": 3, "sub-2": 1})
+    (root / "sub-1" / "anat").mkdir()
+    (root / "sub-1" / "anat" / "sub-1_T2starw.nii.gz").touch()
+    listed = read_cases(root, require_counts=False, contrast=ScanContrast.T2STAR)
+    assert [case.case_id for case in listed.cases] == ["sub-1"]
+    assert listed.excluded == {}
