@@ -99,9 +99,9 @@ def read_cases(root: Path, *, require_counts: bool = True, contrast: ScanContras
     sessions = {subject.name: _session_counts(subject) for subject in subjects}
     excluded = {folder.name: _BAD_NAME for folder in folders if folder not in subjects}
     scanned = {case_id.partition("_")[0] for case_id in scans}
-    excluded |= dict.fromkeys(
-        sorted(set(table) - scanned), f"no scan *_{contrast.suffix}.nii.gz in its {contrast.folder} folder"
-    )
+    if contrast is ScanContrast.DWI:
+        # Every patient is expected to have one; of the other contrasts nobody is.
+        excluded |= dict.fromkeys(sorted(set(table) - scanned), "no scan *_dwi.nii.gz in its dwi folder")
     cases = []
     for case_id, image in sorted(scans.items()):
         subject_id, _, session_id = case_id.partition("_")
