@@ -38,6 +38,7 @@ class Frame:
         orientation: directions of rows and columns, 6 numbers; empty if the header does not tell.
         spacing: between rows, between columns; empty if the header does not tell.
         b_value: s/mm^2; None if the header does not tell.
+        direction: of the diffusion gradient, 3 numbers; empty if the header does not tell.
         stack_position: of the slice within its stack, from 1; None if the header does not tell.
         stack: label of the stack.
         slope, intercept: from stored to real values.
@@ -50,6 +51,7 @@ class Frame:
     orientation: Triple
     spacing: Triple
     b_value: float | None
+    direction: Triple
     stack_position: int | None
     stack: str
     slope: float
@@ -120,6 +122,7 @@ def _frame(number: int, sources: list[Dataset]) -> Frame:
         orientation=first(0x00200037, 6),
         spacing=first(0x00280030, 2),
         b_value=frame_b_value(sources),
+        direction=first(0x00189089, 3) or first(tags.SIEMENS_DIRECTION, 3),
         stack_position=None if stack_position is None else int(stack_position),
         stack=next((name for item in groups if (name := tags.text(item, 0x00209056))), ""),
         slope=1.0 if slope is None else slope,

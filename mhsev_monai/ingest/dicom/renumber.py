@@ -29,12 +29,16 @@ def renumbered_copies(plan: SeriesPlan, folder: Path) -> list[Path] | None:
     by_place: dict[int, list[DicomFile]] = defaultdict(list)
     for place, file in zip(index.tolist(), plan.files, strict=True):
         by_place[place].append(file)
+    volumes = {place: sorted(files, key=_order) for place, files in by_place.items()}
+    if any(len({_order(file) for file in files}) < len(files) for files in volumes.values()):
+        return None
+    # Numbers that follow any plan rise by the same amount from volume to volume at every place.
+    rises = {tuple((file.instance or 0) - (files[0].instance or 0) for file in files) for files in volumes.values()}
+    if len(rises) > 1:
+        return None
     copies = []
-    for place, files in by_place.items():
-        ordered = sorted(files, key=_order)
-        if len({_order(file) for file in files}) < len(files):
-            return None
-        for volume, file in enumerate(ordered):
+    for place, files in volumes.items():
+        for volume, file in enumerate(files):
             number = volume * plan.n_slices + place + 1
             try:
                 copies.append(_copy(file, number, volume + 1, folder / f"{number:06d}.dcm"))

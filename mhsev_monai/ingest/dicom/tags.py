@@ -19,6 +19,7 @@ PIXEL_DATA = 0x7FE00010
 
 SIEMENS_B = 0x0019100C
 SIEMENS_TILES = 0x0019100A
+SIEMENS_DIRECTION = 0x0019100E
 SIEMENS_CSA = 0x00291010
 GE_B = 0x00431039
 GE_SLICES = 0x0021104F
@@ -62,6 +63,7 @@ _STANDARD = (
     0x00189008,  # Echo Pulse Sequence
     0x00189075,  # Diffusion Directionality
     0x00189087,  # Diffusion b-value
+    0x00189089,  # Diffusion Gradient Orientation
     0x0020000D,  # Study Instance UID
     0x0020000E,  # Series Instance UID
     0x00200011,  # Series Number
@@ -89,6 +91,7 @@ _PRIVATE_OWNERS = (0x00190010, 0x00210010, 0x00290010, 0x00430010, 0x00650010, 0
 _PRIVATE = (
     SIEMENS_B,
     SIEMENS_TILES,
+    SIEMENS_DIRECTION,
     SIEMENS_CSA,
     GE_B,
     GE_SLICES,
@@ -106,6 +109,7 @@ READ = (*_STANDARD, *_PRIVATE_OWNERS, *_PRIVATE, SHARED, PER_FRAME, CONVERTED)
 _OWNERS = {
     SIEMENS_B: "SIEMENS MR HEADER",
     SIEMENS_TILES: "SIEMENS MR HEADER",
+    SIEMENS_DIRECTION: "SIEMENS MR HEADER",
     SIEMENS_CSA: "SIEMENS CSA HEADER",
     GE_B: "GEMS_PARM_01",
     GE_SLICES: "GEMS_RELA_01",
@@ -120,6 +124,7 @@ _OWNERS = {
 # How a private value is packed where the file does not say its type (implicit VR, or UN).
 _PACKED = {
     SIEMENS_TILES: "<H",
+    SIEMENS_DIRECTION: "<3d",
     GE_SLICES: "<h",
     PHILIPS_B: "<f",
     PHILIPS_SLICES: "<i",
@@ -162,7 +167,7 @@ def numbers(dataset: Dataset, tag: int) -> tuple[float, ...]:
 def _unpacked(value: bytes, tag: int) -> list[float]:
     packed = _PACKED.get(tag)
     if packed is not None and len(value) == struct.calcsize(packed):
-        return [float(struct.unpack(packed, value)[0])]
+        return [float(part) for part in struct.unpack(packed, value)]
     return [float(part) for part in value.decode("ascii").strip("\0 ").split("\\")]
 
 

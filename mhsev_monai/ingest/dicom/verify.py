@@ -20,6 +20,7 @@ from mhsev_monai.ingest.dicom.preflight import SeriesPlan, is_derived
 
 _AGAIN = "export the series again, or give it as NIfTI"
 _PLACE_MM = 0.1
+_SAME_DIRECTION = 0.01
 _SAME_SIGNAL = 1.6
 # They write a b-value on every image of a diffusion series: one that is absent was lost.
 _ALWAYS_WRITTEN = ("Siemens", "Philips", "UIH")
@@ -183,10 +184,13 @@ class _Views:
 
 
 def _volume_b_value(frames: Sequence[Frame]) -> float | None:
-    """The b-value of a volume's frames."""
+    """The b-value of a volume's frames, which are of one diffusion direction."""
     found = {frame.b_value for frame in frames}
     if len(found) > 1:
         raise ScanError(f"the converted volume mixes b-values; {_AGAIN}")
+    directions = np.array([frame.direction for frame in frames if frame.direction])
+    if len(directions) and np.ptp(directions, axis=0).max() > _SAME_DIRECTION:
+        raise ScanError(f"the converted volume mixes diffusion directions; {_AGAIN}")
     return found.pop()
 
 

@@ -9,6 +9,10 @@ import pydicom
 import pytest
 from dicom_files import B_VALUES, N_SLICES, save, truth, write_enhanced, write_series
 
+from mhsev_monai.ingest.dicom.headers import read_header
+from mhsev_monai.ingest.dicom.preflight import check_series
+from mhsev_monai.ingest.dicom.renumber import renumbered_copies
+
 Change = Callable[[pydicom.Dataset], pydicom.Dataset | None]
 
 
@@ -140,3 +144,41 @@ def test_an_empty_slice_of_an_enhanced_image_has_its_volume_s_b_value(tmp_path, 
     brought = bring(tmp_path / "src")
     assert brought.only.outcome == "accepted", brought.only.reason
     assert sorted(brought.b_values()) == [0.0, 1000.0, 1000.0]
+
+
+def directed(dataset: pydicom.Dataset) -> pydicom.Dataset:
+    """The diffusion direction of its volume on each slice."""
+    volume = (int(dataset.InstanceNumber) - 1) // N_SLICES
+    dataset.DiffusionGradientOrientation = [float(axis == volume) for axis in range(3)]
+    return dataset
+
+
+def test_slices_of_two_directions_never_make_one_volume(tmp_path, bring):
+    """Two slices of one place and b-value, exchanged by their numbers alone."""
+    write_series(tmp_path / "whole", change=directed)
+    assert bring(tmp_path / "whole").only.outcome == "accepted"
+
+    def change(dataset: pydicom.Dataset) -> pydicom.Dataset:
+        number = int(directed(dataset).InstanceNumber)
+        dataset.InstanceNumber = {9: 15, 15: 9}.get(number, number)
+        dataset.AcquisitionNumber = 1
+        return dataset
+
+    write_series(tmp_path / "src", change=change)
+    brought = bring(tmp_path / "src")
+    # The whole one of before is still there.
+    assert "mixes diffusion directions" in brought.only.reason
+    assert len(brought.images) == 1
+
+
+def test_numbers_without_any_plan_make_no_copies(tmp_path):
+    """Within one b-value nothing else tells which slices make a volume."""
+    shuffled = np.random.default_rng(2).permutation(len(B_VALUES) * N_SLICES) + 1
+
+    def change(dataset: pydicom.Dataset) -> pydicom.Dataset:
+        dataset.InstanceNumber, dataset.AcquisitionNumber = int(shuffled[int(dataset.InstanceNumber) - 1]), 1
+        return dataset
+
+    plan = check_series([read_header(path) for path in write_series(tmp_path / "src", change=change)])
+    (tmp_path / "copies").mkdir()
+    assert renumbered_copies(plan, tmp_path / "copies") is None
