@@ -163,8 +163,9 @@ def _converted(
                 "no b-value was found in the headers; export the series with its private elements, or convert it to "
                 "NIfTI with a .bval file and give that"
             )
-        if (verified.scales == verified.scales[0, 0]).all():
-            check_b0_signal(image, verified.volumes, b_values)
+    if (verified.scales == verified.scales[0, 0]).all():
+        # A diffusion series that lost every sign of it looks like spin-echo EPI, all of whose volumes count as b = 0.
+        check_b0_signal(image, verified.volumes, np.zeros(len(verified.volumes)) if b_values is None else b_values)
     scan = with_scales(scan_from_nifti(image, verified.volumes), verified.scales)
     directions = _directions(converted, verified, (*image.shape, 1)[3])
     sidecar = from_header(plan.files[0]) | allowed_sidecar(converted.sidecar)

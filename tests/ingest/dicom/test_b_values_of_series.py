@@ -6,6 +6,8 @@ import numpy as np
 import pydicom
 from dicom_files import B_VALUES, write_series
 
+from mhsev_monai.scan_contrast import ScanContrast
+
 
 def lost(dataset: pydicom.Dataset) -> pydicom.Dataset:
     del dataset.DiffusionBValue
@@ -64,3 +66,16 @@ def test_a_trace_beside_its_directions_is_left_out(tmp_path, bring):
     write_series(tmp_path / "src", (0.0, 1000.0, 1000.0, 1000.0), change=change, Manufacturer="Philips")
     outcomes = {entry.kind: entry.outcome for entry in bring(tmp_path / "src").entries}
     assert outcomes == {"diffusion": "accepted", "trace-weighted image": "left out"}
+
+
+def test_a_diffusion_series_without_any_sign_of_it_is_no_b0(tmp_path, bring):
+    """It looks like spin-echo EPI, all of whose volumes count as b = 0."""
+
+    def change(dataset: pydicom.Dataset) -> pydicom.Dataset:
+        if dataset.InstanceNumber > 6:
+            dataset.PixelData = (np.frombuffer(dataset.PixelData, np.uint16) // 4).astype(np.uint16).tobytes()
+        return lost(dataset)
+
+    write_series(tmp_path / "src", change=change, ImageType=["ORIGINAL", "PRIMARY", "M"], ScanningSequence=["SE", "EP"])
+    assert bring(tmp_path / "src").only.kind == "spin-echo EPI"
+    assert "differ in signal" in bring(tmp_path / "src", ScanContrast.SE_EPI).only.reason
