@@ -58,7 +58,6 @@ class DicomFile:
     acquisition: int | None
     repetition_time: float | None
     inversion_time: float | None
-    acquisition_3d: bool
     n_times: int
     slice_steps: tuple[float, ...]
     declared_slices: int | None
@@ -163,7 +162,6 @@ def _facts(path: Path, dataset: Dataset, transfer_syntax: str) -> DicomFile:
         acquisition=tags.whole(dataset, 0x00200012),
         repetition_time=tags.number(dataset, 0x00180080),
         inversion_time=tags.number(dataset, 0x00180082),
-        acquisition_3d=_first(tags.words(dataset, 0x00180023)) == "3D",
         n_times=temporal if temporal is not None and temporal > 0 else 1,
         slice_steps=tags.numbers(dataset, 0x00180088)[:1] + tags.numbers(dataset, 0x00180050)[:1],
         declared_slices=_declared_slices(dataset),

@@ -39,14 +39,12 @@ class SeriesPlan:
         files: one a file, without copies, in the order of instance numbers.
         n_slices: slices of a volume; 0 where only the pictures of a mosaic tell.
         n_volumes: volumes, those of derived frames not counted.
-        step: distance of neighbouring slices, mm; 0 for a mosaic, whose header does not tell it reliably.
         warnings: what is odd yet can be worked with.
     """
 
     files: tuple[DicomFile, ...]
     n_slices: int
     n_volumes: int
-    step: float
     warnings: tuple[str, ...]
 
 
@@ -129,7 +127,7 @@ def _check_mosaics(files: Sequence[DicomFile]) -> SeriesPlan:
     positions = np.array([frame.position for frame in frames])
     if n_orientations(files) > 1 or np.ptp(positions, axis=0).max() > _SIDEWAYS_MM:
         raise ScanError(f"the volumes of the series lie at different places; one place is accepted; {_AGAIN}")
-    return SeriesPlan(tuple(files), counts.pop(), len(files), 0.0, _missing_volumes(files))
+    return SeriesPlan(tuple(files), counts.pop(), len(files), _missing_volumes(files))
 
 
 def _missing_volumes(files: Sequence[DicomFile]) -> tuple[str, ...]:
@@ -166,7 +164,7 @@ def _check_slices(files: Sequence[DicomFile]) -> SeriesPlan:
     warnings = _check_numbering(instances, index, len(where))
     if len(files) > 1 and all(len(file.frames) == len(where) for file in files):
         warnings = _missing_volumes(files)
-    return SeriesPlan(tuple(files), len(where), n_volumes, step, warnings)
+    return SeriesPlan(tuple(files), len(where), n_volumes, warnings)
 
 
 def _check_distances(frames: Sequence[Frame], where: NDArray[np.float64]) -> float:

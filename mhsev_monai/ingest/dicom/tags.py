@@ -50,7 +50,6 @@ _STANDARD = (
     0x00180015,  # Body Part Examined
     0x00180020,  # Scanning Sequence
     0x00180021,  # Sequence Variant
-    0x00180023,  # MR Acquisition Type
     0x00180024,  # Sequence Name
     0x00180050,  # Slice Thickness
     0x00180080,  # Repetition Time

@@ -200,7 +200,7 @@ def test_a_mosaic_of_another_vendor_is_compared_in_either_order(backwards, share
     plan = check_series(files)
     image = open_image(convert([file.path for file in files], tmp_path).image)
     other = SeriesPlan(
-        tuple(replace(file, vendor="UIH") for file in files), plan.n_slices, plan.n_volumes, plan.step, plan.warnings
+        tuple(replace(file, vendor="UIH") for file in files), plan.n_slices, plan.n_volumes, plan.warnings
     )
     data = np.asarray(image.dataobj)
     nib.save(nib.Nifti1Image(data[:, :, ::-1] if backwards else data, image.affine), tmp_path / "x.nii")
