@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,7 @@ from mhsev_flare.protocol import (
     Meta,
     Moments,
 )
-from mhsev_flare.rounds import BestRound
+from mhsev_flare.rounds import BestRound, training_seed
 from mhsev_flare.site import SiteData, SiteError, find_site_folders, grade_counts, load_site_data
 from mhsev_monai.evaluation import evaluate_severity
 from mhsev_monai.feature_cache import CaseInputs
@@ -199,9 +198,7 @@ class SeverityExecutor(Executor):
         )
 
     def _seed_of(self, round_number: int) -> int:
-        # zlib.crc32 and not hash(): Python salts hash() anew in each process.
-        site = zlib.crc32(self._site.encode())
-        return int(np.random.SeedSequence([self.seed, site, round_number]).generate_state(1)[0])
+        return training_seed(self.seed, self._site, round_number)
 
     def _evaluate(self, split: str, data: SiteData) -> tuple[dict[str, Any], float]:
         table = evaluate_severity(self.network, data.split(split), SCALES[self.scale])

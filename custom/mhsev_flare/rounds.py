@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -10,6 +11,12 @@ import numpy as np
 
 from mhsev_flare.protocol import Meta
 from mhsev_monai.metrics import SeverityTable, severity_metrics
+
+
+def training_seed(seed: int, site: str, round_number: int) -> int:
+    """The seed of a site's shuffling and dropout in a round; the same in every process."""
+    # zlib.crc32 and not hash(): Python salts hash() anew in each process.
+    return int(np.random.SeedSequence([seed, zlib.crc32(site.encode()), round_number]).generate_state(1)[0])
 
 
 class ContributionLike(Protocol):

@@ -169,7 +169,34 @@ def load_site_data(
             f"{site} cannot write features ({type(error).__name__}): set cache_root in local/{SITE_FILE} to a folder "
             "that can be written"
         ) from error
-    data = _split(listed, table, split_seed, scale)
+    usable = set(table.case_ids)
+    # A scan that was copied under two names must not stand in training and test at once.
+    contents = {case.case_id: content_hash(case) for case in listed.cases if case.case_id in usable}
+    return split_site(site, listed, table, contents, split_seed, scale)
+
+
+def split_site(
+    site: str,
+    listed: CaseList,
+    table: FeatureTable,
+    contents: Mapping[str, str],
+    seed: int,
+    scale: GradingScale,
+) -> SiteData:
+    """The cases of ``table`` by split.
+
+    Args:
+        site: name, for the message.
+        listed: all cases of the site, with their counts.
+        table: features of those that can be used.
+        contents: ``content_hash`` of those by case id.
+        seed: of the split.
+        scale: turns counts into grades.
+
+    Raises:
+        SiteError: if there is nothing to train on; the message says what is missing.
+    """
+    data = _split(listed, table, contents, seed, scale)
     if len(data.train) < LEAST_TRAINING_CASES or len(data.validation) == 0 or len(data.test) == 0:
         reasons = sorted(set(data.excluded.values()))
         because = f"; {len(data.excluded)} were excluded, first reason: {reasons[0]}" if reasons else ""
@@ -180,12 +207,12 @@ def load_site_data(
     return data
 
 
-def _split(listed: CaseList, table: FeatureTable, seed: int, scale: GradingScale) -> SiteData:
+def _split(
+    listed: CaseList, table: FeatureTable, contents: Mapping[str, str], seed: int, scale: GradingScale
+) -> SiteData:
     by_id = {case.case_id: case for case in listed.cases}
     row = {case_id: i for i, case_id in enumerate(table.case_ids)}
     usable = [by_id[case_id] for case_id in table.case_ids]
-    # A scan that was copied under two names must not stand in training and test at once.
-    contents = {case.case_id: content_hash(case) for case in usable}
     split = split_cases(usable, seed, content_hashes=contents, scale=scale)
 
     def labelled(cases: Sequence[Case]) -> LabelledFeatures:

@@ -1,0 +1,170 @@
+"""The benchmark as a Markdown page, without a path or a patient."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from mhsev_flare.benchmark.comparison import (
+    N_DRAWS,
+    CohortReport,
+    Comparison,
+    Summary,
+    compare_regimes,
+    compare_rows,
+    summaries_of,
+)
+from mhsev_flare.benchmark.graded import SCORES, Setting, scores
+from mhsev_flare.benchmark.protocol import Regime
+from mhsev_monai._version import __version__
+from mhsev_monai.severity import Severity
+
+NOT_DEFINED = "–"
+
+_INTRODUCTION = f"""\
+Research use only; simulated hospitals stand for no patient. Each repeat splits every site anew by patient, stratified
+by grade: 70 % for training (a fifth of it chooses the best round) and 30 % for the test. The seed of repeat r is r, for
+the split and for training, so a federated row of repeat r is the FLARE job with seed r, computed in one process. Scores
+are of test cases only, mean ± standard deviation over repeats.
+
+- **federated**: every site trains from the common weights, which are averaged after each round.
+- **central**: one network on all sites' training cases, as many passes.
+- **local**: one network a site, from its cases alone but with the common standardisation; judged by all sites' test
+  cases; mean over the sites.
+- **leave one site out**: federated over the other sites, judged by all cases of the one left out.
+- **rule**: no network. Its numbers are chosen on all sites' training cases together, by quadratic kappa; cut points by
+  exact search over every triple, at every depth. Rules give no probabilities, so they have no AUC.
+
+**The paper's setting** judges the cases with at least one bleed in three grades (mild, moderate, severe). The grade is
+the median of the predicted distribution once none is ruled out; a count is at least 1.
+
+Differences are the first less the second, so that above 0 the first is better. Those of accuracy and quadratic kappa
+are of repeat 1, with 95 % intervals from {N_DRAWS} draws of its test cases within each site; McNemar's test is the
+exact one, on the same cases. Those over repeats go with the corrected resampled t-test (Nadeau and Bengio 2003), which
+counts that splits share cases. P-values of one column of a table are adjusted by Holm's method."""
+
+
+def render_page(command: str, n_repeats: int, reports: Sequence[CohortReport]) -> str:
+    """The whole page."""
+    head = f"# Grading, measured\n\n`{command}` with mhsev {__version__}, {n_repeats} repeats.\n\n{_INTRODUCTION}\n"
+    return "\n".join([head, *(_cohort_section(report) for report in reports)])
+
+
+def _cohort_section(report: CohortReport) -> str:
+    parts = [f"## {report.cohort.name}\n", _settings(report), _mix(report)]
+    for setting in Setting:
+        parts += [f"### {setting[0].upper()}{setting[1:]}\n", _majority(report, setting), _scores(report, setting)]
+        for title, comparisons in (
+            (f"`{report.reference}` against the other rows", compare_rows(report, setting)),
+            ("Federated against central and local", compare_regimes(report, setting)),
+        ):
+            if comparisons:
+                parts += [f"{title}:\n", _comparisons(comparisons)]
+    parts.append(_left_out(report))
+    notes = "\n".join(f"- `{result.row.name}`: {result.row.note}" for result in report.results)
+    return "\n".join([part for part in parts if part] + [f"Rows:\n\n{notes}\n"])
+
+
+def _settings(report: CohortReport) -> str:
+    told = ", ".join(f"{key} {value}" for key, value in report.cohort.settings.items())
+    return f"{told or 'No settings are known: nobody simulated these scans'}.\n"
+
+
+def _mix(report: CohortReport) -> str:
+    rows = []
+    for hospital in report.cohort.hospitals:
+        mix = report.test_mix[hospital.name].mean(axis=0)
+        rows.append([hospital.name, str(len(hospital.contents)), str(len(hospital.listed.excluded)), *_tenths(mix)])
+    total = np.sum(list(report.test_mix.values()), axis=0).mean(axis=0)
+    cases, excluded = (
+        sum(len(part) for part in parts)
+        for parts in zip(*((h.contents, h.listed.excluded) for h in report.cohort.hospitals), strict=True)
+    )
+    rows.append(["all", str(cases), str(excluded), *_tenths(total)])
+    header = ["site", "cases", "excluded", *(f"test: {grade.label}" for grade in Severity)]
+    return _table(header, rows)
+
+
+def _tenths(values: np.ndarray) -> list[str]:
+    return [f"{value:.1f}".removesuffix(".0") for value in values]
+
+
+def _majority(report: CohortReport, setting: Setting) -> str:
+    total = np.sum(list(report.test_mix.values()), axis=0)
+    judged = total if setting is Setting.ALL else total[:, Severity.MILD :]
+    rate = float((judged.max(axis=1) / judged.sum(axis=1)).mean())
+    return f"The most frequent grade is that of {rate:.3f} of the test cases.\n"
+
+
+def _scores(report: CohortReport, setting: Setting) -> str:
+    header = ["row", "trained", "accuracy", "balanced accuracy", "quadratic kappa", "kappa", "macro AUC", "count MAE"]
+    rows = []
+    for result in report.results:
+        for regime in result.repeats[0]:
+            summaries = summaries_of(result, regime, setting)
+            rows.append([f"`{result.row.name}`", str(regime), *(_with_deviation(summaries[name]) for name in SCORES)])
+    return _table(header, rows)
+
+
+def _left_out(report: CohortReport) -> str:
+    """Quadratic kappa and accuracy on each left-out site."""
+    sites = [hospital.name for hospital in report.cohort.hospitals]
+    rows = []
+    for result in report.results:
+        if Regime.LEAVE_ONE_OUT in result.repeats[0]:
+            cells = []
+            for site in sites:
+                each = [scores(outcomes[Regime.LEAVE_ONE_OUT][site].table(Setting.ALL)) for outcomes in result.repeats]
+                cells += [
+                    _with_deviation(Summary.of([entry[name] for entry in each]))
+                    for name in ("accuracy", "quadratic_kappa")
+                ]
+            rows.append([f"`{result.row.name}`", *cells])
+    if not rows:
+        return ""
+    header = ["row", *(f"{site}: {name}" for site in sites for name in ("accuracy", "quadratic kappa"))]
+    return "### Sites left out, all four grades\n\n" + _table(header, rows)
+
+
+def _comparisons(comparisons: Sequence[Comparison]) -> str:
+    header = ["difference", "accuracy", "McNemar p", "quadratic kappa", "bootstrap p"]
+    header += ["quadratic kappa over repeats", "corrected t p"]
+    rows = []
+    for entry in comparisons:
+        rows.append(
+            [
+                entry.name,
+                _with_interval(*entry.accuracy[:3]),
+                _p(entry.mcnemar_adjusted),
+                _with_interval(*entry.quadratic_kappa[:3]),
+                _p(entry.bootstrap_adjusted),
+                NOT_DEFINED if entry.repeats is None else f"{entry.repeats.mean:+.3f}",
+                _p(entry.repeats_adjusted),
+            ]
+        )
+    return _table(header, rows)
+
+
+def _with_deviation(summary: Summary) -> str:
+    if not math.isfinite(summary.mean):
+        return NOT_DEFINED
+    return f"{summary.mean:.3f}" + (f" ± {summary.deviation:.3f}" if math.isfinite(summary.deviation) else "")
+
+
+def _with_interval(value: float, low: float, high: float) -> str:
+    if not math.isfinite(value):
+        return NOT_DEFINED
+    return f"{value:+.3f}" + (f" ({low:+.3f} to {high:+.3f})" if math.isfinite(low) else "")
+
+
+def _p(value: float) -> str:
+    if not math.isfinite(value):
+        return NOT_DEFINED
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)

@@ -1,0 +1,152 @@
+"""What every row of the benchmark is measured on: the hospitals, their usable cases, and repeated splits by patient."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from mhsev_flare.site import DERIVATIVES, SiteData, split_site
+from mhsev_monai.cases import CaseList, content_hash, read_cases
+from mhsev_monai.errors import CohortError
+from mhsev_monai.feature_cache import CaseInputs, FeatureTable, compute_features
+from mhsev_monai.severity import GradingScale
+
+MANIFEST = "cohort.json"
+UNTOLD_SETTINGS = ("hospitals", "MadeBy")
+
+Bar = Callable[[str, str], AbstractContextManager[Callable[[int, int], None]]]
+"""From a title and a unit to a context with a function of (done, total), such as ``mhsev_flare.progress.bar``."""
+
+
+class Regime(StrEnum):
+    """Who trains with whom."""
+
+    FEDERATED = "federated"
+    CENTRAL = "central"
+    LOCAL = "local"
+    LEAVE_ONE_OUT = "leave one site out"
+    RULE = "rule"
+    """No network: a rule with few numbers that the pooled training cases set."""
+
+
+@dataclass(frozen=True)
+class Hospital:
+    """One site: its cases, and their features by the fingerprint of the inputs.
+
+    Attributes:
+        name: of its folder, and so of the site in a job.
+        listed: cases and what was left out of them.
+        contents: hash of the scan by case id.
+        tables: features by fingerprint; all tables hold the same cases.
+    """
+
+    name: str
+    listed: CaseList
+    contents: Mapping[str, str]
+    tables: Mapping[str, FeatureTable]
+
+    def split(self, inputs: CaseInputs, seed: int, scale: GradingScale) -> SiteData:
+        """The split of ``seed``, which is that of a job with this seed; raises ``SiteError`` for too few cases."""
+        return split_site(self.name, self.listed, self.tables[inputs.fingerprint()], self.contents, seed, scale)
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """Hospitals that train together.
+
+    Attributes:
+        name: of its folder.
+        settings: how it was made, of ``cohort.json``; empty for scans that nobody simulated.
+        hospitals: sorted by name.
+    """
+
+    name: str
+    settings: Mapping[str, Any]
+    hospitals: tuple[Hospital, ...]
+
+    def split(self, inputs: CaseInputs, seed: int, scale: GradingScale) -> dict[str, SiteData]:
+        """The splits of all sites by name."""
+        return {hospital.name: hospital.split(inputs, seed, scale) for hospital in self.hospitals}
+
+
+def load_cohort(folder: Path, all_inputs: Iterable[CaseInputs], workers: int, bar: Bar) -> Cohort:
+    """Read the hospitals of ``folder`` and find or compute their features, where a site of a job keeps them.
+
+    A case that one of the inputs cannot use is left out for all, so that all rows are judged by the same cases.
+
+    Args:
+        folder: holds one BIDS root a hospital.
+        all_inputs: of every row.
+        workers: processes for features.
+        bar: shows the progress.
+
+    Raises:
+        CohortError: if there are fewer than two hospitals, or one cannot be read.
+        OSError: if features cannot be written.
+    """
+    roots = sorted(path.parent for path in folder.glob("*/participants.tsv"))
+    if len(roots) < 2:
+        raise CohortError(
+            f"the cohort holds {len(roots)} hospitals (folders with participants.tsv), where two are the least; "
+            "make one with `mhsev cohort make`"
+        )
+    inputs = list({entry.fingerprint(): entry for entry in all_inputs}.values())
+    hospitals = tuple(_load_hospital(root, inputs, workers, bar) for root in roots)
+    return Cohort(folder.resolve().name, read_settings(folder / MANIFEST), hospitals)
+
+
+def _load_hospital(root: Path, inputs: Sequence[CaseInputs], workers: int, bar: Bar) -> Hospital:
+    listed = read_cases(root)
+    tables, computed = {}, set()
+    for number, entry in enumerate(inputs, start=1):
+        with bar(f"features {number}/{len(inputs)} of {root.name}", "scan") as progress:
+            # What an earlier row computed is only read again, for which processes take longer to start than to work.
+            needed = 1 if entry.computation() in computed else workers
+            tables[entry.fingerprint()] = compute_features(listed.cases, entry, root / DERIVATIVES, needed, progress)
+        computed.add(entry.computation())
+    failed = {case_id: reason for table in tables.values() for case_id, reason in table.failed.items()}
+    contents = {case.case_id: content_hash(case) for case in listed.cases if case.case_id not in failed}
+    return Hospital(
+        name=root.name,
+        listed=CaseList(listed.cases, {**listed.excluded, **failed}),
+        contents=contents,
+        tables={key: _without(table, set(failed)) for key, table in tables.items()},
+    )
+
+
+def _without(table: FeatureTable, failed: set[str]) -> FeatureTable:
+    kept = [row for row, case_id in enumerate(table.case_ids) if case_id not in failed]
+    return dataclasses.replace(
+        table,
+        case_ids=tuple(table.case_ids[row] for row in kept),
+        features=table.features[kept],
+        quality=tuple(table.quality[row] for row in kept),
+        failed={},
+    )
+
+
+def read_settings(manifest: Path) -> dict[str, Any]:
+    """The settings of a simulated cohort, flat and without a path; empty where there is no manifest.
+
+    Raises:
+        CohortError: if the manifest is not a JSON object.
+    """
+    if not manifest.is_file():
+        return {}
+    try:
+        stored = json.loads(manifest.read_text(encoding="utf-8"))
+        flat = {**stored, **stored.pop("settings", {})}
+    except (ValueError, AttributeError, TypeError) as error:
+        raise CohortError(f"{MANIFEST} of the cohort is not a JSON object; make the cohort again") from error
+    flat.pop("settings", None)
+    return {key: _without_folder(value) for key, value in flat.items() if key not in UNTOLD_SETTINGS}
+
+
+def _without_folder(value: Any) -> Any:
+    return Path(value).name if isinstance(value, str) and "/" in value else value

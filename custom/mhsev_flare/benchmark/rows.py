@@ -1,0 +1,67 @@
+"""The one table of the benchmark's rows; an ablation is one line more."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from mhsev_flare.benchmark.rules import LOG_COUNTS, CalibratedCount, MajorityBySite, NaiveCount, Rule
+from mhsev_flare.jobs import JOBS, JobSpec
+from mhsev_monai.feature_cache import CaseInputs
+from mhsev_monai.inputs import DSDInputs
+from mhsev_monai.severity import SCALES, GradingScale
+
+RULE_SCALE = SCALES[next(iter(JOBS.values())).scale]
+"""Rules are graded on the scale of the jobs."""
+
+
+_LOG_COUNTS = DSDInputs(features=LOG_COUNTS)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way to grade.
+
+    Attributes:
+        name: of the row.
+        method: a job, of which ``dataclasses.replace`` makes an ablation; or a rule without a network.
+        note: what is particular about it, one clause.
+    """
+
+    name: str
+    method: JobSpec | Rule
+    note: str
+
+    @property
+    def inputs(self) -> CaseInputs:
+        """What the row reads."""
+        return self.method.inputs
+
+    @property
+    def gives_probabilities(self) -> bool:
+        """Whether probabilities of the grades are more than a certain answer."""
+        return isinstance(self.method, JobSpec)
+
+    @property
+    def scale(self) -> GradingScale:
+        """What turns counts into grades."""
+        return SCALES[self.method.scale] if isinstance(self.method, JobSpec) else RULE_SCALE
+
+
+ROWS: Mapping[str, Row] = {
+    row.name: row
+    for row in (
+        *(Row(name, spec, "the job of this name") for name, spec in JOBS.items()),
+        Row("majority by site", MajorityBySite(_LOG_COUNTS), "the most frequent grade of the site's training cases"),
+        Row(
+            "naive LoG count",
+            NaiveCount(_LOG_COUNTS),
+            "the number of dark spots at the best of four depths, graded as it is",
+        ),
+        Row(
+            "calibrated LoG count",
+            CalibratedCount(_LOG_COUNTS),
+            "the best three cut points on the number of dark spots",
+        ),
+    )
+}

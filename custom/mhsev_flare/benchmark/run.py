@@ -1,0 +1,211 @@
+"""Runs rows on repeated splits: who trains, who is graded, in one process or two."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from multiprocessing import get_context
+from typing import Any, NamedTuple
+
+import torch
+
+from mhsev_flare.benchmark.averaging import (
+    Weights,
+    average_federated,
+    join_features,
+    load_weights,
+    start_weights,
+    train_alone,
+    train_central,
+)
+from mhsev_flare.benchmark.graded import GradedCases, Grading
+from mhsev_flare.benchmark.protocol import Cohort, Regime
+from mhsev_flare.benchmark.rows import Row
+from mhsev_flare.benchmark.rules import Rule
+from mhsev_flare.jobs import JobSpec
+from mhsev_flare.site import SiteData
+from mhsev_monai.errors import CohortError
+from mhsev_monai.networks import predict_severity
+from mhsev_monai.severity import SCALES, GradingScale
+from mhsev_monai.training import LabelledFeatures
+
+Sites = Mapping[str, SiteData]
+Outcomes = dict[Regime, dict[str, GradedCases]]
+"""Graded cases of each regime by model: one model, or one a site by the name of its owner."""
+
+ONE_MODEL = "all sites"
+"""The key where a regime makes one model, or where one answer covers all left-out sites."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One row on one split.
+
+    Attributes:
+        method: a job, whose seed is that of the split; or a rule.
+        scale: turns counts into grades.
+        sites: cases by site, split.
+        regimes: which to run; a rule knows only its own, and leaving a site out.
+    """
+
+    method: JobSpec | Rule
+    scale: GradingScale
+    sites: Sites
+    regimes: frozenset[Regime]
+
+    def run(self) -> Outcomes:
+        """Grade the test cases."""
+        return _run_job(self.method, self) if isinstance(self.method, JobSpec) else _run_rule(self.method, self)
+
+
+class RowResults(NamedTuple):
+    """A row on all splits.
+
+    Attributes:
+        row: what it is.
+        repeats: outcomes by repeat, in rising order.
+    """
+
+    row: Row
+    repeats: tuple[Outcomes, ...]
+
+
+class Sizes(NamedTuple):
+    """Numbers of cases of a split over all sites; with training, those that choose the best round."""
+
+    n_train: int
+    n_test: int
+
+
+def run_rows(
+    cohort: Cohort,
+    rows: Sequence[Row],
+    regimes: Collection[Regime],
+    n_repeats: int,
+    workers: int,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[RowResults]:
+    """All rows on the splits with seeds 1 to ``n_repeats``; a job trains with the seed of the split, as FLARE would.
+
+    Args:
+        cohort: with the features of every row.
+        rows: in the order of the page.
+        regimes: which to run.
+        n_repeats: number of splits.
+        workers: processes; 1 computes in this one.
+        progress: called with the number of (row, repeat) done and the total.
+    """
+    tasks = [make_task(cohort, row, seed, regimes) for row in rows for seed in range(1, n_repeats + 1)]
+    outcomes = _run_tasks(tasks, workers, progress)
+    return [
+        RowResults(row, tuple(outcomes[number * n_repeats : (number + 1) * n_repeats]))
+        for number, row in enumerate(rows)
+    ]
+
+
+def make_task(cohort: Cohort, row: Row, seed: int, regimes: Collection[Regime]) -> Task:
+    """``row`` on the split of ``seed``."""
+    method = dataclasses.replace(row.method, seed=seed) if isinstance(row.method, JobSpec) else row.method
+    return Task(method, row.scale, cohort.split(row.inputs, seed, row.scale), frozenset(regimes))
+
+
+def _run_tasks(tasks: Sequence[Task], workers: int, progress: Callable[[int, int], None]) -> list[Outcomes]:
+    if workers <= 1:
+        # As the executor has it: sums in another number of threads are other sums.
+        torch.set_num_threads(1)
+        outcomes = []
+        for done, task in enumerate(tasks, start=1):
+            outcomes.append(task.run())
+            progress(done, len(tasks))
+        return outcomes
+    # spawn: a forked child of a process that has used torch threads can hang.
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,))
+    try:
+        jobs = [pool.submit(task.run) for task in tasks]
+        for done, job in enumerate(as_completed(jobs), start=1):
+            job.result()
+            progress(done, len(tasks))
+        return [job.result() for job in jobs]
+    except BrokenProcessPool:
+        raise CohortError(
+            "a worker process was ended from outside, most likely for want of memory; use fewer with --workers"
+        ) from None
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _run_job(spec: JobSpec, task: Task) -> Outcomes:
+    tests = {name: data.test for name, data in task.sites.items()}
+
+    def graded(weights: Weights, on: Mapping[str, LabelledFeatures] = tests) -> GradedCases:
+        return grade_with(spec, weights, on)
+
+    outcomes: Outcomes = {}
+    if Regime.FEDERATED in task.regimes:
+        outcomes[Regime.FEDERATED] = {ONE_MODEL: graded(average_federated(spec, task.sites).weights)}
+    if Regime.CENTRAL in task.regimes:
+        outcomes[Regime.CENTRAL] = {ONE_MODEL: graded(train_central(spec, task.sites).weights)}
+    if Regime.LOCAL in task.regimes:
+        start = start_weights(spec, task.sites)
+        outcomes[Regime.LOCAL] = {
+            name: graded(train_alone(spec, name, data, start).weights) for name, data in task.sites.items()
+        }
+    if Regime.LEAVE_ONE_OUT in task.regimes:
+        outcomes[Regime.LEAVE_ONE_OUT] = {
+            name: graded(average_federated(spec, _others(task.sites, name)).weights, {name: _every_case(data)})
+            for name, data in task.sites.items()
+        }
+    return outcomes
+
+
+def _run_rule(rule: Rule, task: Task) -> Outcomes:
+    training = {name: join_features([data.train, data.validation]) for name, data in task.sites.items()}
+    fitted = rule.fit(training, task.scale)
+    graded = {
+        name: GradedCases.of(name, data.test, fitted.grade(name, data.test), task.scale)
+        for name, data in task.sites.items()
+    }
+    outcomes: Outcomes = {Regime.RULE: {ONE_MODEL: _joined(graded)}}
+    if Regime.LEAVE_ONE_OUT in task.regimes:
+        outcomes[Regime.LEAVE_ONE_OUT] = {}
+        for name, data in task.sites.items():
+            cases = _every_case(data)
+            grading = rule.fit(_others(training, name), task.scale).grade(name, cases)
+            outcomes[Regime.LEAVE_ONE_OUT][name] = GradedCases.of(name, cases, grading, task.scale)
+    return outcomes
+
+
+def grade_with(spec: JobSpec, weights: Weights, cases: Mapping[str, LabelledFeatures]) -> GradedCases:
+    """The cases of several sites, graded by the network of ``spec`` with ``weights``, in the order of the names."""
+    network, scale = copy.deepcopy(spec.network), SCALES[spec.scale]
+    load_weights(network, weights)
+    return _joined(
+        {
+            name: GradedCases.of(name, data, Grading.of_network(predict_severity(network, data.features, scale)), scale)
+            for name, data in cases.items()
+        }
+    )
+
+
+def _joined(graded: Mapping[str, GradedCases]) -> GradedCases:
+    return GradedCases.join([graded[name] for name in sorted(graded)])
+
+
+def _others(sites: Mapping[str, Any], left_out: str) -> dict[str, Any]:
+    return {name: data for name, data in sites.items() if name != left_out}
+
+
+def _every_case(data: SiteData) -> LabelledFeatures:
+    return join_features([data.train, data.validation, data.test])
+
+
+def sizes_of(sites: Sites) -> Sizes:
+    """How many cases of a split make and judge a model."""
+    return Sizes(
+        sum(len(data.train) + len(data.validation) for data in sites.values()),
+        sum(len(data.test) for data in sites.values()),
+    )

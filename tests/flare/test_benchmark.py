@@ -1,0 +1,326 @@
+"""The benchmark: the same training as FLARE's, rules against plain loops, and what stands on the page."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import cohen_kappa_score
+from small_site import make_root
+
+from mhsev_flare.benchmark import rows as table_of_rows
+from mhsev_flare.benchmark.averaging import average_federated, start_weights, train_alone, train_central
+from mhsev_flare.benchmark.comparison import compare_regimes, compare_rows
+from mhsev_flare.benchmark.graded import GradedCases, Grading, Setting, given_bleed, scores
+from mhsev_flare.benchmark.protocol import Cohort, Regime, load_cohort, read_settings
+from mhsev_flare.benchmark.report import Plan, report_of
+from mhsev_flare.benchmark.rows import ROWS, Row
+from mhsev_flare.benchmark.run import ONE_MODEL, grade_with, make_task, run_rows
+from mhsev_flare.cli import main
+from mhsev_flare.jobs import JOBS, JobSpec
+from mhsev_flare.progress import bar
+from mhsev_flare.site import DERIVATIVES
+from mhsev_monai.cases import Case, read_cases
+from mhsev_monai.dsd.descriptors import DESCRIPTORS
+from mhsev_monai.dsd.features import FEATURE_NAMES
+from mhsev_monai.errors import CohortError
+from mhsev_monai.feature_cache import CaseFeatures, compute_features
+from mhsev_monai.inputs import CANDIDATE_SET, DSDInputs
+from mhsev_monai.networks import SeverityMLP, SeverityPrediction
+from mhsev_monai.severity import PAPER_SCALE
+from mhsev_monai.training import LabelledFeatures
+
+SITES = {"site-1": 30, "site-2": 24, "site-3": 40}
+VECTOR = DSDInputs(features=["focal_count_12", "focal_count_20", "log_count_12", "depth_30"])
+SHORT = JobSpec("short", VECTOR, SeverityMLP(4, [16], 4, 0.3, 3.0, 1), num_rounds=2, epochs=2)
+OTHER = dataclasses.replace(JOBS["dsd_mlp"], num_rounds=2, epochs=1)
+RULES = ("majority by site", "naive LoG count", "calibrated LoG count")
+
+
+@dataclass(frozen=True)
+class PretendedScan:
+    """Stands for the decomposition when the cache is filled: features that follow the count, with noise."""
+
+    inputs: DSDInputs
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        return self.inputs.feature_names
+
+    def fingerprint(self) -> str:
+        return self.inputs.fingerprint()
+
+    def computation(self) -> str:
+        return self.inputs.computation()
+
+    def assemble(self, found: CaseFeatures) -> np.ndarray:
+        return self.inputs.assemble(found)
+
+    def __call__(self, case: Case) -> CaseFeatures:
+        rng, count = np.random.default_rng([case.count or 0, int(case.subject[4:])]), case.count or 0
+        found = np.log1p(rng.binomial(count, 0.8) + rng.poisson(1.0, len(FEATURE_NAMES)))
+        candidates = rng.normal(size=(count + 4, len(DESCRIPTORS))).astype(np.float32)
+        candidates[:count] += 1.0
+        values = dict(zip(FEATURE_NAMES, found.tolist(), strict=True))
+        return CaseFeatures(values, {}, {CANDIDATE_SET: candidates})
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("benchmark") / "pretended"
+    for seed, (name, n) in enumerate(SITES.items()):
+        make_root(root / name, n, seed)
+        for inputs in (VECTOR, *(row.inputs for row in ROWS.values())):
+            table = compute_features(read_cases(root / name).cases, PretendedScan(inputs), root / name / DERIVATIVES)
+            assert len(table.case_ids) == n
+    manifest = {"n_subjects": 94, "seed": 5, "settings": {"difficulty": "easy", "backgrounds": "/data/private/heads"}}
+    (root / "cohort.json").write_text(json.dumps({**manifest, "hospitals": [{"name": "site-1"}]}))
+    return root
+
+
+@pytest.fixture(scope="module")
+def cohort(folder) -> Cohort:
+    return load_cohort(folder, [VECTOR, *(row.inputs for row in ROWS.values())], 1, bar)
+
+
+@pytest.fixture(scope="module")
+def report(cohort):
+    chosen = (Row("short", SHORT, "few rounds"), Row("other", OTHER, "fewer"), *(ROWS[name] for name in RULES))
+    regimes = frozenset(Regime) - {Regime.RULE}
+    plan = Plan(chosen, "short", regimes, n_repeats=2, workers=1)
+    return report_of(cohort, plan, run_rows(cohort, chosen, regimes, 2, 1))
+
+
+def labelled(counts, columns=4) -> LabelledFeatures:
+    """Cases whose every feature is log(1 + count)."""
+    values = torch.tensor(counts, dtype=torch.float32)
+    return LabelledFeatures(torch.log1p(values)[:, None].repeat(1, columns), values)
+
+
+def certain(probabilities, truths, counts) -> GradedCases:
+    tensor = torch.tensor(probabilities)
+    median = (tensor.flip(1).cumsum(1).flip(1)[:, 1:] > 0.5).sum(1)
+    prediction = SeverityPrediction(median, tensor, torch.tensor(counts, dtype=torch.float32))
+    return GradedCases.of("a", labelled(truths), Grading.of_network(prediction), PAPER_SCALE)
+
+
+def test_every_job_and_every_rule_is_a_row():
+    assert set(ROWS) == {*JOBS, *RULES}
+    assert all(ROWS[name].method is spec for name, spec in JOBS.items())
+
+
+def test_with_a_bleed_known_the_grade_is_the_median_of_what_is_left():
+    """(.6, .21, .14, .05) is none; of the .4 left, .21 is mild, more than half."""
+    cases = certain(
+        [[0.6, 0.21, 0.14, 0.05], [0.5, 0.125, 0.25, 0.125], [0.0, 0.1, 0.2, 0.7], [1.0, 0.0, 0.0, 0.0]],
+        truths=[3, 7, 30, 0],
+        counts=[0, 0, 20, 0],
+    )
+    assert cases.grading.grades.tolist() == [0, 0, 3, 0]
+    assert cases.grades_in(Setting.BLEEDING).tolist() == [1, 2, 3]
+    table = cases.table(Setting.BLEEDING)
+    assert table.n == 3
+    assert scores(table)["accuracy"] == 1.0
+    assert table.count_absolute_error == (3 - 1) + (7 - 1) + (30 - 20)
+    assert cases.table(Setting.ALL).count_absolute_error == 3 + 7 + 10
+
+
+def test_probabilities_with_a_bleed_sum_to_one_and_all_to_mild_where_nothing_is_left():
+    found = given_bleed(np.array([[0.2, 0.4, 0.2, 0.2], [1.0, 0.0, 0.0, 0.0]]))
+    np.testing.assert_allclose(found, [[0.0, 0.5, 0.25, 0.25], [0.0, 1.0, 0.0, 0.0]])
+
+
+def test_a_federation_of_one_site_is_that_site_alone(cohort):
+    sites = make_task(cohort, Row("short", SHORT, ""), 1, []).sites
+    own = {"site-3": sites["site-3"]}
+    together = average_federated(SHORT, own)
+    alone = train_alone(SHORT, "site-3", own["site-3"], start_weights(SHORT, own))
+    assert together.round_number == alone.round_number
+    for key, value in alone.weights.items():
+        # A mean adds and subtracts the weights that were sent, which costs their last digits.
+        np.testing.assert_allclose(together.weights[key], value, atol=2e-5, err_msg=key)
+
+
+def test_central_training_sees_every_sites_cases(cohort):
+    sites = make_task(cohort, Row("short", SHORT, ""), 1, []).sites
+    features = torch.cat([data.train.features for data in sites.values()]).double().numpy()
+    weights = train_central(SHORT, sites).weights
+    np.testing.assert_allclose(weights["feature_mean"], features.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(weights["feature_scale"], features.std(0), rtol=1e-5)
+
+
+def test_training_leaves_the_network_of_the_job_alone(cohort):
+    before = {key: value.clone() for key, value in SHORT.network.state_dict().items()}
+    average_federated(SHORT, make_task(cohort, Row("short", SHORT, ""), 1, []).sites)
+    for key, value in SHORT.network.state_dict().items():
+        torch.testing.assert_close(value, before[key], rtol=0, atol=0)
+
+
+def test_a_job_is_trained_and_split_by_the_seed_of_the_repeat(cohort):
+    tasks = [make_task(cohort, Row("short", SHORT, ""), seed, []) for seed in (1, 2)]
+    assert [task.method.seed for task in tasks if isinstance(task.method, JobSpec)] == [1, 2]
+    first, second = (task.sites["site-1"].test.counts.tolist() for task in tasks)
+    assert first != second
+
+
+def test_a_third_of_each_site_is_for_the_test_and_all_cases_of_it_where_it_is_left_out(report):
+    for result in report.results:
+        for outcomes in result.repeats:
+            for regime, models in outcomes.items():
+                for name, graded in models.items():
+                    n_of_site = {site: int((graded.sites == site).sum()) for site in SITES}
+                    if regime is Regime.LEAVE_ONE_OUT:
+                        assert n_of_site == {site: SITES[site] * (site == name) for site in SITES}
+                    else:
+                        assert all(abs(n_of_site[site] - 0.3 * n) <= 1.5 for site, n in SITES.items())
+
+
+def test_all_rows_are_judged_by_the_same_cases(report):
+    first = report.results[0].repeats[1][Regime.FEDERATED][ONE_MODEL]
+    for result in report.results[1:]:
+        for regime in set(result.repeats[1]) - {Regime.LEAVE_ONE_OUT}:
+            for graded in result.repeats[1][regime].values():
+                assert graded.true_counts.tolist() == first.true_counts.tolist()
+
+
+def test_calibration_is_no_worse_than_the_naive_count_on_its_own_training_cases(cohort):
+    task = make_task(cohort, ROWS["naive LoG count"], 1, [])
+    training = {name: data.train for name, data in task.sites.items()}
+    kappas = []
+    for rule in (ROWS["naive LoG count"].method, ROWS["calibrated LoG count"].method):
+        fitted = rule.fit(training, PAPER_SCALE)
+        predicted = np.concatenate([fitted.grade(name, data).grades for name, data in training.items()])
+        truth = np.concatenate([data.grades(PAPER_SCALE).numpy() for data in training.values()])
+        kappas.append(cohen_kappa_score(truth, predicted, weights="quadratic"))
+    assert kappas[1] >= kappas[0] > 0.3
+
+
+def test_comparisons_name_every_other_row_and_both_other_regimes(report):
+    rows = compare_rows(report, Setting.ALL)
+    assert [entry.name for entry in rows] == [f"short - {name}" for name in ("other", *RULES)]
+    assert all(entry.mcnemar <= entry.mcnemar_adjusted <= 1 for entry in rows)
+    assert any(entry.quadratic_kappa.p_value < entry.bootstrap_adjusted for entry in rows)
+    regimes = compare_regimes(report, Setting.BLEEDING)
+    assert [entry.name for entry in regimes] == [
+        f"{row}: federated - {other}" for row in ("short", "other") for other in ("central", "mean of local")
+    ]
+    # Several models are no one grader, whose right and wrong cases could be counted.
+    assert [np.isnan(entry.mcnemar) for entry in regimes] == [False, True] * 2
+
+
+def test_the_difference_to_local_models_is_that_to_the_mean_of_their_kappas(report):
+    outcomes = report.results[0].repeats[0]
+    kappa = {
+        regime: np.mean([scores(model.table(Setting.ALL))["quadratic_kappa"] for model in outcomes[regime].values()])
+        for regime in (Regime.FEDERATED, Regime.LOCAL)
+    }
+    found = compare_regimes(report, Setting.ALL)[1].quadratic_kappa.value
+    assert found == pytest.approx(kappa[Regime.FEDERATED] - kappa[Regime.LOCAL], abs=1e-12)
+
+
+def test_settings_are_flat_and_without_a_folder(folder, tmp_path):
+    assert read_settings(folder / "cohort.json") == {
+        "n_subjects": 94,
+        "seed": 5,
+        "difficulty": "easy",
+        "backgrounds": "heads",
+    }
+    assert read_settings(tmp_path / "cohort.json") == {}
+    (tmp_path / "cohort.json").write_text("[1]")
+    with pytest.raises(CohortError, match="not a JSON object"):
+        read_settings(tmp_path / "cohort.json")
+
+
+def test_one_hospital_is_no_cohort(folder, tmp_path):
+    make_root(tmp_path / "site-1", 12, 0)
+    with pytest.raises(CohortError, match="1 hospitals"):
+        load_cohort(tmp_path, [], 1, bar)
+
+
+def test_the_command_writes_a_page_and_its_numbers_without_a_path(folder, tmp_path, monkeypatch, capsys):
+    chosen = {"short": Row("short", SHORT, "few rounds"), RULES[2]: ROWS[RULES[2]]}
+    monkeypatch.setattr(table_of_rows, "ROWS", chosen)
+    out = tmp_path / "page" / "grading.md"
+    arguments = ["benchmark", str(folder), "--out", str(out), "--repeats", "2", "--workers", "1", "--leave-one-out"]
+    assert main([*arguments, "--regimes", "federated"]) == 0
+    page, content = out.read_text(), json.loads(out.with_suffix(".json").read_text())
+    assert capsys.readouterr().out.split() == ["wrote", str(out), "wrote", str(out.with_suffix(".json"))]
+    for text in (
+        "## pretended",
+        "difficulty easy",
+        "| `short` | federated |",
+        "short - calibrated LoG count",
+        "left out",
+    ):
+        assert text in page
+    for text in (page, json.dumps(content)):
+        assert str(folder.parent) not in text
+        assert "/data/private" not in text
+    (entry,) = content["cohorts"]
+    regime = entry["rows"][0]["regimes"]["federated"][str(Setting.ALL)]
+    for repeat, confusion in enumerate(r["confusion"][ONE_MODEL] for r in regime["repeats"]):
+        truth = np.sum([site["test_grades"][repeat] for site in entry["sites"].values()], axis=0)
+        assert np.sum(confusion, axis=1).tolist() == truth.tolist()
+    accuracies = [repeat["scores"]["accuracy"] for repeat in regime["repeats"]]
+    assert regime["summary"]["accuracy"]["mean"] == pytest.approx(np.mean(accuracies))
+    assert regime["summary"]["accuracy"]["deviation"] == pytest.approx(np.std(accuracies, ddof=1))
+    assert f"{np.mean(accuracies):.3f} ± {np.std(accuracies, ddof=1):.3f}" in page
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (["--rows", "none"], "there is no row called none; there are dsd_mlp"),
+        (["--rows", "naive LoG count", "--reference", "dsd_mlp"], "dsd_mlp is not among --rows"),
+        ([], "is not a folder"),
+    ],
+)
+def test_a_wrong_call_says_what_there_is(tmp_path, capsys, extra, message):
+    assert main(["benchmark", str(tmp_path / "absent"), "--out", str(tmp_path / "x.md"), *extra]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_two_processes_arrive_at_what_one_does(cohort):
+    rows = (Row("short", SHORT, ""), ROWS[RULES[0]])
+    regimes = (Regime.FEDERATED, Regime.LOCAL)
+    one, two = (run_rows(cohort, rows, regimes, 1, workers) for workers in (1, 2))
+    for a, b in zip(one, two, strict=True):
+        for regime, models in a.repeats[0].items():
+            for name, graded in models.items():
+                other = b.repeats[0][regime][name]
+                np.testing.assert_array_equal(graded.grading.probabilities, other.grading.probabilities)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("job", [SHORT, OTHER], ids=["vectors", "dsd_mlp"])
+def test_flares_own_run_of_the_job_has_the_same_weights_and_tables(folder, cohort, tmp_path, job):
+    from mhsev_flare.jobs import export_job
+    from mhsev_flare.result import read_run
+    from mhsev_flare.simulator import prepare_workspace, run_simulator
+    from mhsev_monai.model_file import load_model
+
+    spec = dataclasses.replace(job, seed=2)
+    prepare_workspace(tmp_path / "ws", folder)
+    run_simulator(export_job(spec, tmp_path / "jobs"), tmp_path / "ws", n_sites=3, threads=3)
+    result, _, path = read_run(tmp_path / "ws")
+    assert result["status"] == "completed", result["reason"]
+    sites = cohort.split(spec.inputs, 2, PAPER_SCALE)
+    best = average_federated(spec, sites)
+    assert best.round_number == result["best_round"]
+    flare = load_model(path).network.state_dict()
+    assert set(flare) == set(best.weights)
+    for key, value in best.weights.items():
+        np.testing.assert_allclose(flare[key].numpy(), value, rtol=0, atol=1e-6, err_msg=key)
+    tests = {name: data.test for name, data in sites.items()}
+    graded = grade_with(spec, best.weights, tests)
+    assert graded.table(Setting.ALL).confusion.tolist() == result["test"]["pooled"]["table"]["confusion"]
+    start = start_weights(spec, sites)
+    for name, entry in result["comparison"]["site_models"].items():
+        alone = grade_with(spec, train_alone(spec, name, sites[name], start).weights, tests)
+        assert alone.table(Setting.ALL).confusion.tolist() == entry["table"]["confusion"], name
