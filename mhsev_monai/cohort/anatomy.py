@@ -104,12 +104,13 @@ def draw_head_shape(rng: np.random.Generator, age: float, grid: VoxelGrid) -> He
     )
 
 
-def head_anatomy(shape: HeadShape, grid: VoxelGrid) -> Anatomy:
-    """Tissue fractions of a head on a grid: each voxel is the mean of samples about 1 mm apart.
+def head_anatomy(shape: HeadShape, grid: VoxelGrid, sample_spacing: float = _SAMPLE_SPACING) -> Anatomy:
+    """Tissue fractions of a head on a grid: each voxel is the mean of evenly spread samples.
 
     Args:
         shape: from :func:`draw_head_shape`.
         grid: voxels of the scan.
+        sample_spacing: about how far the samples are apart, mm.
     """
     template = load_head_template()
     position = _template_position(shape, grid)
@@ -117,7 +118,7 @@ def head_anatomy(shape: HeadShape, grid: VoxelGrid) -> Anatomy:
     inside = np.flatnonzero(middle[:, 4] < _AIR_MARGIN + max(grid.spacing))
     points = position.reshape(-1, 3)[inside]
     folding = shape.folding.on_axes(_axes(grid)).reshape(-1)[inside]
-    offsets = _subvoxel_offsets(grid.spacing)
+    offsets = _subvoxel_offsets(grid.spacing, sample_spacing)
     total = np.zeros((inside.size, len(TISSUES)), dtype=np.float32)
     for offset in offsets:
         # Within a voxel the warp is taken as constant.
@@ -132,9 +133,9 @@ def _axes(grid: VoxelGrid) -> tuple[NDArray[np.float64], ...]:
     return tuple(grid.axis(axis) for axis in range(3))
 
 
-def _subvoxel_offsets(spacing: tuple[float, float, float]) -> NDArray[np.float64]:
+def _subvoxel_offsets(spacing: tuple[float, float, float], sample_spacing: float) -> NDArray[np.float64]:
     """``(n, 3)`` positions in mm, evenly spread over a voxel."""
-    along = [(np.arange(n) + 0.5) / n - 0.5 for n in (round(size / _SAMPLE_SPACING) for size in spacing)]
+    along = [(np.arange(n) + 0.5) / n - 0.5 for n in (max(round(size / sample_spacing), 1) for size in spacing)]
     return np.array(list(product(*along))) * np.array(spacing)
 
 

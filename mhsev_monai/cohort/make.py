@@ -2,31 +2,45 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from mhsev_monai._version import __version__
-from mhsev_monai.cohort.disease import DIFFICULTIES
 from mhsev_monai.cohort.hospitals import HOSPITALS, Hospital
-from mhsev_monai.cohort.subject import draw_record, simulate_subject
+from mhsev_monai.cohort.manifest import (
+    CHECKSUMS,
+    MANIFEST,
+    check_out,
+    checksums_text,
+    cohort_parameters,
+    known_checksums,
+    manifest_text,
+)
+from mhsev_monai.cohort.reader import read_count
+from mhsev_monai.cohort.settings import CohortSettings
+from mhsev_monai.cohort.subject import draw_record, random_streams, simulate_subject
+from mhsev_monai.cohort.tables import Participant, read_lesions
 from mhsev_monai.cohort.template import load_head_template
-from mhsev_monai.cohort.writer import is_written, remove_partial, write_hospital, write_subject, write_text
-from mhsev_monai.errors import CohortError
+from mhsev_monai.cohort.writer import (
+    is_written,
+    lesions_path,
+    remove_partial,
+    subject_id,
+    write_hospital,
+    write_subject,
+    write_text,
+)
 from mhsev_monai.severity import Severity, severity_from_count
 
-IMAGE_VERSION = 1
-"""Raised whenever the same seed makes other images, so that old and new subjects do not come to lie in one folder."""
-
-MANIFEST = "cohort.json"
 MIN_SUBJECTS = 12
 MAX_SUBJECTS = 9999
+
+DEFAULT_SETTINGS = CohortSettings()
+"""Of the demonstration: easy, balanced, one in ten without microbleeds."""
 
 Progress = Callable[[int, int], None]
 Job = tuple[Hospital, int]
@@ -74,35 +88,34 @@ def make_cohort(
     seed: int,
     *,
     hospitals: Sequence[Hospital] = HOSPITALS,
-    difficulty: str = "easy",
+    settings: CohortSettings = DEFAULT_SETTINGS,
     workers: int = 1,
     progress: Progress | None = None,
 ) -> CohortSummary:
     """A folder with one BIDS root a hospital; what is already there from the same parameters is kept.
 
-    A subject depends on the seed, its hospital and its number only. With ``workers`` above 1 processes are spawned:
-    call it under ``if __name__ == "__main__"``.
+    A subject depends on the seed, its hospital, its number and the settings. With ``workers`` above 1 processes are
+    spawned: call it under ``if __name__ == "__main__"``.
 
     Args:
         out: new or empty folder, or a cohort made with the same parameters and no more subjects.
         n_subjects: in all hospitals together, 12 to 9999.
         seed: of everything random, 0 or more.
         hospitals: protocols and patients; they share the subjects by ``n_reference``.
-        difficulty: a name of ``disease.DIFFICULTIES``.
+        settings: what holds for every subject.
         workers: processes.
         progress: called with the numbers of subjects that are there and of all.
 
     Raises:
         ValueError: if an argument is outside its range.
-        CohortError: if ``out`` is unusable, or nilearn is not installed.
+        CohortError: if ``out`` or the backgrounds are unusable, or nilearn is not installed.
     """
     out = Path(out)
-    _check_arguments(n_subjects, seed, difficulty, workers)
+    _check_arguments(n_subjects, seed, workers)
     sizes = site_sizes(n_subjects, hospitals)
-    parameters = _parameters(seed, hospitals, difficulty)
-    _check_out(out, parameters, n_subjects)
-    manifest = {"n_subjects": n_subjects, **parameters, "MadeBy": f"mhsev {__version__}"}
-    write_text(out / MANIFEST, json.dumps(manifest, indent=2) + "\n")
+    parameters = cohort_parameters(seed, hospitals, settings)
+    check_out(out, parameters, n_subjects)
+    write_text(out / MANIFEST, manifest_text(n_subjects, parameters))
     for hospital in hospitals:
         remove_partial(out / hospital.name)
     jobs = [
@@ -113,9 +126,10 @@ def make_cohort(
     ]
     report = progress or _silent
     report(n_subjects - len(jobs), n_subjects)
-    for n_done, _ in enumerate(_run(jobs, partial(_make_subject, out, seed, difficulty), workers), start=1):
+    for n_done, _ in enumerate(_run(jobs, partial(_make_subject, out, seed, settings), workers), start=1):
         report(n_subjects - len(jobs) + n_done, n_subjects)
-    sites = tuple(_finish(out, hospital, size, seed) for hospital, size in zip(hospitals, sizes, strict=True))
+    sites = tuple(_finish(out, hospital, size, seed, settings) for hospital, size in zip(hospitals, sizes, strict=True))
+    _write_checksums(out, hospitals, jobs)
     return CohortSummary(out, sites, len(jobs))
 
 
@@ -130,10 +144,10 @@ def site_sizes(n_subjects: int, hospitals: Sequence[Hospital]) -> tuple[int, ...
     return tuple(sizes)
 
 
-def _make_subject(out: Path, seed: int, difficulty: str, job: Job) -> None:
+def _make_subject(out: Path, seed: int, settings: CohortSettings, job: Job) -> None:
     hospital, index = job
-    subject = simulate_subject(hospital, seed, index, difficulty=difficulty)
-    write_subject(out / hospital.name, index, hospital, subject)
+    subject = simulate_subject(hospital, seed, index, settings=settings)
+    write_subject(out / hospital.name, index, hospital, subject, settings.contrast)
 
 
 def _run(jobs: Sequence[Job], make: Callable[[Job], None], workers: int) -> Iterator[None]:
@@ -160,59 +174,46 @@ def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _finish(out: Path, hospital: Hospital, size: int, seed: int) -> SiteSummary:
+def _finish(out: Path, hospital: Hospital, size: int, seed: int, settings: CohortSettings) -> SiteSummary:
     """Write the tables of a hospital whose subjects are all there."""
-    records = [draw_record(hospital, seed, index) for index in range(1, size + 1)]
-    write_hospital(out / hospital.name, hospital, records)
-    grades = [severity_from_count(record.n_microbleeds) for record in records]
+    root = out / hospital.name
+    participants = [_participant(root, hospital, index, seed, settings) for index in range(1, size + 1)]
+    write_hospital(root, hospital, participants)
+    grades = [severity_from_count(participant.n_microbleeds) for participant in participants]
     none, mild, moderate, severe = (grades.count(severity) for severity in Severity)
     return SiteSummary(hospital.name, size, (none, mild, moderate, severe))
 
 
-def _check_arguments(n_subjects: int, seed: int, difficulty: str, workers: int) -> None:
+def _participant(root: Path, hospital: Hospital, index: int, seed: int, settings: CohortSettings) -> Participant:
+    """The row of a subject whose files are there: what the second reader finds depends on the bleeds planted."""
+    record = draw_record(hospital, seed, index, settings)
+    planted = read_lesions(lesions_path(root, index, settings.contrast))
+    rng = random_streams(seed, hospital.name, index)["reader"]
+    return Participant(record.clinical, record.n_microbleeds, planted.n_occult, read_count(rng, planted.contrasts))
+
+
+def _write_checksums(out: Path, hospitals: Sequence[Hospital], made: Sequence[Job]) -> None:
+    """Put the list of checksums beside the manifest; only what this call wrote is read."""
+    anew = {(hospital.name, subject_id(index)) for hospital, index in made}
+
+    def is_kept(path: str) -> bool:
+        site, *folders = Path(path).parts
+        subjects = [folder for folder in folders if folder.startswith("sub-")]
+        return bool(subjects) and (site, subjects[0]) not in anew
+
+    known = known_checksums(out, is_kept)
+    write_text(out / CHECKSUMS, checksums_text(out, known, [hospital.name for hospital in hospitals]))
+
+
+def _check_arguments(n_subjects: int, seed: int, workers: int) -> None:
     if not MIN_SUBJECTS <= n_subjects <= MAX_SUBJECTS:
         raise ValueError(
             f"n_subjects must be {MIN_SUBJECTS} to {MAX_SUBJECTS} in all hospitals together, got {n_subjects}"
         )
     if seed < 0:
         raise ValueError(f"seed must be 0 or more, got {seed}")
-    if difficulty not in DIFFICULTIES:
-        raise ValueError(f"difficulty must be one of {', '.join(DIFFICULTIES)}, got {difficulty}")
     if workers < 1:
         raise ValueError(f"workers must be 1 or more, got {workers}")
-
-
-def _parameters(seed: int, hospitals: Sequence[Hospital], difficulty: str) -> dict[str, Any]:
-    """What decides a subject's bytes, as JSON gives it back."""
-    described = [dataclasses.asdict(hospital) for hospital in hospitals]
-    parameters = {"seed": seed, "difficulty": difficulty, "image_version": IMAGE_VERSION, "hospitals": described}
-    restored: dict[str, Any] = json.loads(json.dumps(parameters))
-    return restored
-
-
-def _check_out(out: Path, parameters: dict[str, Any], n_subjects: int) -> None:
-    """Refuse a folder that holds something else."""
-    if out.exists() and not out.is_dir():
-        raise CohortError("the place for the cohort is a file; name a new or an empty folder")
-    if not out.is_dir() or not any(not path.name.startswith(".") for path in out.iterdir()):
-        return
-    try:
-        held = json.loads((out / MANIFEST).read_text(encoding="utf-8"))
-        n_held = int(held["n_subjects"])
-    except (FileNotFoundError, json.JSONDecodeError, KeyError, TypeError, ValueError):
-        raise CohortError(
-            "the folder for the cohort holds files that are no cohort; name a new or an empty folder"
-        ) from None
-    other = [name for name in parameters if held.get(name) != parameters[name]]
-    if other:
-        raise CohortError(
-            f"the folder holds a cohort made with other parameters ({', '.join(other)}); choose another folder"
-        )
-    if n_held > n_subjects:
-        raise CohortError(
-            f"the folder holds a cohort of {n_held} subjects, {n_subjects} were asked for; "
-            f"ask for {n_held} or more, or choose another folder"
-        )
 
 
 def _silent(n_done: int, n_all: int) -> None:

@@ -1,16 +1,15 @@
-"""Clinical variables, and that the severity mix holds whatever they are."""
+"""Clinical variables: that the percentile is one, and that each variable has the odds ratio that is stated."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import stats
+from sklearn.linear_model import LogisticRegression
 
-from mhsev_monai.cohort.clinical import draw_clinical, draw_count, severity_at
-from mhsev_monai.cohort.hospitals import HOSPITALS
-from mhsev_monai.cohort.subject import draw_record
-from mhsev_monai.severity import Severity, severity_from_count
+from mhsev_monai.cohort.clinical import AGE_ODDS_RATIO, RISK_FACTORS, draw_clinical, risk_percentile
 
-N = 3000
+N = 10_000
 
 
 @pytest.fixture(scope="module")
@@ -20,42 +19,33 @@ def clinicals():
 
 
 def test_risk_percentiles_are_uniform(clinicals):
-    shares = np.histogram([c.risk_percentile for c in clinicals], bins=10, range=(0, 1))[0] / N
-    # Four standard errors of a share of 0.1.
-    assert np.abs(shares - 0.1).max() < 4 * np.sqrt(0.09 / N)
+    assert stats.kstest([c.risk_percentile for c in clinicals], "uniform").pvalue > 0.01
 
 
-def test_age_and_hypertension_raise_the_severity(clinicals):
-    graver = [c for c in clinicals if severity_at(c.risk_percentile, (0.15, 0.35, 0.30, 0.20)) >= Severity.MODERATE]
-    milder = [c for c in clinicals if c not in graver]
-    for variable in ("age", "hypertension", "anticoagulant"):
-        means = [np.mean([getattr(c, variable) for c in group]) for group in (milder, graver)]
-        assert means[1] > means[0], variable
-
-
-@pytest.mark.parametrize(
-    ("percentile", "severity"),
-    [(0.0, Severity.NONE), (0.2, Severity.MILD), (0.69, Severity.MODERATE), (0.99, Severity.SEVERE)],
-)
-def test_the_mix_cuts_the_percentiles(percentile, severity):
-    assert severity_at(percentile, (0.1, 0.4, 0.2, 0.3)) == severity
-
-
-@pytest.mark.parametrize("severity", list(Severity))
-def test_counts_stay_in_their_class_and_few_are_commoner(severity):
-    rng = np.random.default_rng(2)
-    counts = [draw_count(rng, severity) for _ in range(2000)]
-    assert {severity_from_count(count) for count in counts} == {severity}
-    if severity is not Severity.NONE:
-        assert counts.count(min(counts)) > counts.count(max(counts)) > 0
-
-
-def test_each_hospital_has_its_own_mix():
-    observed = {}
-    for hospital in HOSPITALS:
-        grades = [severity_from_count(draw_record(hospital, 3, index).n_microbleeds) for index in range(1, 1201)]
-        observed[hospital.name] = np.array([grades.count(severity) for severity in Severity]) / len(grades)
+def test_the_percentile_is_the_share_of_simulated_risks_below():
+    """Oracle: risks drawn from the model as the docstring states it."""
+    rng = np.random.default_rng(1)
+    risks = rng.logistic(size=200_000) + 0.9 * np.log(AGE_ODDS_RATIO) * rng.standard_normal(200_000)
+    for factor in RISK_FACTORS.values():
+        risks += np.log(factor.odds_ratio) * (rng.random(200_000) < factor.share)
+    for risk in (-2.0, 0.0, 1.0, 3.0, 6.0):
         # Four standard errors of a share near one half.
-        np.testing.assert_allclose(observed[hospital.name], hospital.severity_mix, atol=4 * 0.5 / np.sqrt(1200))
-    severe = [mix[Severity.SEVERE] for mix in observed.values()]
-    assert severe[2] - severe[0] > 0.1
+        assert risk_percentile(risk) == pytest.approx((risks < risk).mean(), abs=4 * 0.5 / np.sqrt(200_000))
+
+
+@pytest.mark.parametrize("threshold", [0.3, 0.8])
+def test_logistic_regression_finds_the_stated_odds_ratios_at_any_threshold(clinicals, threshold):
+    names = [name for name in RISK_FACTORS if name != "male"]
+    flags = [[getattr(c, name) for name in names] for c in clinicals]
+    variables = np.column_stack([flags, [c.sex == "M" for c in clinicals], [c.age / 10 for c in clinicals]])
+    above = [c.risk_percentile > threshold for c in clinicals]
+    fitted = LogisticRegression(C=np.inf, max_iter=500).fit(variables.astype(float), above)
+    stated = [RISK_FACTORS[name].odds_ratio for name in [*names, "male"]] + [AGE_ODDS_RATIO]
+    # Three standard errors of the rarest factor; ages are rounded and end at 45 and 92.
+    np.testing.assert_allclose(fitted.coef_[0], np.log(stated), atol=0.2)
+
+
+def test_risk_factors_are_as_common_as_stated(clinicals):
+    for name, factor in RISK_FACTORS.items():
+        share = np.mean([c.sex == "M" if name == "male" else getattr(c, name) for c in clinicals])
+        assert share == pytest.approx(factor.share, abs=4 * 0.5 / np.sqrt(N)), name
