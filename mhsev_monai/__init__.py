@@ -32,6 +32,7 @@ _ROOMS = {
         "ZScoreInMask",
         "ZScoreInMaskd",
     ),
+    "mhsev_monai.radiomics": ("RadiomicsFeatures", "RadiomicsFeaturesd"),
     "mhsev_monai.severity": ("GradingScale", "Severity", "severity_from_count"),
 }
 _HOME = {name: room for room, names in _ROOMS.items() for name in names}

@@ -7,6 +7,7 @@ MONAI's own cache hashing returns stale results in both cases.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import logging
@@ -33,10 +34,12 @@ class CaseFeatures:
     Attributes:
         values: number of each feature by its name; at least those that the inputs select.
         quality: plain JSON values that describe the scan and its processing; no identifiers.
+        sets: tables ``(K, n)`` float32 by name, for inputs that read a set of vectors.
     """
 
     values: Mapping[str, float]
     quality: Mapping[str, Any]
+    sets: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def vector(self, names: Sequence[str]) -> np.ndarray:
         """``(len(names),)`` float64; raises ``KeyError`` for a name that is not there."""
@@ -44,11 +47,14 @@ class CaseFeatures:
 
 
 class CaseInputs(Protocol):
-    """Turns a case into the vector that a network reads."""
+    """Turns a case into the vector, or the set of vectors, that a network reads."""
 
     @property
     def feature_names(self) -> tuple[str, ...]:
-        """Name of each entry of the vector, a selection of what is computed."""
+        """Name of each entry of a vector, a selection of what is computed."""
+
+    def assemble(self, found: CaseFeatures) -> np.ndarray:
+        """What the network reads, float32 ``(n_features,)`` or ``(N, n_features)``; ``KeyError`` if it is not there."""
 
     def fingerprint(self) -> str:
         """Hash of all that decides the vector beside the scan: computation and selection."""
@@ -66,7 +72,7 @@ class FeatureTable:
 
     Attributes:
         case_ids: ids in the order in which the cases came.
-        features: ``(n, n_features)`` float32.
+        features: float32, ``(n, n_features)`` or ``(n, N, n_features)``.
         quality: one mapping a case.
         failed: case id to reason.
     """
@@ -104,8 +110,10 @@ def load_or_compute(case: Case, inputs: CaseInputs, cache_root: Path) -> CaseFea
 def _read(path: Path, inputs: CaseInputs) -> CaseFeatures | None:
     try:
         stored = json.loads(path.read_text())
-        found = CaseFeatures({name: float(v) for name, v in stored["features"].items()}, stored["quality"])
-        found.vector(inputs.feature_names)
+        values = {name: float(v) for name, v in stored["features"].items()}
+        sets = {name: _decoded(table) for name, table in stored.get("sets", {}).items()}
+        found = CaseFeatures(values, stored["quality"], sets)
+        inputs.assemble(found)
         return found
     except (FileNotFoundError, PermissionError):
         return None
@@ -120,10 +128,22 @@ def _write(path: Path, result: CaseFeatures) -> None:
     # Written beside and renamed: an interrupted run leaves no half a file under the final name.
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
     try:
-        temporary.write_text(json.dumps({"features": dict(result.values), "quality": dict(result.quality)}, indent=1))
+        sets = {name: _encoded(table) for name, table in result.sets.items()}
+        content = {"features": dict(result.values), "quality": dict(result.quality), "sets": sets}
+        temporary.write_text(json.dumps(content, indent=1))
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _encoded(table: np.ndarray) -> dict[str, Any]:
+    """A float32 table as JSON: its shape, and its bytes in little-endian order as base64."""
+    data = np.ascontiguousarray(table, dtype="<f4")
+    return {"shape": list(data.shape), "float32": base64.b64encode(data.tobytes()).decode()}
+
+
+def _decoded(stored: Mapping[str, Any]) -> np.ndarray:
+    return np.frombuffer(base64.b64decode(stored["float32"]), dtype="<f4").reshape(stored["shape"]).astype(np.float32)
 
 
 def compute_features(
@@ -146,7 +166,7 @@ def compute_features(
         The table, in the order of ``cases`` whatever finished first.
     """
     outcomes = for_each_case(cases, partial(_attempt, inputs=inputs, cache_root=cache_root), workers, progress)
-    return _table(cases, outcomes, inputs.feature_names)
+    return _table(cases, outcomes, inputs)
 
 
 def _attempt(case: Case, inputs: CaseInputs, cache_root: Path) -> CaseFeatures | str:
@@ -156,9 +176,9 @@ def _attempt(case: Case, inputs: CaseInputs, cache_root: Path) -> CaseFeatures |
         return str(error)
 
 
-def _table(cases: Sequence[Case], outcomes: Mapping[str, CaseFeatures | str], names: Sequence[str]) -> FeatureTable:
+def _table(cases: Sequence[Case], outcomes: Mapping[str, CaseFeatures | str], inputs: CaseInputs) -> FeatureTable:
     usable = [(c.case_id, o) for c in cases if isinstance(o := outcomes[c.case_id], CaseFeatures)]
     failed = {c.case_id: o for c in cases if isinstance(o := outcomes[c.case_id], str)}
-    rows = [o.vector(names) for _, o in usable]
-    features = np.stack(rows).astype(np.float32) if rows else np.zeros((0, len(names)), np.float32)
+    rows = [inputs.assemble(o) for _, o in usable]
+    features = np.stack(rows).astype(np.float32) if rows else np.zeros((0, len(inputs.feature_names)), np.float32)
     return FeatureTable(tuple(i for i, _ in usable), features, tuple(o.quality for _, o in usable), failed)

@@ -26,3 +26,7 @@ class SeverityKeys:
     """Tuple of ``Candidate``."""
     FEATURES = "features"
     """Feature vector ``(n_features,)``."""
+    DESCRIPTORS = "descriptors"
+    """Descriptors of the candidates that the model scores, ``(K, n_descriptors)``."""
+    CANDIDATE_VOXELS = "candidate_voxels"
+    """Voxels of these candidates, ``(K, 3)``."""

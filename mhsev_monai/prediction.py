@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
-from mhsev_monai.inputs import describe
+from mhsev_monai.candidate_network import CandidateMLP
+from mhsev_monai.count_distribution import count_quantile
+from mhsev_monai.dsd.descriptors import DESCRIPTORS
+from mhsev_monai.feature_cache import CaseFeatures
 from mhsev_monai.keys import SeverityKeys as Keys
 from mhsev_monai.model_file import SeverityModel
 from mhsev_monai.networks import predict_severity
@@ -19,6 +25,28 @@ from mhsev_monai.severity import Severity
 LIMITS = "Research use only. DWI shows fewer microbleeds than T2*-GRE or SWI."
 
 
+FINDING_PROBABILITY = 0.2
+"""Candidates from this probability on are listed; what makes the count is the sum over all of them."""
+
+INTERVAL_SHARE = 0.9
+
+
+class Finding(NamedTuple):
+    """A dark spot.
+
+    Attributes:
+        voxel: ``(3,)`` indices in the processed volumes, not rounded where the spot's centre is known better.
+        position_mm: ``(3,)`` RAS+ world position.
+        depth: signal loss, fraction of the surroundings.
+        probability: that it is a microbleed; None where the model judges the scan as a whole.
+    """
+
+    voxel: tuple[float, float, float]
+    position_mm: tuple[float, float, float]
+    depth: float
+    probability: float | None
+
+
 @dataclass(frozen=True)
 class ScanGrade:
     """What a model says of one scan.
@@ -26,16 +54,20 @@ class ScanGrade:
     Attributes:
         grade: severity on the model's scale.
         count: estimated number of microbleeds.
+        count_interval: central 90 % interval of the count; None where the model has no distribution of it.
         probabilities: probability of each grade, by its label.
-        n_candidates: dark spots that the map shows at the standard threshold, before the model judges them.
+        n_candidates: dark spots before the model judges them.
+        findings: those that the model counts, most probable first; all of them where it judges the scan as a whole.
         quality: measurements of the scan and its processing.
         flags: reasons to doubt the grade, one sentence each; none is the usual case.
     """
 
     grade: Severity
     count: int
+    count_interval: tuple[int, int] | None
     probabilities: Mapping[str, float]
     n_candidates: int
+    findings: Sequence[Finding]
     quality: Mapping[str, Any]
     flags: Sequence[str]
 
@@ -44,8 +76,17 @@ class ScanGrade:
         return {
             "grade": self.grade.label,
             "count": self.count,
+            "count_interval": None if self.count_interval is None else list(self.count_interval),
             "probabilities": {label: round(p, 6) for label, p in self.probabilities.items()},
             "candidates": self.n_candidates,
+            "findings": [
+                {
+                    "position_mm": [round(x, 1) for x in finding.position_mm],
+                    "depth": round(finding.depth, 3),
+                    "probability": None if finding.probability is None else round(finding.probability, 3),
+                }
+                for finding in self.findings
+            ],
             "quality": dict(self.quality),
             "flags": list(self.flags),
         }
@@ -63,23 +104,64 @@ def grade_scan(
         b0_only: every volume is b = 0, so that no b-values are looked for.
 
     Returns:
-        The grade, and the data dictionary with contrasts, masks, map and candidates, for pictures.
+        The grade, and the data dictionary with contrasts, masks and map, for pictures.
 
     Raises:
         ScanError: if the scan cannot be used.
     """
     entries = model.inputs.process(image, bvals, b0_only)  # type: ignore[attr-defined]
-    described = describe(entries)
-    features = torch.from_numpy(described.vector(model.inputs.feature_names)).float()[None]
+    described: CaseFeatures = model.inputs.describe(entries)  # type: ignore[attr-defined]
+    features = torch.from_numpy(model.inputs.assemble(described)).float()[None]
     prediction = predict_severity(model.network, features, model.scale)
     probabilities = {g.label: float(p) for g, p in zip(Severity, prediction.probabilities[0], strict=True)}
-    deviation = (features[0] - model.network.get_buffer("feature_mean")) / model.network.get_buffer("feature_scale")
+    findings = _findings(model.network, features, entries)
+    counted = [f for f in findings if f.probability is None or f.probability >= FINDING_PROBABILITY]
     grade = ScanGrade(
         grade=Severity(int(prediction.grades[0])),
         count=int(prediction.counts[0]),
+        count_interval=_count_interval(model.network, features),
         probabilities=probabilities,
-        n_candidates=len(entries[Keys.CANDIDATES]),
+        n_candidates=len(findings),
+        findings=tuple(sorted(counted, key=lambda finding: -(finding.probability or 0.0))),
         quality=described.quality,
-        flags=quality_flags(described.quality, deviation.abs().tolist(), model.inputs.feature_names),
+        flags=quality_flags(described.quality, _deviations(model.network, features), model.inputs.feature_names),
     )
     return grade, entries
+
+
+def _deviations(network: torch.nn.Module, features: Tensor) -> list[float]:
+    """How far each feature lies from its training mean, in training standard deviations; of a set, its mean."""
+    rows = features.reshape(-1, features.shape[-1])
+    rows = rows[~rows.isnan().all(dim=1)]
+    if not len(rows):
+        return [0.0] * features.shape[-1]
+    middle = rows.mean(dim=0)
+    deviation = (middle - network.get_buffer("feature_mean")) / network.get_buffer("feature_scale")
+    return [float(value) for value in deviation.abs()]
+
+
+@torch.no_grad()
+def _count_interval(network: torch.nn.Module, features: Tensor) -> tuple[int, int] | None:
+    if not isinstance(network, CandidateMLP):
+        return None
+    pmf = network.count_distribution(features)
+    outside = (1 - INTERVAL_SHARE) / 2
+    return int(count_quantile(pmf, outside)[0]), int(count_quantile(pmf, 1 - outside)[0])
+
+
+@torch.no_grad()
+def _findings(network: torch.nn.Module, features: Tensor, entries: Mapping[str, Any]) -> list[Finding]:
+    affine = np.asarray(entries[Keys.B0].affine)
+    if not isinstance(network, CandidateMLP):
+        spots = [(candidate.centre_voxel, candidate.depth, None) for candidate in entries[Keys.CANDIDATES]]
+    else:
+        scores = network.candidate_probabilities(features)[0].tolist()
+        depths = entries[Keys.DESCRIPTORS][:, DESCRIPTORS.index("cleared_depth")].tolist()
+        voxels = [tuple(float(i) for i in voxel) for voxel in entries[Keys.CANDIDATE_VOXELS]]
+        spots = list(zip(voxels, depths, scores[: len(voxels)], strict=True))
+    return [Finding(voxel, _world(affine, voxel), depth, probability) for voxel, depth, probability in spots]
+
+
+def _world(affine: NDArray[np.float64], voxel: Sequence[float]) -> tuple[float, float, float]:
+    x, y, z = (affine @ (*voxel, 1.0))[:3]
+    return float(x), float(y), float(z)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mhsev_monai.candidate_network import CandidateMLP
 from mhsev_monai.networks import split_output
 from mhsev_monai.ordinal import corn_loss
 from mhsev_monai.severity import GradingScale
@@ -17,10 +18,10 @@ from mhsev_monai.severity import GradingScale
 
 @dataclass(frozen=True)
 class LabelledFeatures:
-    """Feature vectors and counts of the same cases.
+    """Network inputs and counts of the same cases.
 
     Attributes:
-        features: ``(n, n_features)`` float32.
+        features: float32, ``(n, n_features)`` vectors or ``(n, N, n_features)`` sets, where a row of NaN fills up.
         counts: ``(n,)`` float32, microbleeds of each case, 0 or more.
     """
 
@@ -28,9 +29,9 @@ class LabelledFeatures:
     counts: Tensor
 
     def __post_init__(self) -> None:
-        if self.features.ndim != 2 or self.counts.shape != self.features.shape[:1]:
+        if self.features.ndim not in (2, 3) or self.counts.shape != self.features.shape[:1]:
             raise ValueError(
-                f"features must be (n, n_features) and counts (n,), "
+                f"features must be (n, n_features) or (n, N, n_features) and counts (n,), "
                 f"got {tuple(self.features.shape)} and {tuple(self.counts.shape)}"
             )
 
@@ -75,7 +76,13 @@ class TrainingAbortedError(RuntimeError):
 
 
 def severity_loss(network: nn.Module, data: LabelledFeatures, scale: GradingScale, count_weight: float) -> Tensor:
-    """Ordinal loss plus ``count_weight`` times the Huber loss of log(1 + count), a differentiable scalar."""
+    """What training lowers, a differentiable scalar.
+
+    A ``CandidateMLP`` has its own loss; for other networks it is the ordinal loss plus ``count_weight`` times the Huber
+    loss of log(1 + count).
+    """
+    if isinstance(network, CandidateMLP):
+        return network.loss(data.features, data.counts, data.grades(scale), scale)
     output = split_output(network(data.features))
     ordinal = corn_loss(output.ordinal_logits, data.grades(scale), getattr(network, "class_weights", None))
     return ordinal + count_weight * F.smooth_l1_loss(output.log_count, torch.log1p(data.counts))
@@ -133,9 +140,9 @@ class FeatureMoments:
     """Count, mean and sum of squared deviations of feature vectors: all that standardisation needs of a site.
 
     Attributes:
-        n: number of cases.
+        n: number of vectors: of cases, or of the candidates of all cases.
         mean: ``(n_features,)`` float64.
-        squared_deviation: ``(n_features,)`` float64, sum over cases of (x - mean)^2.
+        squared_deviation: ``(n_features,)`` float64, sum over vectors of (x - mean)^2.
     """
 
     n: int
@@ -144,8 +151,9 @@ class FeatureMoments:
 
     @staticmethod
     def of(features: Tensor) -> FeatureMoments:
-        """Moments of ``(n, n_features)`` vectors."""
-        values = features.numpy().astype(np.float64)
+        """Moments of the vectors along the last axis; rows of NaN, which only fill up a set, do not count."""
+        values = features.reshape(-1, features.shape[-1]).numpy().astype(np.float64)
+        values = values[~np.isnan(values).all(axis=1)]
         mean = values.mean(axis=0) if len(values) else np.zeros(values.shape[1])
         return FeatureMoments(len(values), mean, ((values - mean) ** 2).sum(axis=0))
 

@@ -7,6 +7,7 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from mhsev_monai.cases import Case
@@ -27,6 +28,9 @@ class ByteSums:
 
     def fingerprint(self) -> str:
         return f"{self.computation()} {self.feature_names}"
+
+    def assemble(self, found: CaseFeatures) -> np.ndarray:
+        return found.vector(self.feature_names)
 
     def __call__(self, case: Case) -> CaseFeatures:
         with self.trace.open("a") as stream:

@@ -14,7 +14,9 @@ import pytest
 from mhsev_monai.cases import Case
 from mhsev_monai.dsd.features import FEATURE_NAMES, SCHEMA_VERSION
 from mhsev_monai.errors import ScanError
-from mhsev_monai.inputs import DSDInputs
+from mhsev_monai.feature_cache import CaseFeatures
+from mhsev_monai.dsd.peaks import MOST_PEAKS
+from mhsev_monai.inputs import DSDCandidateInputs, DSDInputs
 from mhsev_monai.quality import WHOLE_BRAIN_ML
 
 sys.path.insert(0, str(Path(__file__).parent / "preprocess"))
@@ -49,10 +51,32 @@ def test_selections_share_the_computation_and_not_the_fingerprint():
     assert all_of_them.fingerprint() != one.fingerprint()
 
 
-@pytest.mark.parametrize("change", [{"energy": 0.9}, {"kappa": 2.0}, {"gain": "hard"}, {"dynamic": False}])
+@pytest.mark.parametrize(
+    "change", [{"energy": 0.9}, {"kappa": 2.0}, {"gain": "hard"}, {"dynamic": False}, {"least_brain": 0.5}]
+)
 def test_every_parameter_changes_computation_and_fingerprint(change):
     assert DSDInputs(**change).computation() != DSDInputs().computation()
     assert DSDInputs(**change).fingerprint() != DSDInputs().fingerprint()
+
+
+def test_descriptors_are_selected_by_name_and_tables_filled_with_nan():
+    chosen = ["noise", "dsd_depth"]
+    every, few = DSDCandidateInputs(), DSDCandidateInputs(features=chosen)
+    table = np.arange(2 * len(every.feature_names), dtype=np.float32).reshape(2, -1)
+    filled = few.assemble(CaseFeatures({}, {}, {"candidates": table}))
+    assert filled.shape == (MOST_PEAKS, 2)
+    assert filled[:2].tolist() == table[:, [every.feature_names.index(name) for name in chosen]].tolist()
+    assert np.isnan(filled[2:]).all()
+    assert every.computation() == few.computation() != DSDInputs().computation()
+    assert every.fingerprint() != few.fingerprint()
+    with pytest.raises(ValueError, match="different names of descriptors"):
+        DSDCandidateInputs(features=["darkness"])
+
+
+def test_the_paper_reads_b0_alone_and_other_sources_are_refused():
+    assert DSDInputs(source="b0").computation() != DSDInputs().computation()
+    with pytest.raises(ValueError, match="source must be one of fused, b0"):
+        DSDInputs(source="b1000")
 
 
 def test_hashes_do_not_depend_on_the_process():
@@ -74,7 +98,7 @@ def test_features_of_a_fixed_scan_keep_their_values(tmp_path):
     path = tmp_path / "sub-1_dwi.nii.gz"
     nib.save(nib.Nifti1Image(1000 * np.stack([b0, trace], -1), np.diag([2.8, 2.8, 2.8, 1.0])), path)
     (tmp_path / "sub-1_dwi.bval").write_text("0 1000")
-    found = DSDInputs()(Case("sub-1", path, tmp_path / "sub-1_dwi.bval")).values
+    found = DSDInputs(kappa=1.0, least_brain=0.25)(Case("sub-1", path, tmp_path / "sub-1_dwi.bval")).values
     assert SCHEMA_VERSION == "3"
     assert {name: found[name] for name in GOLDEN} == pytest.approx(GOLDEN, rel=1e-3)
 
@@ -105,9 +129,12 @@ def test_a_scan_that_cannot_be_used_is_a_scan_error_through_the_whole_chain(tmp_
 def test_real_heads_pass(shared_data: Path, name):
     """Four vendors, one stored sagittally, one partial slab, one without diffusion weighting."""
     image = shared_data / "nifti_dwi" / f"{name}.nii.gz"
-    inputs = DSDInputs()
+    inputs = DSDCandidateInputs()
     entries = inputs.process(image, b0_only=name in WITHOUT_DIFFUSION)
-    assert np.isfinite(entries["features"]).all()
+    found = inputs.describe(entries)
+    table = inputs.assemble(found)
+    assert table.shape == (MOST_PEAKS, len(inputs.feature_names))
+    assert np.isfinite(table[: len(found.sets["candidates"])]).all()
     assert entries["dsd"].shape == entries["b0"].shape
     volume = entries["quality"]["brain_mask_ml"]
     if name in PARTIAL_HEADS:

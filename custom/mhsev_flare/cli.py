@@ -15,6 +15,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mhsev_flare.benchmark_commands import add_benchmark
+from mhsev_flare.cohort_commands import add_cohort
 from mhsev_flare.commands import DATA_SAY_NO, DONE, EPILOG, WRONG_CALL, add_workers, complain, noun, positive, verb
 from mhsev_flare.data_commands import add_features, add_ingest, add_landmarks, add_preprocess, add_qc
 from mhsev_monai._version import __version__
@@ -45,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"mhsev {__version__}")
     verbs = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_demo(verbs)
-    _add_cohort(verbs)
+    add_cohort(verbs)
     add_ingest(verbs)
     add_qc(verbs)
     add_landmarks(verbs)
@@ -55,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_predict(verbs)
     _add_report(verbs)
     _add_jobs(verbs)
+    add_benchmark(verbs)
     return parser
 
 
@@ -74,39 +77,6 @@ def _demo(options: argparse.Namespace) -> int:
     except DemoError as error:
         complain(error)
         return DATA_SAY_NO
-    print(summary)
-    return DONE
-
-
-def _add_cohort(verbs: Any) -> None:
-    nouns = noun(verbs, "cohort", "simulated hospitals")
-    parser = verb(nouns, "make", "make simulated hospitals, one BIDS root each", _cohort_make)
-    parser.add_argument("out", type=Path, help="folder for the hospitals")
-    parser.add_argument("--subjects", type=positive, default=180, metavar="N", help="in all hospitals (default: 180)")
-    parser.add_argument("--seed", type=int, default=1, help="of everything random (default: 1)")
-    parser.add_argument(
-        "--difficulty", choices=("easy", "moderate"), default="easy", help="size and contrast of bleeds (default: easy)"
-    )
-    add_workers(parser)
-
-
-def _cohort_make(options: argparse.Namespace) -> int:
-    from mhsev_flare.progress import bar, cores
-    from mhsev_monai.cohort import make_cohort
-
-    try:
-        with bar("subjects", "subject") as progress:
-            summary = make_cohort(
-                options.out,
-                options.subjects,
-                options.seed,
-                difficulty=options.difficulty,
-                workers=options.workers or cores(),
-                progress=progress,
-            )
-    except (ValueError, OSError, ImportError) as error:
-        complain(error)
-        return WRONG_CALL
     print(summary)
     return DONE
 
@@ -195,10 +165,11 @@ def _describe(scan: Path, grade: ScanGrade) -> str:
     from mhsev_monai.prediction import LIMITS
 
     probabilities = "  ".join(f"{label} {p:.2f}" for label, p in grade.probabilities.items())
+    interval = "" if grade.count_interval is None else "90% interval {} to {}, ".format(*grade.count_interval)
     lines = [
         f"{scan}",
         f"  grade          {grade.grade.label}",
-        f"  microbleeds    {grade.count}   (candidates before grading: {grade.n_candidates})",
+        f"  microbleeds    {grade.count}   ({interval}candidates before grading: {grade.n_candidates})",
         f"  probabilities  {probabilities}",
         f"  brain mask     {grade.quality['brain_mask_ml']:.0f} ml",
     ]

@@ -14,8 +14,10 @@ from torch import nn
 from mhsev_flare.aggregator import SeverityAggregator
 from mhsev_flare.controller import SeverityFedAvg
 from mhsev_flare.executor import SeverityExecutor
+from mhsev_monai.candidate_network import CandidateMLP
+from mhsev_monai.dsd.features import FEATURE_NAMES
 from mhsev_monai.feature_cache import CaseInputs
-from mhsev_monai.inputs import DSDInputs
+from mhsev_monai.inputs import DSDCandidateInputs, DSDInputs
 from mhsev_monai.networks import SeverityMLP
 from mhsev_monai.severity import PAPER_SCALE, Severity
 
@@ -64,12 +66,12 @@ class JobSpec:
     site_models: bool = True
 
 
-FOCAL_FEATURES = ["focal_count_12", "focal_count_20", "focal_count_30", "depth_30"]
-"""The entries of the vector that mean the same on scanners that the training cases do not hold. The whole vector grades
-simulated cases slightly better, and healthy volunteers far worse; the README has both rows."""
+GLOBAL_FEATURES = [name for name in FEATURE_NAMES if name.startswith(("band", "rank_", "window_", "map_"))]
+"""What the paper's wording makes of a feature map: energies, components and moments of the whole of it, no count."""
 
 
-def _mlp(name: str, inputs: DSDInputs) -> JobSpec:
+def _vector_mlp(name: str, inputs: DSDInputs) -> JobSpec:
+    """The paper's classifier: an MLP over one vector a scan."""
     network = SeverityMLP(
         in_features=len(inputs.feature_names),
         hidden_features=[64, 32],
@@ -81,11 +83,30 @@ def _mlp(name: str, inputs: DSDInputs) -> JobSpec:
     return JobSpec(name=name, inputs=inputs, network=network)
 
 
+def _candidate_mlp(name: str, inputs: DSDCandidateInputs) -> JobSpec:
+    """One MLP shared by all candidates, trained end to end from the scan's count."""
+    network = CandidateMLP(
+        in_features=len(inputs.feature_names),
+        hidden_features=[24, 12],
+        members=3,
+        num_classes=len(Severity),
+        lower_bounds=list(PAPER_SCALE.lower_bounds),
+        dropout=0.1,
+        noise=0.2,
+        grade_weight=1.0,
+        max_deviation=4.0,
+        seed=1,
+    )
+    return JobSpec(
+        name=name, inputs=inputs, network=network, num_rounds=20, epochs=2, learning_rate=5e-3, weight_decay=1e-2
+    )
+
+
 JOBS: Mapping[str, JobSpec] = {
     spec.name: spec
     for spec in (
-        _mlp("dsd_mlp", DSDInputs(features=FOCAL_FEATURES)),
-        _mlp("dsd_mlp_vector", DSDInputs()),
+        _candidate_mlp("dsd_mlp", DSDCandidateInputs()),
+        _vector_mlp("dsd_mlp_literal", DSDInputs(source="b0", kappa=3.0, least_brain=0.25, features=GLOBAL_FEATURES)),
     )
 }
 

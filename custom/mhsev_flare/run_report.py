@@ -193,19 +193,18 @@ def _can_be_processed(case: Case, model: SeverityModel) -> bool:
 def _example(site: str, case: Case, model: SeverityModel) -> ExampleCase:
     grade, entries = grade_scan(case.image, model, case.bvals)
     b0, feature_map = (np.asarray(entries[key][0]) for key in (Keys.B0, Keys.DSD))
-    candidates = entries[Keys.CANDIDATES]
-    # The slice with most candidates; without any, the one with most brain.
-    per_slice = np.bincount([c.peak_voxel[2] for c in candidates], minlength=b0.shape[2])
+    # The slice with most findings; without any, the one with most brain.
+    per_slice = np.bincount([round(f.voxel[2]) for f in grade.findings], minlength=b0.shape[2])
     brain = np.asarray(entries[Keys.BRAIN_MASK][0]).sum(axis=(0, 1))
     z = int(per_slice.argmax() if per_slice.any() else brain.argmax())
-    here = [c for c in candidates if c.peak_voxel[2] == z]
+    here = [finding for finding in grade.findings if round(finding.voxel[2]) == z]
     affine = np.asarray(entries[Keys.B0].affine)
     codes = aff2axcodes(affine)
     spacing = voxel_sizes(affine)
     picture = slice_pair_png(
         b0[:, :, z],
         feature_map[:, :, z],
-        [Mark(c.centre_voxel[0], c.centre_voxel[1]) for c in here],
+        [Mark(finding.voxel[0], finding.voxel[1]) for finding in here],
         spacing=(float(spacing[0]), float(spacing[1])),
         axis_codes=codes,
     )
@@ -220,7 +219,8 @@ def _example(site: str, case: Case, model: SeverityModel) -> ExampleCase:
         image=picture,
         orientation=orientation_words(codes),
         candidates=[
-            CandidateRow(f"slice {z + 1}, {c.diameter_mm:.1f} mm, depth {100 * c.depth:.0f} %") for c in listed
+            CandidateRow(f"slice {z + 1}, depth {100 * finding.depth:.0f} %", finding.probability) for finding in listed
         ],
-        note=f"slice {z + 1} of {b0.shape[2]} shows {len(here)} of {len(candidates)} candidates in the scan",
+        note=f"slice {z + 1} of {b0.shape[2]} shows {len(here)} of {len(grade.findings)} findings; the scan has "
+        f"{grade.n_candidates} candidates",
     )

@@ -29,6 +29,9 @@ class NumbersInFile:
     def computation(self) -> str:
         return self.fingerprint()
 
+    def assemble(self, found: CaseFeatures) -> np.ndarray:
+        return found.vector(self.feature_names)
+
     def __call__(self, case: Case) -> CaseFeatures:
         text = case.image.read_text()
         if not text:

@@ -151,7 +151,7 @@ def test_the_environment_can_name_the_cohort_for_flares_own_command(cohort, tmp_
 
     monkeypatch.setenv(COHORT_ROOT_VARIABLE, str(cohort))
     assert main(["simulator", "prepare", str(tmp_path / "ws")]) == 0
-    job = export_job(dataclasses.replace(JOBS["dsd_mlp_vector"], num_rounds=1, site_models=False), tmp_path)
+    job = export_job(dataclasses.replace(JOBS["dsd_mlp_literal"], num_rounds=1, site_models=False), tmp_path)
     command = [str(Path(sys.executable).with_name("nvflare")), "simulator", str(job), "-w", str(tmp_path / "ws")]
     subprocess.run([*command, "-n", "3", "-t", "3"], check=True, capture_output=True)
     result, ledger, _ = read_run(tmp_path / "ws")

@@ -1,0 +1,175 @@
+"""The federated model: one small perceptron scores every candidate of a scan, and the scores make the count.
+
+The paper's network is an MLP over DSD-derived features (section 2.2). Global summaries of a feature map know almost
+nothing of a few dots of 2 to 3 mm, so here the MLP reads the descriptors of one candidate at a time, with the same
+weights for all. What goes beyond the paper: this sharing, the count's distribution instead of a softmax (see
+``count_distribution``), and the small ensemble.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from mhsev_monai.count_distribution import (
+    candidate_count,
+    count_log_likelihood,
+    count_quantile,
+    grade_logits,
+)
+from mhsev_monai.ordinal import corn_loss
+from mhsev_monai.severity import GradingScale
+
+_FIRST_LOGIT = -4.0
+"""Logit of a candidate before training: some 200 candidates then hold about four bleeds, as many as scans do."""
+_FIRST_MISSED = -3.0
+
+
+class CandidateMLP(nn.Module):
+    """Perceptrons from the descriptors of a candidate to the probability of a bleed, and so to the count of a scan.
+
+    Descriptors are standardised by ``feature_mean`` and ``feature_scale``, as in ``SeverityMLP``, over all candidates of
+    the federation. ``class_weights`` weigh scans by their grade.
+
+    Args:
+        in_features: descriptors of a candidate.
+        hidden_features: width of each hidden layer of a member.
+        members: perceptrons that differ in their initial weights; each is trained by itself.
+        num_classes: number of grades, none included.
+        lower_bounds: least count of each grade above none.
+        dropout: probability of dropping a hidden unit in training, in [0, 1).
+        noise: standard deviation of the normal noise that training adds to standardised descriptors.
+        grade_weight: weight of the ordinal loss beside the count's negative log-likelihood.
+        max_deviation: standardised descriptors are limited to this many standard deviations.
+        seed: of the initial weights.
+
+    Raises:
+        ValueError: if a size is not positive, a share is outside its range, or the bounds do not fit the grades.
+    """
+
+    feature_mean: Tensor
+    feature_scale: Tensor
+    class_weights: Tensor
+
+    def __init__(
+        self,
+        in_features: int,
+        hidden_features: Sequence[int],
+        members: int,
+        num_classes: int,
+        lower_bounds: Sequence[int],
+        dropout: float,
+        noise: float,
+        grade_weight: float,
+        max_deviation: float,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        if min([in_features, members, *hidden_features]) < 1 or not max_deviation > 0:
+            raise ValueError("in_features, hidden_features, members and max_deviation must be positive")
+        if len(lower_bounds) != num_classes - 1:
+            raise ValueError(f"{num_classes} grades need {num_classes - 1} lower_bounds, got {list(lower_bounds)}")
+        if not 0 <= dropout < 1 or noise < 0 or grade_weight < 0:
+            raise ValueError(
+                "dropout must be in [0, 1), noise and grade_weight not negative, "
+                f"got {dropout}, {noise} and {grade_weight}"
+            )
+        self.in_features = in_features
+        self.hidden_features = list(hidden_features)
+        self.members = members
+        self.num_classes = num_classes
+        self.lower_bounds = list(lower_bounds)
+        self.dropout = dropout
+        self.noise = noise
+        self.grade_weight = grade_weight
+        self.max_deviation = max_deviation
+        self.seed = seed
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.scorers = nn.ModuleList(self._perceptron() for _ in range(members))
+        # Softplus of these: bleeds that no candidate stands for, in any scan and for each bleed found.
+        self.missed_base = nn.Parameter(torch.full((members,), _FIRST_MISSED))
+        self.missed_per_found = nn.Parameter(torch.full((members,), _FIRST_MISSED))
+        self.register_buffer("feature_mean", torch.zeros(in_features))
+        self.register_buffer("feature_scale", torch.ones(in_features))
+        self.register_buffer("class_weights", torch.ones(num_classes))
+
+    def _perceptron(self) -> nn.Sequential:
+        layers: list[nn.Module] = []
+        width = self.in_features
+        for next_width in self.hidden_features:
+            layers += [nn.Linear(width, next_width), nn.SiLU(), nn.Dropout(self.dropout)]
+            width = next_width
+        last = nn.Linear(width, 1)
+        nn.init.constant_(last.bias, _FIRST_LOGIT)
+        return nn.Sequential(*layers, last)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Conditional logits of the grades and the log count, the form that ``networks.split_output`` reads.
+
+        Args:
+            features: ``(n, N, in_features)`` descriptors in their own units; rows of NaN stand for no candidate.
+
+        Returns:
+            ``(n, num_classes)``: ``num_classes - 1`` logits, then log(1 + median count).
+        """
+        pmf = self.count_distribution(features)
+        logits = grade_logits(pmf, tuple(self.lower_bounds))
+        return torch.cat([logits, torch.log1p(count_quantile(pmf, 0.5).to(logits.dtype))[:, None]], dim=1)
+
+    def count_distribution(self, features: Tensor) -> Tensor:
+        """``(n, MOST_COUNTED + 1)`` distribution of each scan's count: the mean of the members' distributions."""
+        return torch.stack(self._member_distributions(features)).mean(dim=0)
+
+    def candidate_probabilities(self, features: Tensor) -> Tensor:
+        """``(n, N)`` probability that each candidate is a bleed, mean over the members; 0 where there is none."""
+        values, present = self._standardise(features)
+        return torch.stack([self._score(scorer, values, present) for scorer in self.scorers]).mean(dim=0)
+
+    def loss(self, features: Tensor, counts: Tensor, grades: Tensor, scale: GradingScale) -> Tensor:
+        """Mean over members of the counts' negative log-likelihood and the ordinal loss, weighted by class.
+
+        Args:
+            features: ``(n, N, in_features)``.
+            counts: ``(n,)`` true counts.
+            grades: ``(n,)`` grades of these counts.
+            scale: the grading scale, which must have this network's bounds.
+
+        Raises:
+            ValueError: if the scale grades counts otherwise than the network.
+        """
+        if list(scale.lower_bounds) != self.lower_bounds:
+            raise ValueError(
+                f"the network grades at {self.lower_bounds}, the scale {scale.name} at {list(scale.lower_bounds)}; "
+                "give both the same bounds"
+            )
+        weights = self.class_weights[grades]
+        total = features.new_zeros(())
+        for pmf in self._member_distributions(features):
+            likelihood = (weights * count_log_likelihood(pmf, counts)).sum() / weights.sum().clamp_min(1e-6)
+            ordinal = corn_loss(grade_logits(pmf, tuple(self.lower_bounds)), grades, self.class_weights)
+            total = total + self.grade_weight * ordinal - likelihood
+        return total / self.members
+
+    def _member_distributions(self, features: Tensor) -> list[Tensor]:
+        values, present = self._standardise(features)
+        base, per_found = nn.functional.softplus(self.missed_base), nn.functional.softplus(self.missed_per_found)
+        return [
+            candidate_count(self._score(scorer, values, present), base[member], per_found[member])
+            for member, scorer in enumerate(self.scorers)
+        ]
+
+    def _standardise(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        present = ~features[..., 0].isnan()
+        values = ((features - self.feature_mean) / self.feature_scale).nan_to_num(nan=0.0)
+        values = values.clamp(-self.max_deviation, self.max_deviation)
+        if self.training and self.noise > 0:
+            values = values + self.noise * torch.randn_like(values)
+        return values, present
+
+    def _score(self, scorer: nn.Module, values: Tensor, present: Tensor) -> Tensor:
+        scores = torch.zeros(present.shape, dtype=values.dtype, device=values.device)
+        scores[present] = torch.sigmoid(scorer(values[present])[:, 0])
+        return scores

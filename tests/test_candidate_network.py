@@ -1,0 +1,138 @@
+"""The shared candidate perceptron: invariances, and learning from counts alone."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from mhsev_monai.candidate_network import CandidateMLP
+from mhsev_monai.networks import predict_severity, split_output
+from mhsev_monai.severity import ARIA_H_COUNTS, PAPER_SCALE
+from mhsev_monai.training import FeatureMoments, LabelledFeatures, TrainingParameters, severity_loss, train_severity
+
+ARGUMENTS = {
+    "in_features": 4,
+    "hidden_features": [8],
+    "members": 2,
+    "num_classes": 4,
+    "lower_bounds": [1, 6, 11],
+    "dropout": 0.0,
+    "noise": 0.0,
+    "grade_weight": 1.0,
+    "max_deviation": 4.0,
+    "seed": 1,
+}
+
+
+@pytest.fixture
+def network():
+    return CandidateMLP(**ARGUMENTS).eval()
+
+
+def scans(n, n_candidates=30, seed=0):
+    """Scans whose candidates are bleeds where the first descriptor is positive; NaN rows fill up."""
+    rng = np.random.default_rng(seed)
+    features = rng.normal(size=(n, n_candidates, 4)).astype(np.float32)
+    features[..., 0] -= 0.7
+    features[:, n_candidates - 5 :] = np.nan
+    return torch.from_numpy(features), torch.from_numpy((features[..., 0] > 0).sum(axis=1).astype(np.float32))
+
+
+def test_order_and_filling_rows_change_nothing(network):
+    features, _ = scans(3)
+    shuffled = features[:, torch.randperm(features.shape[1], generator=torch.Generator().manual_seed(0))]
+    filled = torch.cat([features, torch.full((3, 7, 4), torch.nan)], dim=1)
+    for other in (shuffled, filled):
+        torch.testing.assert_close(
+            network.count_distribution(other), network.count_distribution(features), rtol=0, atol=1e-6
+        )
+
+
+def test_a_scan_without_candidates_has_what_may_be_missed_and_no_more(network):
+    pmf = network.count_distribution(torch.full((1, 6, 4), torch.nan))
+    missed = torch.nn.functional.softplus(network.missed_base).exp().reciprocal().mean()
+    torch.testing.assert_close(pmf[0, 0], missed.detach(), rtol=1e-5, atol=1e-6)
+
+
+def test_the_distribution_is_the_mean_of_the_members(network):
+    features, _ = scans(2)
+    single = []
+    for scorer, base, per_found in zip(network.scorers, network.missed_base, network.missed_per_found, strict=True):
+        one = CandidateMLP(**{**ARGUMENTS, "members": 1}).eval()
+        one.scorers[0].load_state_dict(scorer.state_dict())
+        one.missed_base.data[0], one.missed_per_found.data[0] = base, per_found
+        single.append(one.count_distribution(features))
+    torch.testing.assert_close(network.count_distribution(features), torch.stack(single).mean(dim=0))
+
+
+def test_the_output_is_read_like_any_severity_network(network):
+    features, _ = scans(5)
+    output = split_output(network(features))
+    assert output.ordinal_logits.shape == (5, 3)
+    prediction = predict_severity(network, features, PAPER_SCALE)
+    pmf = network.count_distribution(features)
+    expected = torch.stack([pmf[:, :1].sum(1), pmf[:, 1:6].sum(1), pmf[:, 6:11].sum(1), pmf[:, 11:].sum(1)], dim=1)
+    torch.testing.assert_close(prediction.probabilities, expected.detach(), rtol=1e-4, atol=1e-5)
+    # The median grade is the grade of the median count.
+    grades = [int(PAPER_SCALE.grade(float(count))) for count in prediction.counts]
+    assert prediction.grades.tolist() == grades
+
+
+def test_it_learns_which_candidates_count_from_counts_alone():
+    features, counts = scans(120)
+    network = CandidateMLP(**ARGUMENTS)
+    data = LabelledFeatures(features, counts)
+    moments = FeatureMoments.of(features)
+    assert moments.n == 120 * 25
+    network.feature_mean.copy_(torch.from_numpy(moments.mean))
+    network.feature_scale.copy_(torch.from_numpy(moments.scale()))
+    before = severity_loss(network, data, PAPER_SCALE, 1.0).item()
+    train_severity(network, data, PAPER_SCALE, TrainingParameters(25, 2e-2, 0.0, 20, 1.0), seed=0)
+    assert severity_loss(network, data, PAPER_SCALE, 1.0).item() < before / 2
+    held_out, truth = scans(60, seed=9)
+    scores = network.candidate_probabilities(held_out).detach()
+    bleeds = held_out[..., 0] > 0
+    present = ~held_out[..., 0].isnan()
+    # No candidate was ever labelled; nine in ten are told apart nevertheless.
+    assert ((scores > 0.5) == bleeds)[present].float().mean() > 0.9
+    error = (predict_severity(network, held_out, PAPER_SCALE).counts - truth).abs().mean()
+    assert error < 0.5 * (truth - truth.median()).abs().mean()
+
+
+def test_equal_seeds_give_equal_weights():
+    first, second = (CandidateMLP(**ARGUMENTS).state_dict() for _ in range(2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    other = CandidateMLP(**{**ARGUMENTS, "seed": 2}).state_dict()
+    assert not torch.equal(first["scorers.0.0.weight"], other["scorers.0.0.weight"])
+    assert not torch.equal(first["scorers.0.0.weight"], first["scorers.1.0.weight"])
+
+
+def test_a_scale_with_other_bounds_is_refused(network):
+    features, counts = scans(2)
+    with pytest.raises(ValueError, match="the network grades at"):
+        severity_loss(network, LabelledFeatures(features, counts), ARIA_H_COUNTS, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"members": 0}, "must be positive"),
+        ({"lower_bounds": [1, 6]}, "4 grades need 3 lower_bounds"),
+        ({"dropout": 1.0}, "dropout must be in"),
+        ({"noise": -0.1}, "noise and grade_weight not negative"),
+    ],
+)
+def test_arguments_out_of_range_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        CandidateMLP(**{**ARGUMENTS, **change})
+
+
+def test_sets_and_counts_must_belong_together():
+    features, counts = scans(3)
+    data = LabelledFeatures(features, counts)
+    assert len(data) == 3
+    with pytest.raises(ValueError, match="features must be"):
+        dataclasses.replace(data, counts=counts[:2])
