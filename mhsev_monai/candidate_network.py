@@ -30,8 +30,8 @@ _FIRST_MISSED = -3.0
 class CandidateMLP(nn.Module):
     """Perceptrons from the descriptors of a candidate to the probability of a bleed, and so to the count of a scan.
 
-    Descriptors are standardised by ``feature_mean`` and ``feature_scale``, as in ``SeverityMLP``, over all candidates of
-    the federation. ``class_weights`` weigh scans by their grade.
+    Descriptors are standardised by ``feature_mean`` and ``feature_scale``, as in ``SeverityMLP``, over all candidates
+    of the federation. ``class_weights`` weigh scans by their grade.
 
     Args:
         in_features: descriptors of a candidate.
@@ -42,6 +42,7 @@ class CandidateMLP(nn.Module):
         dropout: probability of dropping a hidden unit in training, in [0, 1).
         noise: standard deviation of the normal noise that training adds to standardised descriptors.
         grade_weight: weight of the ordinal loss beside the count's negative log-likelihood.
+        mark_weight: weight of the cross-entropy of marked candidates, where a site has lesion masks.
         max_deviation: standardised descriptors are limited to this many standard deviations.
         seed: of the initial weights.
 
@@ -63,6 +64,7 @@ class CandidateMLP(nn.Module):
         dropout: float,
         noise: float,
         grade_weight: float,
+        mark_weight: float,
         max_deviation: float,
         seed: int,
     ) -> None:
@@ -71,10 +73,10 @@ class CandidateMLP(nn.Module):
             raise ValueError("in_features, hidden_features, members and max_deviation must be positive")
         if len(lower_bounds) != num_classes - 1:
             raise ValueError(f"{num_classes} grades need {num_classes - 1} lower_bounds, got {list(lower_bounds)}")
-        if not 0 <= dropout < 1 or noise < 0 or grade_weight < 0:
+        if not 0 <= dropout < 1 or min(noise, grade_weight, mark_weight) < 0:
             raise ValueError(
-                "dropout must be in [0, 1), noise and grade_weight not negative, "
-                f"got {dropout}, {noise} and {grade_weight}"
+                "dropout must be in [0, 1), noise, grade_weight and mark_weight not negative, "
+                f"got {dropout}, {noise}, {grade_weight} and {mark_weight}"
             )
         self.in_features = in_features
         self.hidden_features = list(hidden_features)
@@ -84,6 +86,7 @@ class CandidateMLP(nn.Module):
         self.dropout = dropout
         self.noise = noise
         self.grade_weight = grade_weight
+        self.mark_weight = mark_weight
         self.max_deviation = max_deviation
         self.seed = seed
         with torch.random.fork_rng(devices=[]):
@@ -121,14 +124,15 @@ class CandidateMLP(nn.Module):
 
     def count_distribution(self, features: Tensor) -> Tensor:
         """``(n, MOST_COUNTED + 1)`` distribution of each scan's count: the mean of the members' distributions."""
-        return torch.stack(self._member_distributions(features)).mean(dim=0)
+        return torch.stack(self._member_distributions(self._member_scores(features))).mean(dim=0)
 
     def candidate_probabilities(self, features: Tensor) -> Tensor:
         """``(n, N)`` probability that each candidate is a bleed, mean over the members; 0 where there is none."""
-        values, present = self._standardise(features)
-        return torch.stack([self._score(scorer, values, present) for scorer in self.scorers]).mean(dim=0)
+        return torch.stack(self._member_scores(features)).mean(dim=0)
 
-    def loss(self, features: Tensor, counts: Tensor, grades: Tensor, scale: GradingScale) -> Tensor:
+    def loss(
+        self, features: Tensor, counts: Tensor, grades: Tensor, scale: GradingScale, marks: Tensor | None = None
+    ) -> Tensor:
         """Mean over members of the counts' negative log-likelihood and the ordinal loss, weighted by class.
 
         Args:
@@ -136,6 +140,7 @@ class CandidateMLP(nn.Module):
             counts: ``(n,)`` true counts.
             grades: ``(n,)`` grades of these counts.
             scale: the grading scale, which must have this network's bounds.
+            marks: ``(n, N)``: 1 for a bleed, 0 for none, NaN where it is not known; None: nothing is known.
 
         Raises:
             ValueError: if the scale grades counts otherwise than the network.
@@ -146,20 +151,23 @@ class CandidateMLP(nn.Module):
                 "give both the same bounds"
             )
         weights = self.class_weights[grades]
+        scores = self._member_scores(features)
         total = features.new_zeros(())
-        for pmf in self._member_distributions(features):
+        if marks is not None and self.mark_weight > 0:
+            total = self.mark_weight * sum((_mark_loss(score, marks) for score in scores), start=total)
+        for pmf in self._member_distributions(scores):
             likelihood = (weights * count_log_likelihood(pmf, counts)).sum() / weights.sum().clamp_min(1e-6)
             ordinal = corn_loss(grade_logits(pmf, tuple(self.lower_bounds)), grades, self.class_weights)
             total = total + self.grade_weight * ordinal - likelihood
         return total / self.members
 
-    def _member_distributions(self, features: Tensor) -> list[Tensor]:
+    def _member_scores(self, features: Tensor) -> list[Tensor]:
         values, present = self._standardise(features)
+        return [self._score(scorer, values, present) for scorer in self.scorers]
+
+    def _member_distributions(self, scores: Sequence[Tensor]) -> list[Tensor]:
         base, per_found = nn.functional.softplus(self.missed_base), nn.functional.softplus(self.missed_per_found)
-        return [
-            candidate_count(self._score(scorer, values, present), base[member], per_found[member])
-            for member, scorer in enumerate(self.scorers)
-        ]
+        return [candidate_count(score, base[member], per_found[member]) for member, score in enumerate(scores)]
 
     def _standardise(self, features: Tensor) -> tuple[Tensor, Tensor]:
         present = ~features[..., 0].isnan()
@@ -173,3 +181,10 @@ class CandidateMLP(nn.Module):
         scores = torch.zeros(present.shape, dtype=values.dtype, device=values.device)
         scores[present] = torch.sigmoid(scorer(values[present])[:, 0])
         return scores
+
+
+def _mark_loss(scores: Tensor, marks: Tensor) -> Tensor:
+    """Cross-entropy of the marked candidates of a scan, summed, as the count's likelihood is; mean over scans."""
+    known = ~marks.isnan()
+    likely = scores[known].clamp(1e-6, 1 - 1e-6)
+    return nn.functional.binary_cross_entropy(likely, marks[known], reduction="sum") / len(scores)

@@ -74,12 +74,14 @@ class FeatureTable:
         case_ids: ids in the order in which the cases came.
         features: float32, ``(n, n_features)`` or ``(n, N, n_features)``.
         quality: one mapping a case.
+        sets: tables of each case by name, see ``CaseFeatures``.
         failed: case id to reason.
     """
 
     case_ids: tuple[str, ...]
     features: np.ndarray
     quality: tuple[Mapping[str, Any], ...]
+    sets: tuple[Mapping[str, np.ndarray], ...] = ()
     failed: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -181,4 +183,7 @@ def _table(cases: Sequence[Case], outcomes: Mapping[str, CaseFeatures | str], in
     failed = {c.case_id: o for c in cases if isinstance(o := outcomes[c.case_id], str)}
     rows = [inputs.assemble(o) for _, o in usable]
     features = np.stack(rows).astype(np.float32) if rows else np.zeros((0, len(inputs.feature_names)), np.float32)
-    return FeatureTable(tuple(i for i, _ in usable), features, tuple(o.quality for _, o in usable), failed)
+    results = [o for _, o in usable]
+    return FeatureTable(
+        tuple(i for i, _ in usable), features, tuple(o.quality for o in results), tuple(o.sets for o in results), failed
+    )

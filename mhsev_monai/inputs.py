@@ -36,6 +36,8 @@ CANDIDATE_THRESHOLD = 0.2
 SOURCES = ("fused", "b0")
 CANDIDATE_SET = "candidates"
 """Name under which the table of described candidates is kept."""
+POSITION_SET = "positions"
+"""Name under which the candidates' positions are kept, ``(K, 3)`` RAS+ mm; they stay at the site."""
 
 
 _SETTINGS = ("energy", "kappa", "gain", "dynamic", "least_brain")
@@ -227,7 +229,10 @@ class DSDCandidateInputs(DSDInputs):
 
     def describe(self, entries: Mapping[str, Any]) -> CaseFeatures:
         """What is kept of a processed scan: the table of its candidates, and its quality."""
-        return CaseFeatures({}, scan_quality(entries), {CANDIDATE_SET: entries[Keys.DESCRIPTORS]})
+        affine = np.asarray(entries[Keys.B0].affine)
+        positions = np.asarray(entries[Keys.CANDIDATE_VOXELS]) @ affine[:3, :3].T + affine[:3, 3]
+        sets = {CANDIDATE_SET: entries[Keys.DESCRIPTORS], POSITION_SET: positions.astype(np.float32)}
+        return CaseFeatures({}, scan_quality(entries), sets)
 
     def assemble(self, found: CaseFeatures) -> NDArray[np.float32]:
         """``(MOST_PEAKS, len(feature_names))``, deepest candidate first."""

@@ -23,10 +23,13 @@ class LabelledFeatures:
     Attributes:
         features: float32, ``(n, n_features)`` vectors or ``(n, N, n_features)`` sets, where a row of NaN fills up.
         counts: ``(n,)`` float32, microbleeds of each case, 0 or more.
+        marks: ``(n, N)`` float32 for sets: 1 where a vector is a bleed, 0 where it is none, NaN where nobody knows;
+            None where nobody knows of any.
     """
 
     features: Tensor
     counts: Tensor
+    marks: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.features.ndim not in (2, 3) or self.counts.shape != self.features.shape[:1]:
@@ -34,9 +37,18 @@ class LabelledFeatures:
                 f"features must be (n, n_features) or (n, N, n_features) and counts (n,), "
                 f"got {tuple(self.features.shape)} and {tuple(self.counts.shape)}"
             )
+        if self.marks is not None and self.marks.shape != self.features.shape[:-1]:
+            raise ValueError(
+                f"marks must be one for each vector, {tuple(self.features.shape[:-1])}, got {tuple(self.marks.shape)}"
+            )
 
     def __len__(self) -> int:
         return len(self.counts)
+
+    def take(self, cases: Tensor) -> LabelledFeatures:
+        """The cases of these indices."""
+        marks = None if self.marks is None else self.marks[cases]
+        return LabelledFeatures(self.features[cases], self.counts[cases], marks)
 
     def grades(self, scale: GradingScale) -> Tensor:
         """``(n,)`` integer grades on ``scale``."""
@@ -82,7 +94,7 @@ def severity_loss(network: nn.Module, data: LabelledFeatures, scale: GradingScal
     loss of log(1 + count).
     """
     if isinstance(network, CandidateMLP):
-        return network.loss(data.features, data.counts, data.grades(scale), scale)
+        return network.loss(data.features, data.counts, data.grades(scale), scale, data.marks)
     output = split_output(network(data.features))
     ordinal = corn_loss(output.ordinal_logits, data.grades(scale), getattr(network, "class_weights", None))
     return ordinal + count_weight * F.smooth_l1_loss(output.log_count, torch.log1p(data.counts))
@@ -127,8 +139,7 @@ def train_severity(
                 if should_stop():
                     raise TrainingAbortedError(f"stopped after {n_steps} steps")
                 optimiser.zero_grad()
-                subset = LabelledFeatures(data.features[batch], data.counts[batch])
-                severity_loss(network, subset, scale, parameters.count_weight).backward()
+                severity_loss(network, data.take(batch), scale, parameters.count_weight).backward()
                 optimiser.step()
                 n_steps += 1
     network.eval()

@@ -22,6 +22,7 @@ ARGUMENTS = {
     "dropout": 0.0,
     "noise": 0.0,
     "grade_weight": 1.0,
+    "mark_weight": 1.0,
     "max_deviation": 4.0,
     "seed": 1,
 }
@@ -102,6 +103,25 @@ def test_it_learns_which_candidates_count_from_counts_alone():
     assert error < 0.5 * (truth - truth.median()).abs().mean()
 
 
+def test_marks_of_a_few_scans_help_and_unknown_ones_do_nothing(network):
+    features, counts = scans(6)
+    grades = LabelledFeatures(features, counts).grades(PAPER_SCALE)
+    unknown = torch.full(features.shape[:2], torch.nan)
+    plain = network.loss(features, counts, grades, PAPER_SCALE)
+    torch.testing.assert_close(network.loss(features, counts, grades, PAPER_SCALE, unknown), plain)
+    marks = torch.where(features[..., 0].isnan(), torch.nan, (features[..., 0] > 0).float())
+    marks[1:] = torch.nan
+    scores = network._member_scores(features)
+    # By hand: minus the logarithms of the first scan's 25 candidates, over six scans, mean of two members.
+    by_hand = 0.0
+    for score in scores:
+        first = score[0][:25].double()
+        right = torch.where(features[0, :25, 0] > 0, first, 1 - first)
+        by_hand -= float(right.log().sum()) / 6 / 2
+    found = network.loss(features, counts, grades, PAPER_SCALE, marks) - plain
+    assert found.item() == pytest.approx(by_hand, rel=1e-4)
+
+
 def test_equal_seeds_give_equal_weights():
     first, second = (CandidateMLP(**ARGUMENTS).state_dict() for _ in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
@@ -122,7 +142,7 @@ def test_a_scale_with_other_bounds_is_refused(network):
         ({"members": 0}, "must be positive"),
         ({"lower_bounds": [1, 6]}, "4 grades need 3 lower_bounds"),
         ({"dropout": 1.0}, "dropout must be in"),
-        ({"noise": -0.1}, "noise and grade_weight not negative"),
+        ({"noise": -0.1}, "not negative"),
     ],
 )
 def test_arguments_out_of_range_are_refused(change, message):

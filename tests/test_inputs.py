@@ -13,9 +13,9 @@ import pytest
 
 from mhsev_monai.cases import Case
 from mhsev_monai.dsd.features import FEATURE_NAMES, SCHEMA_VERSION
+from mhsev_monai.dsd.peaks import MOST_PEAKS
 from mhsev_monai.errors import ScanError
 from mhsev_monai.feature_cache import CaseFeatures
-from mhsev_monai.dsd.peaks import MOST_PEAKS
 from mhsev_monai.inputs import DSDCandidateInputs, DSDInputs
 from mhsev_monai.quality import WHOLE_BRAIN_ML
 

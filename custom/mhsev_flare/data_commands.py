@@ -211,7 +211,12 @@ def add_features(verbs: Any) -> None:
     parser.add_argument(
         "roots", type=Path, nargs="*", metavar="BIDS_ROOT", help="folder with participants.tsv and sub-*"
     )
-    parser.add_argument("--list", action="store_true", help="print name, unit and definition of each feature instead")
+    parser.add_argument("--job", default="dsd_mlp", metavar="NAME", help="whose features (default: dsd_mlp)")
+    parser.add_argument(
+        "--list",
+        action="store_true",
+        help="print each feature of the fixed-length vector, and each descriptor, instead",
+    )
     parser.add_argument("--cache", type=Path, help="folder for the features (default: derivatives/mhsev of each root)")
     add_workers(parser)
 
@@ -222,10 +227,14 @@ def _features(options: argparse.Namespace) -> int:
     from mhsev_monai.cases import read_cases
     from mhsev_monai.errors import CohortError
     from mhsev_monai.feature_cache import compute_features
-    from mhsev_monai.inputs import DSDInputs
 
     if options.list:
         return _list_features()
+    from mhsev_flare.jobs import JOBS
+
+    if options.job not in JOBS:
+        complain(f"there is no job {options.job}; there are {', '.join(JOBS)}")
+        return WRONG_CALL
     if not options.roots:
         complain("features needs at least one BIDS root, or --list")
         return WRONG_CALL
@@ -240,7 +249,9 @@ def _features(options: argparse.Namespace) -> int:
         cache = options.cache or root / DERIVATIVES
         try:
             with bar(root.name, "scan") as progress:
-                table = compute_features(listed.cases, DSDInputs(), cache, options.workers or cores(), progress)
+                table = compute_features(
+                    listed.cases, JOBS[options.job].inputs, cache, options.workers or cores(), progress
+                )
         except OSError as error:
             complain(f"{cache}: features cannot be written ({type(error).__name__}); name another folder with --cache")
             return DATA_SAY_NO
@@ -254,8 +265,11 @@ def _features(options: argparse.Namespace) -> int:
 
 
 def _list_features() -> int:
+    from mhsev_monai.dsd.descriptors import DESCRIPTORS
     from mhsev_monai.dsd.features import FEATURES
 
+    for name in DESCRIPTORS:
+        print(f"candidate {name}")
     for spec in FEATURES:
         print(f"{spec.name:<20}{spec.unit:<20}{f'{spec.low:g} to {spec.high:g}':<12}{spec.definition}")
     return DONE

@@ -82,9 +82,7 @@ def _say_round(row: Mapping[str, Any]) -> None:
 def _features(root: Path, workers: int) -> None:
     listed = read_cases(root)
     with bar(root.name, "scan") as progress:
-        from mhsev_monai.inputs import DSDInputs
-
-        table = compute_features(listed.cases, DSDInputs(), root / DERIVATIVES, workers, progress)
+        table = compute_features(listed.cases, JOBS[JOB].inputs, root / DERIVATIVES, workers, progress)
     for case_id, reason in sorted(table.failed.items()):
         _say(f"    {root.name} {case_id} excluded: {reason}")
 

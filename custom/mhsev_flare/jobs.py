@@ -94,6 +94,7 @@ def _candidate_mlp(name: str, inputs: DSDCandidateInputs) -> JobSpec:
         dropout=0.1,
         noise=0.2,
         grade_weight=1.0,
+        mark_weight=1.0,
         max_deviation=4.0,
         seed=1,
     )

@@ -23,6 +23,8 @@ _ROTATION_SD_DEGREES = 4.0
 _SHIFT_SD = 2.0
 _WARP_KNOTS, _WARP_SD = 34.0, 2.2
 _FOLDING_KNOTS, _FOLDING_SD = 9.0, 0.10
+# Small gyri and the folia of the cerebellum, which the average of many heads has lost.
+_FINE_KNOTS, _FINE_SD = 4.5, 0.09
 # Where the ventricles lie, and how far their widening reaches, MNI mm.
 _VENTRICLES = np.array((0.0, -14.0, 14.0))
 _VENTRICLE_REACH = np.array((24.0, 42.0, 22.0))
@@ -44,6 +46,7 @@ class HeadShape(NamedTuple):
         shift: world position of the template's origin, mm.
         warp: displacement in the template along X, Y and Z, mm.
         folding: added to the CSF score, so that no two cortices fold alike.
+        fine_folding: the same on the scale of small gyri.
         ventricle_growth: 0 for the template's ventricles; 0.2 enlarges their middle by a quarter.
         sulcal_threshold: CSF score from which a voxel is CSF; lower is wider.
         csf_rim: thickness of the CSF over the brain, mm.
@@ -54,6 +57,7 @@ class HeadShape(NamedTuple):
     shift: NDArray[np.float64]
     warp: tuple[SmoothField, SmoothField, SmoothField]
     folding: SmoothField
+    fine_folding: SmoothField
     ventricle_growth: float
     sulcal_threshold: float
     csf_rim: float
@@ -97,6 +101,7 @@ def draw_head_shape(rng: np.random.Generator, age: float, grid: VoxelGrid) -> He
         shift=rng.normal(0, _SHIFT_SD, size=3),
         warp=(first, second, third),
         folding=random_field(rng, grid, _FOLDING_KNOTS, _FOLDING_SD),
+        fine_folding=random_field(rng, grid, _FINE_KNOTS, _FINE_SD),
         ventricle_growth=float(np.clip(0.16 + 0.08 * years + rng.normal(0, 0.05), 0.0, 0.38)),
         sulcal_threshold=float(np.clip(0.42 - 0.05 * years + rng.normal(0, 0.03), 0.25, 0.6)),
         csf_rim=float(np.clip(0.6 + 0.4 * years + rng.normal(0, 0.3), 0.0, 2.0)),
@@ -117,7 +122,8 @@ def head_anatomy(shape: HeadShape, grid: VoxelGrid, sample_spacing: float = _SAM
     middle = _sample(template, position.reshape(-1, 3))
     inside = np.flatnonzero(middle[:, 4] < _AIR_MARGIN + max(grid.spacing))
     points = position.reshape(-1, 3)[inside]
-    folding = shape.folding.on_axes(_axes(grid)).reshape(-1)[inside]
+    axes = _axes(grid)
+    folding = (shape.folding.on_axes(axes) + shape.fine_folding.on_axes(axes)).reshape(-1)[inside]
     offsets = _subvoxel_offsets(grid.spacing, sample_spacing)
     total = np.zeros((inside.size, len(TISSUES)), dtype=np.float32)
     for offset in offsets:

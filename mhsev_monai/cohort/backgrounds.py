@@ -131,6 +131,7 @@ def simulate_on_background(
         (),
         background.snr,
         settings.label,
+        background.readout,
     )
     change = spin_echo_epi_factor(bleeds, grid, background.readout) - 1
     # Smoothed as a difference from 1, it stays exactly 0 far from bleeds.

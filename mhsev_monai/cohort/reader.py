@@ -15,13 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-HALF_FOUND_CONTRAST = 4.0
+HALF_FOUND_CONTRAST = 5.0
 """Contrast to noise at which a bleed is found half of the time."""
 
-STEEPNESS = 3.0
+STEEPNESS = 4.0
 """Of the logistic curve, per unit of the contrast's natural logarithm."""
 
-FALSE_BLEEDS = 0.12
+FALSE_BLEEDS = 0.15
 """Expected number of findings a scan that are no bleeds."""
 
 

@@ -48,8 +48,8 @@ class Tissue(NamedTuple):
 
 TISSUE_TABLE: dict[str, Tissue] = {
     "csf": Tissue(1.00, 4000.0, 1800.0, 300.0, 3.00e-3),
-    "grey": Tissue(0.80, 1330.0, 90.0, 50.0, 0.85e-3),
-    "white": Tissue(0.68, 830.0, 71.0, 47.0, 0.75e-3),
+    "grey": Tissue(0.78, 1330.0, 90.0, 50.0, 0.80e-3),
+    "white": Tissue(0.68, 830.0, 71.0, 47.0, 0.70e-3),
     "iron_grey": Tissue(0.76, 1100.0, 58.0, 26.0, 0.75e-3),
     "soft": Tissue(0.50, 1410.0, 50.0, 28.0, 1.20e-3),
     "fluid": Tissue(1.00, 4000.0, 1800.0, 300.0, 3.00e-3),

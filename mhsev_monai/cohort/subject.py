@@ -182,7 +182,8 @@ def _simulated(protocol: Hospital, settings: CohortSettings, record: Record, str
     tensor = draw_tensor(rng, grid)
     mimics = draw_mimics(streams["mimics"], record.clinical, anatomy, grid, difficulty)
     n, obstacles, snr = record.n_microbleeds, mimics.bodies, protocol.snr
-    bleeds = draw_bleeds(streams["bleeds"], n, anatomy, grid, difficulty, obstacles, snr, settings.label)
+    epi = epi_readout(protocol) if protocol.contrast == "dwi" else None
+    bleeds = draw_bleeds(streams["bleeds"], n, anatomy, grid, difficulty, obstacles, snr, settings.label, epi)
     effects = paint_mimics(mimics, grid)
     magnets: list[MagneticSphere] = [*bleeds, *(finding._replace(loss=0.0) for finding in mimics.calcifications)]
     head = Head(diseased_fractions(anatomy.fractions, effects), effects.kept, tensor, anatomy, magnets)
@@ -198,6 +199,12 @@ def _simulated(protocol: Hospital, settings: CohortSettings, record: Record, str
         te_ms=protocol.te_ms,
         tr_ms=protocol.tr_ms,
     )
+
+
+def epi_readout(protocol: Hospital) -> EpiReadout:
+    """What displaces signal in the hospital's echo-planar images, with the field as the slices see it."""
+    along_x, along_y, along_z = (float(component) for component in protocol.rotation[2])
+    return EpiReadout(protocol.phase_bandwidth_hz, FIELD_TESLA, (along_x, along_y, along_z))
 
 
 def placed_head(shape: HeadShape, protocol: Hospital) -> HeadShape:
@@ -267,14 +274,12 @@ def _head_signals(head: Head, protocol: Hospital, contrasts: Sequence[Contrast])
     for contrast, direction in zip(contrasts, protocol.directions, strict=True):
         deviation = head.tensor.deviation(direction, grid) if any(direction) else None
         volumes.append(volume_signal(head.fractions, contrast, deviation) * kept)
-    along_x, along_y, along_z = (float(component) for component in protocol.rotation[2])
-    upwards = (along_x, along_y, along_z)
+    epi = epi_readout(protocol)
     if spin_echo:
         volumes = epi_distorted(volumes, field, protocol.phase_bandwidth_hz)
-        epi = EpiReadout(protocol.phase_bandwidth_hz, FIELD_TESLA, upwards)
         factor = spin_echo_epi_factor(head.magnets, grid, epi)
     else:
-        factor = gradient_echo_factor(head.magnets, grid, protocol.te_ms, FIELD_TESLA, upwards)
+        factor = gradient_echo_factor(head.magnets, grid, protocol.te_ms, FIELD_TESLA, epi.field_direction)
     return [volume * factor for volume in volumes]
 
 

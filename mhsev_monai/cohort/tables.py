@@ -25,6 +25,11 @@ PARTICIPANT_COLUMNS: dict[str, dict[str, Any]] = {
     "sex": {"Description": "Sex; simulated", "Levels": {"F": "female", "M": "male"}},
     **{name: {"Description": f"{RISK_FACTORS[name].description}; simulated", "Levels": _NO_YES} for name in _FLAGS},
     COUNT_COLUMN: {"Description": "Number of microbleeds planted in the scan that count; a whole number from 0"},
+}
+"""Columns of participants.tsv beside the id, with their BIDS descriptions."""
+
+READER_COLUMNS: dict[str, dict[str, Any]] = {
+    COUNT_COLUMN: PARTICIPANT_COLUMNS[COUNT_COLUMN],
     "occult_count": {
         "Description": "Number of microbleeds planted beside them that stay below the noise of b = 0 and do not count; "
         "known to the simulation alone"
@@ -34,7 +39,7 @@ PARTICIPANT_COLUMNS: dict[str, dict[str, Any]] = {
         "some mimics for microbleeds; for comparison, not for prediction"
     },
 }
-"""Columns of participants.tsv beside the id, with their BIDS descriptions."""
+"""Columns of the table of readers: what follows from the truth stands there, where no model takes it for a variable."""
 
 LESION_COLUMNS: dict[str, dict[str, Any]] = {
     "number": {"Description": "Label in the mask desc-microbleeds, or in desc-occult where counted is 0"},
@@ -61,13 +66,14 @@ real scans. Nothing here says how well a method works on patients.
 
 participants.tsv        clinical variables and numbers of microbleeds, described in participants.json
 sub-*                   scans
-derivatives/truth       masks, voxel = number of the microbleed: desc-microbleeds for those that count, desc-occult for
+derivatives/truth       readers.tsv: occult microbleeds and a second reader's count;
+                        masks, voxel = number of the microbleed: desc-microbleeds for those that count, desc-occult for
                         those below the noise; and a table of all of them. For evaluation, not for prediction
 """
 
 
 class Participant(NamedTuple):
-    """A row of participants.tsv.
+    """A row of participants.tsv and of the table of readers.
 
     Attributes:
         clinical: the subject's variables.
@@ -84,13 +90,23 @@ class Participant(NamedTuple):
     def cells(self) -> tuple[str, ...]:
         """In the order of ``PARTICIPANT_COLUMNS``."""
         flags = (int(getattr(self.clinical, name)) for name in _FLAGS)
-        row = (self.clinical.age, self.clinical.sex, *flags, self.n_microbleeds, self.n_occult, self.n_reader_2)
+        row = (self.clinical.age, self.clinical.sex, *flags, self.n_microbleeds)
         return tuple(str(cell) for cell in row)
+
+    def readings(self) -> tuple[str, ...]:
+        """In the order of ``READER_COLUMNS``."""
+        return str(self.n_microbleeds), str(self.n_occult), str(self.n_reader_2)
 
 
 def participants_table(participants: Sequence[tuple[str, Participant]]) -> str:
     """The text of participants.tsv from ids and rows."""
     rows = [("participant_id", *PARTICIPANT_COLUMNS), *((name, *row.cells()) for name, row in participants)]
+    return _tsv(rows)
+
+
+def readers_table(participants: Sequence[tuple[str, Participant]]) -> str:
+    """The text of the table of readers from ids and rows."""
+    rows = [("participant_id", *READER_COLUMNS), *((name, *row.readings()) for name, row in participants)]
     return _tsv(rows)
 
 

@@ -27,11 +27,13 @@ from mhsev_monai.cohort.subject import SimulatedSubject
 from mhsev_monai.cohort.tables import (
     LESION_COLUMNS,
     PARTICIPANT_COLUMNS,
+    READER_COLUMNS,
     README,
     Participant,
     dataset_descriptions,
     lesions_table,
     participants_table,
+    readers_table,
 )
 from mhsev_monai.scan_contrast import ScanContrast
 
@@ -152,7 +154,9 @@ def write_hospital(root: Path, hospital: Hospital, participants: Sequence[Partic
     write_text(derivative / "dataset_description.json", _json(truth))
     write_text(derivative / "desc-microbleeds_lesions.json", _json(LESION_COLUMNS))
     # BIDS has no suffix for a table of lesions.
-    write_text(derivative / ".bidsignore", "*_lesions.tsv\n*_lesions.json\n")
+    write_text(derivative / "readers.tsv", readers_table(rows))
+    write_text(derivative / "readers.json", _json(READER_COLUMNS))
+    write_text(derivative / ".bidsignore", "*_lesions.tsv\n*_lesions.json\nreaders.*\n")
 
 
 def write_text(path: Path, text: str) -> None:

@@ -68,7 +68,8 @@ class DescribeCandidatesd(MapTransform):
         entries = dict(data)
         for _ in self.key_iterator(entries):
             images = self._images(entries)
-            peaks = find_peaks(spot_maps(images.dsd_map, images.cleared, images.spacing), images.search, images.spacing)
+            maps = spot_maps(images.dsd_map, images.cleared, images.fused, images.search, images.spacing)
+            peaks = find_peaks(maps, images.search, images.spacing)
             entries[self.descriptors_key] = describe_peaks(images, peaks)
             entries[self.voxels_key] = peaks.voxel
         return entries

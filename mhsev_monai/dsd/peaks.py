@@ -14,11 +14,14 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
+DEEP_MM = 4.0
+"""From this far inside the search mask peaks are also sought in the image whose rim was not cleared: clearing lifts a
+bleed, too, that a dark bridge joins with the rim. Nearer to the edge the skull would give peaks and nothing else."""
 LEAST_DEPTH = 0.03
 """Fraction of the surrounding signal from which a peak is looked at."""
 SEPARATION_MM = 3.5
 """Of two peaks nearer than this the deeper one is kept: they are one spot on neighbouring voxels."""
-MOST_PEAKS = 200
+MOST_PEAKS = 512
 """Peaks that a scan may have; the deepest are kept."""
 SPOT_SIGMAS_MM = (1.2, 2.0)
 """Scales at which spots are sought: about 2.8 and 4.7 mm full width at half depth."""
@@ -79,16 +82,24 @@ def in_plane_curvature(image: NDArray[np.float32], spacing: Sequence[float], sig
 
 
 def spot_maps(
-    dsd_map: NDArray[np.float32], image: NDArray[np.float32], spacing: Sequence[float]
+    dsd_map: NDArray[np.float32],
+    cleared: NDArray[np.float32],
+    fused: NDArray[np.float32],
+    inside: NDArray[np.bool_],
+    spacing: Sequence[float],
 ) -> tuple[NDArray[np.float32], ...]:
-    """The maps that peaks are sought in: round dips of the feature map, and their twins in the image itself.
+    """The maps that peaks are sought in: round dips of the feature map, and their twins in the images themselves.
 
     Args:
         dsd_map: ``(X, Y, Z)``, negative where dark.
-        image: what was decomposed, 1 at the level of parenchyma.
+        cleared: what was decomposed, 1 at the level of parenchyma.
+        fused: the same before its rim was cleared.
+        inside: where peaks may lie.
         spacing: mm.
     """
-    twins = (in_plane_curvature(image, spacing, sigma).spot_depth for sigma in SPOT_SIGMAS_MM)
+    deep = ndimage.distance_transform_edt(np.pad(inside, 1), sampling=spacing)[1:-1, 1:-1, 1:-1] > DEEP_MM
+    twins = [in_plane_curvature(cleared, spacing, sigma).spot_depth for sigma in SPOT_SIGMAS_MM]
+    twins += [np.where(deep, in_plane_curvature(fused, spacing, sigma).spot_depth, 0) for sigma in SPOT_SIGMAS_MM]
     return (in_plane_curvature(dsd_map, spacing, SPOT_SIGMAS_MM[0]).spot_depth, *twins)
 
 

@@ -29,6 +29,7 @@ from mhsev_monai.cohort.reader import FALSE_BLEEDS, detection_probability, read_
 from mhsev_monai.cohort.regions import Region
 from mhsev_monai.cohort.settings import LABELS, MIXES, CohortSettings
 from mhsev_monai.cohort.smooth_fields import VoxelGrid
+from mhsev_monai.cohort.subject import epi_readout
 from mhsev_monai.cohort.susceptibility import EpiReadout, spin_echo_epi_factor
 from mhsev_monai.severity import PAPER_SCALE
 
@@ -62,7 +63,9 @@ class Readings(NamedTuple):
 def contrasts_of(hospital: Hospital, difficulty: Difficulty, seed: int) -> Contrasts:
     """Contrast to noise of many bleeds at a hospital."""
     rng = np.random.default_rng(seed)
-    return draw_contrasts(rng, CONTRASTS, difficulty, hospital.spacing, hospital.snr * difficulty.snr_factor)
+    return draw_contrasts(
+        rng, CONTRASTS, difficulty, hospital.spacing, hospital.snr * difficulty.snr_factor, epi_readout(hospital)
+    )
 
 
 def scan_contrasts(rng: np.random.Generator, count: int, pool: Contrasts, label: str) -> Contrasts:

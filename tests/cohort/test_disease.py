@@ -10,8 +10,10 @@ from mhsev_monai.cohort.disease import (
     MIN_DISTANCE,
     VISIBLE_CONTRAST_TO_NOISE,
     Bleed,
+    Core,
     contrast_to_noise,
     draw_bleeds,
+    draw_contrasts,
     draw_core,
     label_bleeds,
     share_visible,
@@ -21,6 +23,7 @@ from mhsev_monai.cohort.placement import obstacles_of
 from mhsev_monai.cohort.regions import Region
 from mhsev_monai.cohort.settings import DIFFICULTY_NAMES
 from mhsev_monai.cohort.smooth_fields import VoxelGrid
+from mhsev_monai.cohort.susceptibility import EpiReadout
 
 REALISTIC = DIFFICULTIES["realistic"]
 
@@ -52,26 +55,31 @@ def test_cores_have_the_stated_median_and_spread(name):
 
 def test_a_core_that_fills_a_voxel_has_the_contrast_of_its_loss():
     grid = VoxelGrid((5, 5, 5), (2.0, 2.0, 2.0))
-    assert contrast_to_noise(ball(4.0), 0.75, grid, 20.0) == pytest.approx(15.0)
+    assert contrast_to_noise(ball(4.0), Core(4.0, 0.75, 0.5), grid, 20.0) == pytest.approx(15.0)
 
 
 def test_a_small_core_has_the_contrast_of_its_volume():
     grid, rng = VoxelGrid((5, 5, 5), (2.0, 2.0, 4.0)), np.random.default_rng(0)
     # Anywhere inside one voxel. By hand: pi/6 * 1.6^3 = 2.145 mm^3 of 16 mm^3.
     centres = rng.uniform((-0.2, -0.2, -1.2), (0.2, 0.2, 1.2), size=(200, 3))
-    contrasts = [contrast_to_noise(ball(1.6, centre), 1.0, grid, 20.0) for centre in centres]
+    contrasts = [contrast_to_noise(ball(1.6, centre), Core(1.6, 1.0, 0.5), grid, 20.0) for centre in centres]
     # A share is known to about 0.01 from 216 samples, and their mean over 200 places much better.
     assert np.mean(contrasts) == pytest.approx(20 * 2.145 / 16, rel=0.02)
 
 
 def test_a_core_outside_the_scan_has_no_contrast():
-    assert contrast_to_noise(ball(4.0, (90.0, 0.0, 0.0)), 1.0, VoxelGrid((5, 5, 5), (2.0, 2.0, 2.0)), 20.0) == 0
+    assert (
+        contrast_to_noise(ball(4.0, (90.0, 0.0, 0.0)), Core(4.0, 1.0, 0.5), VoxelGrid((5, 5, 5), (2.0, 2.0, 2.0)), 20.0)
+        == 0
+    )
 
 
 def test_harder_difficulties_show_a_smaller_share():
     rng = np.random.default_rng(0)
     shares = [
-        share_visible(rng, difficulty, (2.0, 2.0, 3.2), 18.0 * difficulty.snr_factor, 400)
+        share_visible(
+            draw_contrasts(rng, 200, difficulty, (2.0, 2.0, 3.2), 18.0 * difficulty.snr_factor, EpiReadout(32.0))
+        )
         for difficulty in DIFFICULTIES.values()
     ]
     assert shares == sorted(shares, reverse=True)
@@ -86,7 +94,8 @@ def test_as_many_as_asked_are_visible_and_the_others_occult(head):
     assert len(bleeds) > 12
     assert bleeds[-1].counted
     for bleed in bleeds:
-        assert bleed.contrast_to_noise == contrast_to_noise(bleed.body, bleed.loss, head[0], 18.0)
+        core = Core(2 * bleed.body.half_axes[0], bleed.loss, bleed.susceptibility_ppm)
+        assert bleed.contrast_to_noise == contrast_to_noise(bleed.body, core, head[0], 18.0)
         assert bleed.counted == (bleed.contrast_to_noise >= VISIBLE_CONTRAST_TO_NOISE)
 
 

@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import subprocess
+from fnmatch import fnmatch
 from itertools import pairwise
 
 import nibabel as nib
@@ -35,8 +36,8 @@ def files_of(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-def table_of(root):
-    with (root / "participants.tsv").open(newline="") as stream:
+def table_of(root, name="participants.tsv"):
+    with (root / name).open(newline="") as stream:
         return list(csv.DictReader(stream, delimiter="\t"))
 
 
@@ -66,8 +67,10 @@ def lesions_of(site, name):
 def test_the_truth_numbers_as_many_bleeds_as_the_table_says(cohort):
     root, *_ = cohort
     for hospital in HOSPITALS:
-        for row in table_of(root / hospital.name):
+        counts = {row["participant_id"]: row["microbleed_count"] for row in table_of(root / hospital.name)}
+        for row in table_of(root / hospital.name, "derivatives/truth/readers.tsv"):
             name = row["participant_id"]
+            assert row["microbleed_count"] == counts[name]
             lesions = lesions_of(root / hospital.name, name)
             for label, column in (("microbleeds", "microbleed_count"), ("occult", "occult_count")):
                 truth = root / hospital.name / f"derivatives/truth/{name}/dwi/{name}_desc-{label}_mask.nii.gz"
@@ -110,7 +113,7 @@ def test_every_file_has_a_name_of_bids(cohort):
                 assert BIDSValidator().is_bids(f"/{path}"), path
                 continue
             inside = path.removeprefix("derivatives/truth/")
-            if any(inside.endswith(pattern.removeprefix("*")) for pattern in ignored) or inside == ".bidsignore":
+            if any(fnmatch(inside, pattern) for pattern in ignored) or inside == ".bidsignore":
                 continue
             known = any(re.fullmatch(rule["regex"], inside) for rule in derivative)
             assert known or BIDSValidator().is_bids(f"/{inside}"), path
@@ -231,7 +234,9 @@ def test_an_interrupted_cohort_is_gone_on_with_and_grows(cohort, tmp_path):
     assert sum(len(table_of(copy / hospital.name)) for hospital in HOSPITALS) == 13
     assert check_cohort(copy).intact
     after = files_of(copy)
-    tables = {f"{hospital.name}/participants.tsv" for hospital in HOSPITALS} | {"cohort.json", "manifest.sha256"}
+    named = ("participants.tsv", "derivatives/truth/readers.tsv")
+    tables = {f"{hospital.name}/{name}" for hospital in HOSPITALS for name in named}
+    tables |= {"cohort.json", "manifest.sha256"}
     assert {path for path in before if after[path] != before[path]} <= tables
 
 

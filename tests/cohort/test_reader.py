@@ -10,6 +10,7 @@ from mhsev_monai.cohort.counts import MAX_COUNT, count_probabilities
 from mhsev_monai.cohort.disease import DIFFICULTIES, VISIBLE_CONTRAST_TO_NOISE, draw_contrasts
 from mhsev_monai.cohort.hospitals import HOSPITALS
 from mhsev_monai.cohort.reader import FALSE_BLEEDS, HALF_FOUND_CONTRAST, detection_probability, read_count
+from mhsev_monai.cohort.subject import epi_readout
 from mhsev_monai.severity import severity_from_count
 
 N = 3000
@@ -24,7 +25,9 @@ def readings():
     rng, difficulty = np.random.default_rng(7), DIFFICULTIES["realistic"]
     first, second = [], []
     for hospital in HOSPITALS:
-        pool = draw_contrasts(rng, 600, difficulty, hospital.spacing, hospital.snr * difficulty.snr_factor)
+        pool = draw_contrasts(
+            rng, 300, difficulty, hospital.spacing, hospital.snr * difficulty.snr_factor, epi_readout(hospital)
+        )
         visible = np.flatnonzero(pool >= VISIBLE_CONTRAST_TO_NOISE)
         counts = rng.choice(MAX_COUNT + 1, p=count_probabilities(hospital, "lognormal", 0.5), size=N // len(HOSPITALS))
         for count in counts:
@@ -57,8 +60,8 @@ def test_readers_counts_correlate_as_experts_counts_do(readings):
 
 def test_a_bleed_of_half_found_contrast_is_found_half_of_the_time():
     found = detection_probability([0.0, HALF_FOUND_CONTRAST / 2, HALF_FOUND_CONTRAST, 2 * HALF_FOUND_CONTRAST])
-    # By hand: 1 / (1 + 2^3) on either side.
-    np.testing.assert_allclose(found, [0.0, 1 / 9, 0.5, 8 / 9])
+    # By hand: 1 / (1 + 2^4) on either side.
+    np.testing.assert_allclose(found, [0.0, 1 / 17, 0.5, 16 / 17])
 
 
 def test_findings_without_bleeds_have_the_stated_mean():

@@ -1,7 +1,7 @@
 """Simulated scans lie where real ones lie, by one and the same measurement.
 
 The ranges hold for the diffusion scans of three vendors in ``../shared/data/nifti_dwi`` (b = 930 to 2500 s/mm^2) and
-for every simulated hospital at every difficulty; only the two easier ones may be a little less noisy.
+for the hospitals of the federation at every difficulty; only the two easier ones may be a little less noisy.
 """
 
 from __future__ import annotations

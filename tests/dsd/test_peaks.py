@@ -55,7 +55,8 @@ def test_every_planted_spot_is_a_peak_deepest_first():
     image = np.minimum.reduce(
         [gaussian_spots((41, 33, 5), [place], 1.6, depth) for place, depth in zip(places, (0.2, 0.5, 0.3), strict=True)]
     )
-    peaks = find_peaks(spot_maps(image - 1, image, SPACING), np.ones(image.shape, dtype=bool), SPACING)
+    inside = np.ones(image.shape, dtype=bool)
+    peaks = find_peaks(spot_maps(image - 1, image, image, inside, SPACING), inside, SPACING)
     assert [tuple(voxel) for voxel in peaks.voxel[:3]] == [places[1], places[2], places[0]]
     assert (np.diff(peaks.depth) <= 0).all()
 
@@ -75,5 +76,16 @@ def test_peaks_lie_apart_inside_the_mask_and_are_not_too_many():
 
 def test_an_even_image_has_no_peak():
     image = np.ones((16, 16, 3), dtype=np.float32)
-    peaks = find_peaks(spot_maps(image - 1, image, SPACING), np.ones(image.shape, dtype=bool), SPACING)
+    inside = np.ones(image.shape, dtype=bool)
+    peaks = find_peaks(spot_maps(image - 1, image, image, inside, SPACING), inside, SPACING)
     assert peaks.voxel.shape == (0, 3)
+
+
+def test_a_spot_that_clearing_lifted_is_found_deep_inside_and_not_at_the_edge():
+    image = np.minimum(
+        gaussian_spots((41, 33, 5), [(20, 16, 2)], 1.6, 0.5), gaussian_spots((41, 33, 5), [(2, 16, 2)], 1.6, 0.5)
+    )
+    even, inside = np.ones_like(image), np.ones(image.shape, dtype=bool)
+    peaks = find_peaks(spot_maps(even - 1, even, image, inside, SPACING), inside, SPACING)
+    assert tuple(peaks.voxel[0]) == (20, 16, 2)
+    assert (2, 16, 2) not in {tuple(voxel) for voxel in peaks.voxel}

@@ -108,7 +108,12 @@ def pool_sites(sites: Mapping[str, SiteData]) -> SiteData:
 
 def join_features(parts: list[LabelledFeatures]) -> LabelledFeatures:
     """The cases of all parts, in the order given."""
-    return LabelledFeatures(torch.cat([part.features for part in parts]), torch.cat([part.counts for part in parts]))
+    marks = None
+    if any(part.marks is not None for part in parts):
+        unknown = (part.features.new_full(part.features.shape[:2], torch.nan) for part in parts)
+        marks = torch.cat([u if part.marks is None else part.marks for part, u in zip(parts, unknown, strict=True)])
+    features, counts = torch.cat([part.features for part in parts]), torch.cat([part.counts for part in parts])
+    return LabelledFeatures(features, counts, marks)
 
 
 def load_weights(network: nn.Module, weights: Weights) -> None:
