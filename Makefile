@@ -9,6 +9,8 @@ SEED ?= 1
 
 # One thread a process: hospitals and tests run side by side, and threads that fight for two cores are slower than one.
 export OMP_NUM_THREADS ?= 1
+# Two test processes; the tests of a file stay together, since they share what they made. PARALLEL= runs one.
+PARALLEL ?= -n 2 --dist loadfile
 
 .PHONY: demo test test-slow test-all test-wheel benchmark lint venv clean help
 .DEFAULT_GOAL := help
@@ -35,13 +37,13 @@ demo: venv
 	$(BIN)/mhsev demo $(DEMO) --subjects $(SUBJECTS) --seed $(SEED)
 
 test: venv
-	$(BIN)/pytest -m "not slow and not long"
+	$(BIN)/pytest $(PARALLEL) -m "not slow and not long"
 
 test-slow: venv
-	$(BIN)/pytest -m "slow and not long"
+	$(BIN)/pytest $(PARALLEL) -m "slow and not long"
 
 test-all: venv
-	$(BIN)/pytest
+	$(BIN)/pytest $(PARALLEL)
 
 # The wheel is built from the sdist, so both are tried. The second environment borrows the third-party packages of the
 # first by a path file; an editable install is not visible through one, so what the tests import there is the wheel.
@@ -54,7 +56,7 @@ test-wheel: venv
 	$(BIN)/pip --python build/wheel/venv/bin/python install --quiet --disable-pip-version-check --no-deps build/wheel/*.whl
 	cp -r tests build/wheel/tests
 	ln -sfn "$(abspath ..)/shared" build/shared
-	cd build/wheel && venv/bin/python -m pytest -q -m "not slow and not long" -p no:cacheprovider tests
+	cd build/wheel && venv/bin/python -m pytest -q $(PARALLEL) -m "not slow and not long" -p no:cacheprovider tests
 
 # Some ten minutes on an otherwise idle machine; `apt-get install mrtrix3` adds the rows of dwidenoise.
 benchmark: venv

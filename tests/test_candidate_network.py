@@ -117,7 +117,7 @@ def test_marks_of_a_few_scans_help_and_unknown_ones_do_nothing(network):
     for score in scores:
         first = score[0][:25].double()
         right = torch.where(features[0, :25, 0] > 0, first, 1 - first)
-        by_hand -= float(right.log().sum()) / 6 / 2
+        by_hand -= right.log().sum().item() / 6 / 2
     found = network.loss(features, counts, grades, PAPER_SCALE, marks) - plain
     assert found.item() == pytest.approx(by_hand, rel=1e-4)
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from mhsev_flare.cli import main
+from mhsev_monai.dsd.descriptors import DESCRIPTORS
 from mhsev_monai.dsd.features import FEATURE_NAMES
 from mhsev_monai.inputs import DSDInputs
 from mhsev_monai.model_file import save_model
@@ -134,8 +135,11 @@ def test_features_lists_what_it_left_out(tmp_path, capsys):
 def test_every_feature_is_listed_with_unit_and_definition(capsys):
     assert main(["features", "--list"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == list(FEATURE_NAMES)
-    assert all(len(line.split()) > 3 for line in lines)
+    descriptors = [line.split()[1] for line in lines if line.startswith("candidate ")]
+    assert descriptors == list(DESCRIPTORS)
+    vector = lines[len(descriptors) :]
+    assert [line.split()[0] for line in vector] == list(FEATURE_NAMES)
+    assert all(len(line.split()) > 3 for line in vector)
 
 
 def test_features_of_nothing_is_a_wrong_call(capsys):

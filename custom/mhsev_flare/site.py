@@ -11,10 +11,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from mhsev_monai.cases import Case, CaseList, content_hash, read_cases, split_cases
-from mhsev_monai.errors import CohortError
+from mhsev_monai.errors import CohortError, ScanError
 from mhsev_monai.feature_cache import CaseInputs, FeatureTable, compute_features
+from mhsev_monai.inputs import POSITION_SET
+from mhsev_monai.lesion_marks import lesion_mask_path, mark_candidates, read_lesion_mask
 from mhsev_monai.severity import GradingScale, Severity
 from mhsev_monai.training import LabelledFeatures
 
@@ -33,10 +36,11 @@ class SiteError(RuntimeError):
 
 @dataclass(frozen=True)
 class SiteFolders:
-    """Where this site keeps its scans, and where mhsev may write features."""
+    """Where this site keeps its scans, where mhsev may write features, and where its lesion masks are."""
 
     data_root: Path
     cache_root: Path
+    lesion_masks: Path | None = None
 
 
 def find_site_folders(site: str, scope_properties: Mapping[str, Any] | None, local_folder: Path | None) -> SiteFolders:
@@ -46,7 +50,9 @@ def find_site_folders(site: str, scope_properties: Mapping[str, Any] | None, loc
     in ``local/mhsev_site.json`` of the startup kit or workspace; the folder called ``site`` under ``cohort_root`` there
     (the simulator, where one machine plays all hospitals); the environment variable ``MHSEV_DATA_ROOT``; the folder
     called ``site`` under ``MHSEV_COHORT_ROOT``. ``mhsev_cache_root`` or ``cache_root`` says where features go, by
-    default ``derivatives/mhsev/features`` of the data root.
+    default ``derivatives/mhsev/features`` of the data root. ``mhsev_lesion_masks`` or ``lesion_masks`` names a
+    derivative with masks of microbleeds, such as ``derivatives/lesions``, relative to the data root; without it the
+    site trains from its counts alone.
 
     Args:
         site: FLARE's name of this site.
@@ -87,7 +93,12 @@ def find_site_folders(site: str, scope_properties: Mapping[str, Any] | None, loc
             f"local/{SITE_FILE}, {DATA_ROOT_VARIABLE} or {COHORT_ROOT_VARIABLE} at this site"
         )
     cache = properties.get("mhsev_cache_root") or stored.get("cache_root") or data_root / DERIVATIVES
-    return SiteFolders(data_root, Path(cache))
+    masks = properties.get("mhsev_lesion_masks") or stored.get("lesion_masks")
+    if masks and not (data_root / str(masks)).is_dir():
+        raise SiteError(
+            f"lesion_masks of {site} is no folder under its data root; correct it in local/{SITE_FILE}, or leave it out"
+        )
+    return SiteFolders(data_root, Path(cache), data_root / str(masks) if masks else None)
 
 
 def _in_cohort(cohort_root: str | None, site: str) -> str | None:
@@ -172,7 +183,39 @@ def load_site_data(
     usable = set(table.case_ids)
     # A scan that was copied under two names must not stand in training and test at once.
     contents = {case.case_id: content_hash(case) for case in listed.cases if case.case_id in usable}
-    return split_site(site, listed, table, contents, split_seed, scale)
+    marks = site_marks(listed, table, folders.data_root, folders.lesion_masks)
+    return split_site(site, listed, table, contents, split_seed, scale, marks)
+
+
+def site_marks(
+    listed: CaseList, table: FeatureTable, data_root: Path, folder: Path | None
+) -> dict[str, NDArray[np.float32]]:
+    """What a site's lesion masks say of its candidates, ``(N,)`` by case id; cases without a mask are not there.
+
+    Args:
+        listed: all cases of the site.
+        table: their features.
+        data_root: of the site.
+        folder: the derivative with the masks; None: the site has none.
+
+    Raises:
+        SiteError: if a mask cannot be read.
+    """
+    marks: dict[str, NDArray[np.float32]] = {}
+    if folder is None or table.features.ndim != 3:
+        return marks
+    by_id = {case.case_id: case for case in listed.cases}
+    for row, case_id in enumerate(table.case_ids):
+        path = lesion_mask_path(by_id[case_id], data_root, folder)
+        if path is None:
+            continue
+        try:
+            found = mark_candidates(table.sets[row][POSITION_SET], *read_lesion_mask(path))
+        except ScanError as error:
+            raise SiteError(f"{case_id}: {error}") from error
+        marks[case_id] = np.full(table.features.shape[1], np.nan, dtype=np.float32)
+        marks[case_id][: len(found)] = found[: table.features.shape[1]]
+    return marks
 
 
 def split_site(
@@ -182,6 +225,7 @@ def split_site(
     contents: Mapping[str, str],
     seed: int,
     scale: GradingScale,
+    marks: Mapping[str, NDArray[np.float32]] | None = None,
 ) -> SiteData:
     """The cases of ``table`` by split.
 
@@ -192,11 +236,12 @@ def split_site(
         contents: ``content_hash`` of those by case id.
         seed: of the split.
         scale: turns counts into grades.
+        marks: of the candidates of some cases, see :func:`site_marks`.
 
     Raises:
         SiteError: if there is nothing to train on; the message says what is missing.
     """
-    data = _split(listed, table, contents, seed, scale)
+    data = _split(listed, table, contents, seed, scale, marks or {})
     if len(data.train) < LEAST_TRAINING_CASES or len(data.validation) == 0 or len(data.test) == 0:
         reasons = sorted(set(data.excluded.values()))
         because = f"; {len(data.excluded)} were excluded, first reason: {reasons[0]}" if reasons else ""
@@ -208,7 +253,12 @@ def split_site(
 
 
 def _split(
-    listed: CaseList, table: FeatureTable, contents: Mapping[str, str], seed: int, scale: GradingScale
+    listed: CaseList,
+    table: FeatureTable,
+    contents: Mapping[str, str],
+    seed: int,
+    scale: GradingScale,
+    marks: Mapping[str, NDArray[np.float32]],
 ) -> SiteData:
     by_id = {case.case_id: case for case in listed.cases}
     row = {case_id: i for i, case_id in enumerate(table.case_ids)}
@@ -218,7 +268,12 @@ def _split(
     def labelled(cases: Sequence[Case]) -> LabelledFeatures:
         rows = [row[case.case_id] for case in cases]
         counts = [float(case.count or 0) for case in cases]
-        return LabelledFeatures(torch.from_numpy(table.features[rows]), torch.tensor(counts, dtype=torch.float32))
+        known = None
+        if any(case.case_id in marks for case in cases):
+            unknown = np.full(table.features.shape[1], np.nan, dtype=np.float32)
+            known = torch.from_numpy(np.stack([marks.get(case.case_id, unknown) for case in cases]))
+        features = torch.from_numpy(table.features[rows])
+        return LabelledFeatures(features, torch.tensor(counts, dtype=torch.float32), known)
 
     return SiteData(
         labelled(split.train),

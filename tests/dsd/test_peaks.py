@@ -63,9 +63,9 @@ def test_every_planted_spot_is_a_peak_deepest_first():
 
 def test_peaks_lie_apart_inside_the_mask_and_are_not_too_many():
     rng = np.random.default_rng(4)
-    depth = rng.random((60, 60, 8)).astype(np.float32)
+    depth = rng.random((80, 80, 10)).astype(np.float32)
     inside = np.zeros(depth.shape, dtype=bool)
-    inside[5:55, 5:55, 1:7] = True
+    inside[5:75, 5:75, 1:9] = True
     peaks = find_peaks([depth], inside, SPACING)
     assert len(peaks.depth) == MOST_PEAKS
     assert inside[tuple(peaks.voxel.T)].all()

@@ -6,18 +6,23 @@ import dataclasses
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from mhsev_flare.site import DERIVATIVES, SiteData, split_site
+import numpy as np
+from numpy.typing import NDArray
+
+from mhsev_flare.site import DERIVATIVES, SiteData, site_marks, split_site
 from mhsev_monai.cases import CaseList, content_hash, read_cases
 from mhsev_monai.errors import CohortError
 from mhsev_monai.feature_cache import CaseInputs, FeatureTable, compute_features
 from mhsev_monai.severity import GradingScale
 
 MANIFEST = "cohort.json"
+TRUTH = Path("derivatives", "truth")
+"""Masks of a simulated hospital."""
 UNTOLD_SETTINGS = ("hospitals", "MadeBy")
 
 Bar = Callable[[str, str], AbstractContextManager[Callable[[int, int], None]]]
@@ -44,16 +49,20 @@ class Hospital:
         listed: cases and what was left out of them.
         contents: hash of the scan by case id.
         tables: features by fingerprint; all tables hold the same cases.
+        marks: of the candidates by fingerprint and case id, from the masks of the simulation.
     """
 
     name: str
     listed: CaseList
     contents: Mapping[str, str]
     tables: Mapping[str, FeatureTable]
+    marks: Mapping[str, Mapping[str, NDArray[np.float32]]] = field(default_factory=dict)
 
-    def split(self, inputs: CaseInputs, seed: int, scale: GradingScale) -> SiteData:
+    def split(self, inputs: CaseInputs, seed: int, scale: GradingScale, masks: bool = False) -> SiteData:
         """The split of ``seed``, which is that of a job with this seed; raises ``SiteError`` for too few cases."""
-        return split_site(self.name, self.listed, self.tables[inputs.fingerprint()], self.contents, seed, scale)
+        key = inputs.fingerprint()
+        marks = self.marks.get(key, {}) if masks else {}
+        return split_site(self.name, self.listed, self.tables[key], self.contents, seed, scale, marks)
 
 
 @dataclass(frozen=True)
@@ -70,9 +79,9 @@ class Cohort:
     settings: Mapping[str, Any]
     hospitals: tuple[Hospital, ...]
 
-    def split(self, inputs: CaseInputs, seed: int, scale: GradingScale) -> dict[str, SiteData]:
-        """The splits of all sites by name."""
-        return {hospital.name: hospital.split(inputs, seed, scale) for hospital in self.hospitals}
+    def split(self, inputs: CaseInputs, seed: int, scale: GradingScale, masks: bool = False) -> dict[str, SiteData]:
+        """The splits of all sites by name; ``masks``: with the marks of their candidates."""
+        return {hospital.name: hospital.split(inputs, seed, scale, masks) for hospital in self.hospitals}
 
 
 def load_cohort(folder: Path, all_inputs: Iterable[CaseInputs], workers: int, bar: Bar) -> Cohort:
@@ -112,11 +121,14 @@ def _load_hospital(root: Path, inputs: Sequence[CaseInputs], workers: int, bar: 
         computed.add(entry.computation())
     failed = {case_id: reason for table in tables.values() for case_id, reason in table.failed.items()}
     contents = {case.case_id: content_hash(case) for case in listed.cases if case.case_id not in failed}
+    tables = {key: _without(table, set(failed)) for key, table in tables.items()}
+    masks = root / TRUTH if (root / TRUTH).is_dir() else None
     return Hospital(
         name=root.name,
         listed=CaseList(listed.cases, {**listed.excluded, **failed}),
         contents=contents,
-        tables={key: _without(table, set(failed)) for key, table in tables.items()},
+        tables=tables,
+        marks={key: site_marks(listed, table, root, masks) for key, table in tables.items()},
     )
 
 
@@ -127,6 +139,7 @@ def _without(table: FeatureTable, failed: set[str]) -> FeatureTable:
         case_ids=tuple(table.case_ids[row] for row in kept),
         features=table.features[kept],
         quality=tuple(table.quality[row] for row in kept),
+        sets=tuple(table.sets[row] for row in kept),
         failed={},
     )
 

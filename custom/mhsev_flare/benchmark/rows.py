@@ -26,11 +26,13 @@ class Row:
         name: of the row.
         method: a job, of which ``dataclasses.replace`` makes an ablation; or a rule without a network.
         note: what is particular about it, one clause.
+        masks: whether training also sees which candidates are bleeds, from the masks of the simulation.
     """
 
     name: str
     method: JobSpec | Rule
     note: str
+    masks: bool = False
 
     @property
     def inputs(self) -> CaseInputs:

@@ -110,7 +110,7 @@ def run_rows(
 def make_task(cohort: Cohort, row: Row, seed: int, regimes: Collection[Regime]) -> Task:
     """``row`` on the split of ``seed``."""
     method = dataclasses.replace(row.method, seed=seed) if isinstance(row.method, JobSpec) else row.method
-    return Task(method, row.scale, cohort.split(row.inputs, seed, row.scale), frozenset(regimes))
+    return Task(method, row.scale, cohort.split(row.inputs, seed, row.scale, row.masks), frozenset(regimes))
 
 
 def _run_tasks(tasks: Sequence[Task], workers: int, progress: Callable[[int, int], None]) -> list[Outcomes]:
