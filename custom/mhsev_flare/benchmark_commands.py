@@ -80,6 +80,47 @@ def _benchmark(options: argparse.Namespace) -> int:
     return DONE
 
 
+def add_search(verbs: Any) -> None:
+    """``mhsev search COHORT``."""
+    parser = verb(verbs, "search", "search settings of the candidate network, judged by the validation cases", _search)
+    parser.add_argument("cohort", type=Path, metavar="COHORT", help="folder with one BIDS root a hospital")
+    parser.add_argument("--job", default="dsd_mlp", metavar="NAME", help="whose settings (default: dsd_mlp)")
+    parser.add_argument("--budget", type=positive, default=12, metavar="N", help="federated trainings (default: 12)")
+    parser.add_argument("--splits", type=positive, default=1, metavar="N", help="splits of each (default: 1)")
+    parser.add_argument("--seed", type=int, default=1, help="of the draws (default: 1)")
+
+
+def _search(options: argparse.Namespace) -> int:
+    import torch
+
+    from mhsev_flare.benchmark.protocol import load_cohort
+    from mhsev_flare.benchmark.search import search_settings
+    from mhsev_flare.jobs import JOBS
+    from mhsev_flare.progress import bar, cores
+    from mhsev_flare.site import SiteError
+    from mhsev_monai.errors import CohortError
+
+    if options.job not in JOBS:
+        complain(f"there is no job {options.job}; there are {', '.join(JOBS)}")
+        return WRONG_CALL
+    torch.set_num_threads(1)
+    spec = JOBS[options.job]
+    try:
+        cohort = load_cohort(options.cohort, [spec.inputs], cores(), bar)
+        with bar("federated trainings", "trial") as progress:
+            trials = search_settings(spec, cohort, options.budget, options.seed, options.splits, progress)
+    except ValueError as error:
+        complain(error)
+        return WRONG_CALL
+    except (CohortError, SiteError) as error:
+        complain(error)
+        return DATA_SAY_NO
+    for trial in trials:
+        settings = "  ".join(f"{name} {value}" for name, value in trial.settings.items())
+        print(f"loss {trial.loss:.4f}  quadratic kappa {trial.quadratic_kappa:.3f}  {settings}")
+    return DONE
+
+
 def _regimes(options: argparse.Namespace) -> frozenset[Regime]:
     from mhsev_flare.benchmark.protocol import Regime
 

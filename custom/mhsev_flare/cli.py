@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mhsev_flare.benchmark_commands import add_benchmark
+from mhsev_flare.benchmark_commands import add_benchmark, add_search
 from mhsev_flare.cohort_commands import add_cohort
 from mhsev_flare.commands import DATA_SAY_NO, DONE, EPILOG, WRONG_CALL, add_workers, complain, noun, positive, verb
 from mhsev_flare.data_commands import add_features, add_ingest, add_landmarks, add_preprocess, add_qc
@@ -58,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_report(verbs)
     _add_jobs(verbs)
     add_benchmark(verbs)
+    add_search(verbs)
     return parser
 
 

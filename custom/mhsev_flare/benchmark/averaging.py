@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -132,7 +133,6 @@ def _fit(spec: JobSpec, network: nn.Module, data: LabelledFeatures, seed: int) -
     train_severity(network, data, SCALES[spec.scale], parameters, seed)
 
 
-@torch.no_grad()
 def _offer(
     best: BestRound,
     round_number: int,
@@ -142,11 +142,25 @@ def _offer(
     sites: Mapping[str, SiteData],
 ) -> None:
     """Judge ``weights`` by the sites' validation cases; ``network`` holds them afterwards, in evaluation mode."""
+    best.offer(round_number, weights, _judged(round_number, spec, network, weights, sites))
+
+
+def validation_of(spec: JobSpec, weights: Weights, sites: Mapping[str, SiteData]) -> Mapping[str, Any]:
+    """Quadratic kappa, balanced accuracy and loss of ``weights`` on the sites' validation cases, pooled."""
+    return _judged(0, spec, copy.deepcopy(spec.network), weights, sites)
+
+
+@torch.no_grad()
+def _judged(
+    round_number: int, spec: JobSpec, network: nn.Module, weights: Weights, sites: Mapping[str, SiteData]
+) -> Mapping[str, Any]:
     load_weights(network, weights)
     network.eval()
     scale = SCALES[spec.scale]
     held = {name: sites[name].validation for name in sorted(sites)}
     tables = {name: evaluate_severity(network, data, scale) for name, data in held.items()}
     losses = [(float(severity_loss(network, data, scale, spec.count_weight)), len(data)) for data in held.values()]
-    validation = ledger_row(round_number, (), pool_tables(tables), spec.weighting, losses)["validation"]
-    best.offer(round_number, weights, validation)
+    validation: Mapping[str, Any] = ledger_row(round_number, (), pool_tables(tables), spec.weighting, losses)[
+        "validation"
+    ]
+    return validation
