@@ -5,7 +5,8 @@ Relaxation at 3 T. White and grey matter: T1 from Wansapura et al., J Magn Reson
 Stanisz et al., Magn Reson Med 2005;54:507-512 (69 ms); T2 of grey matter somewhat below both (110 and 99 ms), since
 real scans show the brain darker against CSF. CSF: T1 of Rooney et al., Magn Reson Med 2007;57:308-318, about
 4 s; T2 of Spijkerman et al., MAGMA 2018;31:415-424, about 2 s. Muscle: Stanisz et al. Diffusion: Helenius et al., AJNR
-2002;23:194-199 (white 0.70, cortex 0.89, deep grey 0.75); free water at body temperature for CSF.
+2002;23:194-199 (white 0.70, cortex 0.89, deep grey 0.75); free water at body temperature for CSF. Cortex is set to
+0.80, below the cited value: a measured one holds the CSF that voxels of the cortex share, which here comes on top.
 
 Assumptions, chosen so that the images look like those of a 3 T scanner: all proton densities; T2* of CSF, muscle and
 fluid; the iron-rich grey matter; what is left of suppressed fat; infarct (T2 up by a half, ADC down by 40 %)

@@ -23,7 +23,7 @@ from mhsev_monai.cohort.placement import obstacles_of
 from mhsev_monai.cohort.regions import Region
 from mhsev_monai.cohort.settings import DIFFICULTY_NAMES
 from mhsev_monai.cohort.smooth_fields import VoxelGrid
-from mhsev_monai.cohort.susceptibility import EpiReadout
+from mhsev_monai.cohort.susceptibility import EpiReadout, spin_echo_epi_factor
 
 REALISTIC = DIFFICULTIES["realistic"]
 
@@ -32,9 +32,9 @@ def ball(diameter, centre=(0.0, 0.0, 0.0)):
     return Ellipsoid(np.array(centre), np.full(3, diameter / 2))
 
 
-def bleeds_in(head, n, *, seed=0, difficulty=REALISTIC, avoid=(), snr=18.0, label="visible"):
+def bleeds_in(head, n, *, seed=0, difficulty=REALISTIC, avoid=(), snr=18.0, label="visible", epi=None):
     grid, anatomy = head
-    return draw_bleeds(np.random.default_rng(seed), n, anatomy, grid, difficulty, avoid, snr, label)
+    return draw_bleeds(np.random.default_rng(seed), n, anatomy, grid, difficulty, avoid, snr, label, epi)
 
 
 def test_there_is_a_difficulty_of_every_name():
@@ -74,11 +74,39 @@ def test_a_core_outside_the_scan_has_no_contrast():
     )
 
 
+def test_a_readout_that_moves_nothing_leaves_the_contrast_of_the_core():
+    grid, rng = VoxelGrid((9, 9, 9), (2.0, 2.0, 3.0)), np.random.default_rng(4)
+    for core in (Core(3.0, 0.8, 1.0), Core(4.5, 0.6, 1.0)):
+        body = ball(core.diameter, rng.uniform(-1, 1, size=3))
+        still = contrast_to_noise(body, core, grid, 20.0, EpiReadout(1e6))
+        # Two samplings of one sphere: each knows a share to about 0.03.
+        assert still == pytest.approx(contrast_to_noise(body, core, grid, 20.0), abs=20 * 0.04)
+
+
+def test_a_slower_readout_shows_bleeds_darker():
+    """The narrower a voxel's bandwidth, the more signal leaves the bleed's own voxels."""
+    contrasts = [
+        draw_contrasts(np.random.default_rng(2), 60, REALISTIC, (2.0, 2.0, 3.0), 20.0, EpiReadout(bandwidth)).mean()
+        for bandwidth in (1e4, 40.0, 15.0)
+    ]
+    assert contrasts[0] < contrasts[1] < contrasts[2]
+
+
+def test_what_counts_is_what_the_readouts_image_shows(head):
+    """The same effect on the voxels of the whole scan instead of those around the bleed."""
+    epi = EpiReadout(32.0, 3.0, (0.0, 0.6, 0.8))
+    bleeds = bleeds_in(head, 6, difficulty=DIFFICULTIES["hard"], epi=epi)
+    shown = [18.0 * (1 - float(spin_echo_epi_factor([bleed], head[0], epi).min())) for bleed in bleeds]
+    assert [bleed.counted for bleed in bleeds] == [contrast >= VISIBLE_CONTRAST_TO_NOISE for contrast in shown]
+    np.testing.assert_allclose([bleed.contrast_to_noise for bleed in bleeds], shown, rtol=1e-3)
+    assert len(bleeds) > 6
+
+
 def test_harder_difficulties_show_a_smaller_share():
     rng = np.random.default_rng(0)
     shares = [
         share_visible(
-            draw_contrasts(rng, 200, difficulty, (2.0, 2.0, 3.2), 18.0 * difficulty.snr_factor, EpiReadout(32.0))
+            draw_contrasts(rng, 100, difficulty, (2.0, 2.0, 3.2), 18.0 * difficulty.snr_factor, EpiReadout(32.0))
         )
         for difficulty in DIFFICULTIES.values()
     ]

