@@ -43,6 +43,8 @@ class CandidateMLP(nn.Module):
         noise: standard deviation of the normal noise that training adds to standardised descriptors.
         grade_weight: weight of the ordinal loss beside the count's negative log-likelihood.
         mark_weight: weight of the cross-entropy of marked candidates, where a site has lesion masks.
+        within_scan: measure descriptors against the other candidates of the same scan first (their median and quartiles),
+            so that what counts is how much a spot stands out of its own scan's clutter, whatever scanner made it.
         max_deviation: standardised descriptors are limited to this many standard deviations.
         seed: of the initial weights.
 
@@ -65,6 +67,7 @@ class CandidateMLP(nn.Module):
         noise: float,
         grade_weight: float,
         mark_weight: float,
+        within_scan: bool,
         max_deviation: float,
         seed: int,
     ) -> None:
@@ -87,6 +90,7 @@ class CandidateMLP(nn.Module):
         self.noise = noise
         self.grade_weight = grade_weight
         self.mark_weight = mark_weight
+        self.within_scan = within_scan
         self.max_deviation = max_deviation
         self.seed = seed
         with torch.random.fork_rng(devices=[]):
@@ -171,7 +175,11 @@ class CandidateMLP(nn.Module):
 
     def _standardise(self, features: Tensor) -> tuple[Tensor, Tensor]:
         present = ~features[..., 0].isnan()
-        values = ((features - self.feature_mean) / self.feature_scale).nan_to_num(nan=0.0)
+        if self.within_scan:
+            values = against_scan(features)
+        else:
+            values = (features - self.feature_mean) / self.feature_scale
+        values = values.nan_to_num(nan=0.0)
         values = values.clamp(-self.max_deviation, self.max_deviation)
         if self.training and self.noise > 0:
             values = values + self.noise * torch.randn_like(values)
@@ -181,6 +189,21 @@ class CandidateMLP(nn.Module):
         scores = torch.zeros(present.shape, dtype=values.dtype, device=values.device)
         scores[present] = torch.sigmoid(scorer(values[present])[:, 0])
         return scores
+
+
+@torch.no_grad()
+def against_scan(features: Tensor) -> Tensor:
+    """Each descriptor less its median over the scan's candidates, over their spread: half the distance of the quartiles.
+
+    Args:
+        features: ``(n, N, D)``; rows of NaN stand for no candidate, and stay.
+
+    Returns:
+        ``(n, N, D)``; 0 for a descriptor that all candidates of a scan share.
+    """
+    low, middle, high = features.nanquantile(torch.tensor([0.25, 0.5, 0.75]), dim=1, keepdim=True)
+    spread = (high - low) / 1.349
+    return torch.where(spread > 1e-6, (features - middle) / spread.clamp_min(1e-6), features * 0.0)
 
 
 def _mark_loss(scores: Tensor, marks: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from mhsev_monai.candidate_network import CandidateMLP
+from mhsev_monai.candidate_network import CandidateMLP, against_scan
 from mhsev_monai.networks import predict_severity, split_output
 from mhsev_monai.severity import ARIA_H_COUNTS, PAPER_SCALE
 from mhsev_monai.training import FeatureMoments, LabelledFeatures, TrainingParameters, severity_loss, train_severity
@@ -23,6 +23,7 @@ ARGUMENTS = {
     "noise": 0.0,
     "grade_weight": 1.0,
     "mark_weight": 1.0,
+    "within_scan": False,
     "max_deviation": 4.0,
     "seed": 1,
 }
@@ -120,6 +121,26 @@ def test_marks_of_a_few_scans_help_and_unknown_ones_do_nothing(network):
         by_hand -= right.log().sum().item() / 6 / 2
     found = network.loss(features, counts, grades, PAPER_SCALE, marks) - plain
     assert found.item() == pytest.approx(by_hand, rel=1e-4)
+
+
+def test_against_its_scan_a_candidate_knows_no_scanner():
+    """The same scan through another gain, offset and unit of every descriptor gives the same count."""
+    features, _ = scans(4)
+    network = CandidateMLP(**{**ARGUMENTS, "within_scan": True}).eval()
+    other = 3.0 * features + torch.tensor([5.0, -1.0, 0.2, 100.0])
+    torch.testing.assert_close(
+        network.count_distribution(other), network.count_distribution(features), rtol=0, atol=1e-4
+    )
+    constant = features.clone()
+    constant[..., 1] = 7.0
+    assert (against_scan(constant)[..., 1].nan_to_num() == 0).all()
+
+
+def test_a_scan_is_measured_by_its_median_and_quartiles():
+    values = torch.tensor([0.0, 1.0, 2.0, 3.0, 100.0, float("nan")])[None, :, None]
+    # By hand: median 2, quartiles 1 and 3; half their distance is 0.6745 standard deviations of a normal variable.
+    expected = (values - 2) / (2 / 1.349)
+    torch.testing.assert_close(against_scan(values), expected, equal_nan=True)
 
 
 def test_equal_seeds_give_equal_weights():

@@ -92,14 +92,15 @@ def _candidate_mlp(name: str, inputs: DSDCandidateInputs) -> JobSpec:
         num_classes=len(Severity),
         lower_bounds=list(PAPER_SCALE.lower_bounds),
         dropout=0.1,
-        noise=0.2,
+        noise=0.3,
         grade_weight=1.0,
-        mark_weight=1.0,
-        max_deviation=4.0,
+        mark_weight=0.2,
+        within_scan=True,
+        max_deviation=8.0,
         seed=1,
     )
     return JobSpec(
-        name=name, inputs=inputs, network=network, num_rounds=20, epochs=2, learning_rate=5e-3, weight_decay=1e-2
+        name=name, inputs=inputs, network=network, num_rounds=40, epochs=2, learning_rate=2e-2, weight_decay=1e-1
     )
 
 

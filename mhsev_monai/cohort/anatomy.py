@@ -23,7 +23,7 @@ _ROTATION_SD_DEGREES = 4.0
 _SHIFT_SD = 2.0
 _WARP_KNOTS, _WARP_SD = 34.0, 2.2
 _FOLDING_KNOTS, _FOLDING_SD = 9.0, 0.10
-# Small gyri and the folia of the cerebellum, which the average of many heads has lost.
+# Small gyri, which the average of many heads has lost.
 _FINE_KNOTS, _FINE_SD = 4.5, 0.09
 # Where the ventricles lie, and how far their widening reaches, MNI mm.
 _VENTRICLES = np.array((0.0, -14.0, 14.0))

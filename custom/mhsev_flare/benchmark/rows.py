@@ -72,6 +72,11 @@ _ABLATION = (
     Row("fused, all 63 features", _vector(_LITERAL, DSDInputs()), "and counts of candidates by fixed rules"),
     Row("candidates, one member", _with_network(_CANDIDATES, members=1), "dsd_mlp without its ensemble"),
     Row("candidates, count alone", _with_network(_CANDIDATES, grade_weight=0.0), "dsd_mlp without the ordinal loss"),
+    Row(
+        "candidates, absolute",
+        _with_network(_CANDIDATES, within_scan=False, max_deviation=4.0),
+        "descriptors standardised over the federation, not within the scan",
+    ),
     Row("dsd_mlp with masks", _CANDIDATES, "trained with lesion masks beside the counts", masks=True),
 )
 

@@ -24,11 +24,11 @@ from mhsev_monai.severity import SCALES
 NETWORK_SPACE: dict[str, Sequence[Any]] = {
     "hidden_features": ([16], [24, 12], [32, 16], [48, 24]),
     "dropout": (0.0, 0.1, 0.2, 0.3),
-    "noise": (0.0, 0.1, 0.2, 0.4),
+    "noise": (0.0, 0.1, 0.3, 0.5),
     "grade_weight": (0.0, 0.5, 1.0, 2.0),
 }
 TRAINING_SPACE: dict[str, Sequence[Any]] = {
-    "learning_rate": (2e-3, 3e-3, 5e-3, 1e-2),
+    "learning_rate": (3e-3, 5e-3, 1e-2, 2e-2),
     "weight_decay": (1e-3, 1e-2, 3e-2, 1e-1),
     "batch_size": (8, 16, 32),
 }
