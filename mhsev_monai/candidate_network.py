@@ -43,8 +43,8 @@ class CandidateMLP(nn.Module):
         noise: standard deviation of the normal noise that training adds to standardised descriptors.
         grade_weight: weight of the ordinal loss beside the count's negative log-likelihood.
         mark_weight: weight of the cross-entropy of marked candidates, where a site has lesion masks.
-        within_scan: measure descriptors against the other candidates of the same scan first (their median and quartiles),
-            so that what counts is how much a spot stands out of its own scan's clutter, whatever scanner made it.
+        within_scan: measure descriptors against the other candidates of the same scan (their median and quartiles)
+            instead, so that what counts is how much a spot stands out of its own scan's clutter, whatever the scanner.
         max_deviation: standardised descriptors are limited to this many standard deviations.
         seed: of the initial weights.
 
@@ -175,12 +175,8 @@ class CandidateMLP(nn.Module):
 
     def _standardise(self, features: Tensor) -> tuple[Tensor, Tensor]:
         present = ~features[..., 0].isnan()
-        if self.within_scan:
-            values = against_scan(features)
-        else:
-            values = (features - self.feature_mean) / self.feature_scale
-        values = values.nan_to_num(nan=0.0)
-        values = values.clamp(-self.max_deviation, self.max_deviation)
+        values = against_scan(features) if self.within_scan else (features - self.feature_mean) / self.feature_scale
+        values = values.nan_to_num(nan=0.0).clamp(-self.max_deviation, self.max_deviation)
         if self.training and self.noise > 0:
             values = values + self.noise * torch.randn_like(values)
         return values, present
@@ -193,7 +189,7 @@ class CandidateMLP(nn.Module):
 
 @torch.no_grad()
 def against_scan(features: Tensor) -> Tensor:
-    """Each descriptor less its median over the scan's candidates, over their spread: half the distance of the quartiles.
+    """Each descriptor less its median over the scan's candidates, over their spread, the quartiles' distance / 1.349.
 
     Args:
         features: ``(n, N, D)``; rows of NaN stand for no candidate, and stay.

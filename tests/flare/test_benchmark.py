@@ -30,7 +30,8 @@ from mhsev_monai.dsd.descriptors import DESCRIPTORS
 from mhsev_monai.dsd.features import FEATURE_NAMES
 from mhsev_monai.errors import CohortError
 from mhsev_monai.feature_cache import CaseFeatures, compute_features
-from mhsev_monai.inputs import CANDIDATE_SET, DSDInputs
+from mhsev_monai.inputs import CANDIDATE_SET, POSITION_SET, DSDInputs
+from mhsev_monai.model_file import class_config
 from mhsev_monai.networks import SeverityMLP, SeverityPrediction
 from mhsev_monai.severity import PAPER_SCALE
 from mhsev_monai.training import LabelledFeatures
@@ -67,7 +68,8 @@ class PretendedScan:
         candidates = rng.normal(size=(count + 4, len(DESCRIPTORS))).astype(np.float32)
         candidates[:count] += 1.0
         values = dict(zip(FEATURE_NAMES, found.tolist(), strict=True))
-        return CaseFeatures(values, {}, {CANDIDATE_SET: candidates})
+        positions = rng.normal(size=(count + 4, 3)).astype(np.float32)
+        return CaseFeatures(values, {}, {CANDIDATE_SET: candidates, POSITION_SET: positions})
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +77,7 @@ def folder(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("benchmark") / "pretended"
     for seed, (name, n) in enumerate(SITES.items()):
         make_root(root / name, n, seed)
-        for inputs in (VECTOR, *(row.inputs for row in ROWS.values())):
+        for inputs in (VECTOR, *(ROWS[name].inputs for name in (*JOBS, *RULES))):
             table = compute_features(read_cases(root / name).cases, PretendedScan(inputs), root / name / DERIVATIVES)
             assert len(table.case_ids) == n
     manifest = {"n_subjects": 94, "seed": 5, "settings": {"difficulty": "easy", "backgrounds": "/data/private/heads"}}
@@ -85,7 +87,7 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def cohort(folder) -> Cohort:
-    return load_cohort(folder, [VECTOR, *(row.inputs for row in ROWS.values())], 1, bar)
+    return load_cohort(folder, [VECTOR, *(ROWS[name].inputs for name in (*JOBS, *RULES))], 1, bar)
 
 
 @pytest.fixture(scope="module")
@@ -110,8 +112,17 @@ def certain(probabilities, truths, counts) -> GradedCases:
 
 
 def test_every_job_and_every_rule_is_a_row():
-    assert set(ROWS) == {*JOBS, *RULES}
+    assert set(ROWS) > {*JOBS, *RULES}
     assert all(ROWS[name].method is spec for name, spec in JOBS.items())
+
+
+def test_each_ablation_changes_the_network_or_the_input_or_the_masks_of_a_job():
+    for name in set(ROWS) - {*JOBS, *RULES}:
+        method = ROWS[name].method
+        assert isinstance(method, JobSpec)
+        described = [(class_config(spec.network), spec.inputs.fingerprint()) for spec in (method, *JOBS.values())]
+        assert ROWS[name].masks or described[0] not in described[1:], name
+        assert method.network.in_features == len(method.inputs.feature_names)
 
 
 def test_with_a_bleed_known_the_grade_is_the_median_of_what_is_left():
