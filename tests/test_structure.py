@@ -86,7 +86,8 @@ def test_setup_lists_every_package_on_disk():
     "arguments",
     [
         *(["--help"], ["demo", "--help"], ["cohort", "make", "--help"], ["predict", "--help"], ["report", "--help"]),
-        *([verb, "--help"] for verb in ("ingest", "preprocess", "qc", "landmarks", "features")),
+        *([verb, "--help"] for verb in ("ingest", "preprocess", "qc", "landmarks", "features", "benchmark", "search")),
+        ["cohort", "check", "--help"],
     ],
     ids=" ".join,
 )
