@@ -128,19 +128,19 @@ class CandidateMLP(nn.Module):
 
     def count_distribution(self, features: Tensor) -> Tensor:
         """``(n, MOST_COUNTED + 1)`` distribution of each scan's count: the mean of the members' distributions."""
-        return torch.stack(self._member_distributions(self._member_scores(features))).mean(dim=0)
+        return torch.stack(self._member_distributions(self._member_scores(self.standardised(features)))).mean(dim=0)
 
     def candidate_probabilities(self, features: Tensor) -> Tensor:
         """``(n, N)`` probability that each candidate is a bleed, mean over the members; 0 where there is none."""
-        return torch.stack(self._member_scores(features)).mean(dim=0)
+        return torch.stack(self._member_scores(self.standardised(features))).mean(dim=0)
 
     def loss(
-        self, features: Tensor, counts: Tensor, grades: Tensor, scale: GradingScale, marks: Tensor | None = None
+        self, standardised: Tensor, counts: Tensor, grades: Tensor, scale: GradingScale, marks: Tensor | None = None
     ) -> Tensor:
         """Mean over members of the counts' negative log-likelihood and the ordinal loss, weighted by class.
 
         Args:
-            features: ``(n, N, in_features)``.
+            standardised: ``(n, N, in_features)`` from :meth:`standardised`, once for a whole training.
             counts: ``(n,)`` true counts.
             grades: ``(n,)`` grades of these counts.
             scale: the grading scale, which must have this network's bounds.
@@ -155,8 +155,8 @@ class CandidateMLP(nn.Module):
                 "give both the same bounds"
             )
         weights = self.class_weights[grades]
-        scores = self._member_scores(features)
-        total = features.new_zeros(())
+        scores = self._member_scores(standardised)
+        total = standardised.new_zeros(())
         if marks is not None and self.mark_weight > 0:
             total = self.mark_weight * sum((_mark_loss(score, marks) for score in scores), start=total)
         for pmf in self._member_distributions(scores):
@@ -165,21 +165,21 @@ class CandidateMLP(nn.Module):
             total = total + self.grade_weight * ordinal - likelihood
         return total / self.members
 
-    def _member_scores(self, features: Tensor) -> list[Tensor]:
-        values, present = self._standardise(features)
+    def _member_scores(self, standardised: Tensor) -> list[Tensor]:
+        present = ~standardised[..., 0].isnan()
+        values = standardised.nan_to_num(nan=0.0)
+        if self.training and self.noise > 0:
+            values = values + self.noise * torch.randn_like(values)
         return [self._score(scorer, values, present) for scorer in self.scorers]
 
     def _member_distributions(self, scores: Sequence[Tensor]) -> list[Tensor]:
         base, per_found = nn.functional.softplus(self.missed_base), nn.functional.softplus(self.missed_per_found)
         return [candidate_count(score, base[member], per_found[member]) for member, score in enumerate(scores)]
 
-    def _standardise(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        present = ~features[..., 0].isnan()
+    def standardised(self, features: Tensor) -> Tensor:
+        """What the perceptrons read, ``(n, N, in_features)``; rows of NaN stay. It does not change in training."""
         values = against_scan(features) if self.within_scan else (features - self.feature_mean) / self.feature_scale
-        values = values.nan_to_num(nan=0.0).clamp(-self.max_deviation, self.max_deviation)
-        if self.training and self.noise > 0:
-            values = values + self.noise * torch.randn_like(values)
-        return values, present
+        return values.clamp(-self.max_deviation, self.max_deviation)
 
     def _score(self, scorer: nn.Module, values: Tensor, present: Tensor) -> Tensor:
         scores = torch.zeros(present.shape, dtype=values.dtype, device=values.device)

@@ -94,7 +94,7 @@ def severity_loss(network: nn.Module, data: LabelledFeatures, scale: GradingScal
     loss of log(1 + count).
     """
     if isinstance(network, CandidateMLP):
-        return network.loss(data.features, data.counts, data.grades(scale), scale, data.marks)
+        return network.loss(network.standardised(data.features), data.counts, data.grades(scale), scale, data.marks)
     output = split_output(network(data.features))
     ordinal = corn_loss(output.ordinal_logits, data.grades(scale), getattr(network, "class_weights", None))
     return ordinal + count_weight * F.smooth_l1_loss(output.log_count, torch.log1p(data.counts))
@@ -127,6 +127,7 @@ def train_severity(
     """
     if len(data) == 0:
         raise ValueError("training needs at least one case, got none")
+    loss_of = _loss_of(network, data, scale, parameters.count_weight)
     optimiser = torch.optim.AdamW(
         network.parameters(), lr=parameters.learning_rate, weight_decay=parameters.weight_decay
     )
@@ -139,11 +140,27 @@ def train_severity(
                 if should_stop():
                     raise TrainingAbortedError(f"stopped after {n_steps} steps")
                 optimiser.zero_grad()
-                severity_loss(network, data.take(batch), scale, parameters.count_weight).backward()
+                loss_of(batch).backward()
                 optimiser.step()
                 n_steps += 1
     network.eval()
     return n_steps
+
+
+def _loss_of(
+    network: nn.Module, data: LabelledFeatures, scale: GradingScale, count_weight: float
+) -> Callable[[Tensor], Tensor]:
+    """The loss of a batch of case indices; what does not change in training is computed once."""
+    if not isinstance(network, CandidateMLP):
+        return lambda batch: severity_loss(network, data.take(batch), scale, count_weight)
+    grades = data.grades(scale)
+    prepared = LabelledFeatures(network.standardised(data.features), data.counts, data.marks)
+
+    def loss(batch: Tensor) -> Tensor:
+        cases = prepared.take(batch)
+        return network.loss(cases.features, cases.counts, grades[batch], scale, cases.marks)
+
+    return loss
 
 
 @dataclass(frozen=True)

@@ -108,18 +108,20 @@ def test_marks_of_a_few_scans_help_and_unknown_ones_do_nothing(network):
     features, counts = scans(6)
     grades = LabelledFeatures(features, counts).grades(PAPER_SCALE)
     unknown = torch.full(features.shape[:2], torch.nan)
-    plain = network.loss(features, counts, grades, PAPER_SCALE)
-    torch.testing.assert_close(network.loss(features, counts, grades, PAPER_SCALE, unknown), plain)
+    plain = network.loss(network.standardised(features), counts, grades, PAPER_SCALE)
+    torch.testing.assert_close(
+        network.loss(network.standardised(features), counts, grades, PAPER_SCALE, unknown), plain
+    )
     marks = torch.where(features[..., 0].isnan(), torch.nan, (features[..., 0] > 0).float())
     marks[1:] = torch.nan
-    scores = network._member_scores(features)
+    scores = network._member_scores(network.standardised(features))
     # By hand: minus the logarithms of the first scan's 25 candidates, over six scans, mean of two members.
     by_hand = 0.0
     for score in scores:
         first = score[0][:25].double()
         right = torch.where(features[0, :25, 0] > 0, first, 1 - first)
         by_hand -= right.log().sum().item() / 6 / 2
-    found = network.loss(features, counts, grades, PAPER_SCALE, marks) - plain
+    found = network.loss(network.standardised(features), counts, grades, PAPER_SCALE, marks) - plain
     assert found.item() == pytest.approx(by_hand, rel=1e-4)
 
 
