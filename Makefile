@@ -45,7 +45,8 @@ test-slow: venv
 test-all: venv
 	$(BIN)/pytest $(PARALLEL)
 
-# The wheel is built from the sdist, so both are tried. The second environment borrows the third-party packages of the
+# The wheel is built from the sdist, so both are tried; on what packing can break: every module is imported, every command
+# answers, and data files are found. The rooms' own tests run from the checkout. The second environment borrows the third-party packages of the
 # first by a path file; an editable install is not visible through one, so what the tests import there is the wheel.
 test-wheel: venv
 	rm -rf build/wheel && mkdir -p build/wheel
@@ -56,7 +57,8 @@ test-wheel: venv
 	$(BIN)/pip --python build/wheel/venv/bin/python install --quiet --disable-pip-version-check --no-deps build/wheel/*.whl
 	cp -r tests build/wheel/tests
 	ln -sfn "$(abspath ..)/shared" build/shared
-	cd build/wheel && venv/bin/python -m pytest -q $(PARALLEL) -m "not slow and not long" -p no:cacheprovider tests
+	cd build/wheel && venv/bin/python -m pytest -q $(PARALLEL) -m "not slow and not long" -p no:cacheprovider \
+	  tests/test_*.py tests/flare tests/report
 
 # Some ten minutes on an otherwise idle machine; `apt-get install mrtrix3` adds the rows of dwidenoise.
 benchmark: venv

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import configparser
+import pkgutil
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -80,6 +82,15 @@ def test_setup_lists_every_package_on_disk():
         for path in (base / top).rglob("__init__.py")
     }
     assert listed == on_disk
+
+
+@pytest.mark.parametrize("package", ["mhsev_monai", "mhsev_flare"])
+def test_every_module_can_be_imported(package):
+    """A module that was not packed, or needs one that was not, is found out here and not by a user."""
+    names = [module.name for module in pkgutil.walk_packages(import_module(package).__path__, f"{package}.")]
+    assert len(names) > 30
+    for name in names:
+        import_module(name)
 
 
 @pytest.mark.parametrize(
