@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import fft
+from scipy import fft, ndimage
 
 
 class Sampling(NamedTuple):
@@ -71,6 +71,42 @@ def overlapping_slices(signal: NDArray[np.float32], overlap: float) -> NDArray[n
     below = np.concatenate([signal[..., :1], signal[..., :-1]], axis=-1)
     above = np.concatenate([signal[..., 1:], signal[..., -1:]], axis=-1)
     return np.float32(1 - 2 * overlap) * signal + np.float32(overlap) * (below + above)
+
+
+class PointSpread(NamedTuple):
+    """What a scan makes of a dot, without ghost and noise.
+
+    Attributes:
+        x: ``(2 r + 1,)`` weights along X, the dot's own voxel in the middle.
+        y: the same along Y.
+        overlap: share of a slice's signal that comes from each of its neighbours.
+    """
+
+    x: NDArray[np.float32]
+    y: NDArray[np.float32]
+    overlap: float
+
+    def spread(self, signal: NDArray[np.float32]) -> NDArray[np.float32]:
+        """A signal ``(X, Y, Z)`` as the scan shows it; it is 0 beyond the box."""
+        for axis, weights in enumerate((self.x, self.y)):
+            signal = ndimage.convolve1d(signal, weights, axis=axis, mode="constant")
+        return overlapping_slices(signal, self.overlap)
+
+
+def point_spread(shape: tuple[int, int, int], sampling: Sampling, reach: int = 6) -> PointSpread:
+    """The point spread of :func:`acquired_image`, which is the same at every voxel.
+
+    Args:
+        shape: voxels of the stored image.
+        sampling: how slices are read.
+        reach: farthest voxel that is looked at.
+    """
+    weights = []
+    for n, kept in zip(shape, sampling.acquired, strict=False):
+        rows, window = _kept_frequencies(n, kept), np.zeros(n)
+        window[rows] = _filter(n, rows, sampling)
+        weights.append(fft.ifft(window).real[np.arange(-reach, reach + 1)].astype(np.float32))
+    return PointSpread(weights[0], weights[1], sampling.overlap)
 
 
 def _frequencies(n: int) -> NDArray[np.int64]:

@@ -24,7 +24,7 @@ from scipy import ndimage
 from mhsev_monai.cohort.anatomy import Anatomy
 from mhsev_monai.cohort.background_geometry import tissue_fractions
 from mhsev_monai.cohort.background_scans import Background, background_scan, background_summary
-from mhsev_monai.cohort.disease import DIFFICULTIES, draw_bleeds, label_bleeds
+from mhsev_monai.cohort.disease import DIFFICULTIES, Imaging, draw_bleeds, label_bleeds
 from mhsev_monai.cohort.hospitals import Hospital
 from mhsev_monai.cohort.mimics import Mimics
 from mhsev_monai.cohort.settings import CohortSettings
@@ -131,11 +131,11 @@ def simulate_on_background(
         (),
         background.snr,
         settings.label,
-        background.readout,
+        Imaging(background.readout, _spread),
     )
     change = spin_echo_epi_factor(bleeds, grid, background.readout) - 1
     # Smoothed as a difference from 1, it stays exactly 0 far from bleeds.
-    factor = 1 + ndimage.gaussian_filter(change, _POINT_SPREAD)
+    factor = 1 + _spread(change)
     return SimulatedSubject(
         record=record,
         images=_planted(background, placement, factor, streams),
@@ -148,6 +148,11 @@ def simulate_on_background(
         te_ms=hospital.te_ms if background.te_ms is None else background.te_ms,
         tr_ms=hospital.tr_ms if background.tr_ms is None else background.tr_ms,
     )
+
+
+def _spread(change: NDArray[np.float32]) -> NDArray[np.float32]:
+    smooth: NDArray[np.float32] = ndimage.gaussian_filter(change, _POINT_SPREAD)
+    return smooth
 
 
 def _planted(

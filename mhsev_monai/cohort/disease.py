@@ -34,6 +34,7 @@ __all__ = [
     "Bleed",
     "Core",
     "Difficulty",
+    "Imaging",
     "contrast_to_noise",
     "dim",
     "draw_bleeds",
@@ -55,7 +56,7 @@ MAX_OCCULT = 100
 """More bleeds than this are not hidden in one head: labels have 8 bits, and the head has no more room."""
 
 _SAMPLES = 6
-_CORE_GRID = (9, 9, 9)
+_CORE_GRID = (11, 11, 9)
 
 
 class Difficulty(NamedTuple):
@@ -87,7 +88,7 @@ DIFFICULTIES = {
     "easy": Difficulty(4.2, 0.16, (3.4, 6.0), (0.90, 1.00), (0.6, 1.2), (0.25, 0.40), 1.0, 0.5),
     "moderate": Difficulty(3.3, 0.24, (2.2, 5.5), (0.75, 0.98), (0.5, 1.2), (0.35, 0.60), 1.0, 0.75),
     "realistic": Difficulty(2.7, 0.30, (1.3, 5.5), (0.60, 0.95), (0.3, 1.2), (0.35, 0.70), 1.0, 1.0),
-    "hard": Difficulty(2.1, 0.33, (1.0, 5.0), (0.50, 0.95), (0.3, 1.0), (0.35, 0.80), 0.9, 1.25),
+    "hard": Difficulty(2.2, 0.36, (1.0, 5.0), (0.50, 0.95), (0.3, 1.2), (0.35, 0.80), 1.0, 1.25),
 }
 """By the names of ``settings.DIFFICULTY_NAMES``, in rising order."""
 
@@ -112,6 +113,19 @@ class Bleed(NamedTuple):
     contrast_to_noise: float = float("nan")
 
 
+class Imaging(NamedTuple):
+    """What a scan makes of a bleed's core.
+
+    Attributes:
+        readout: whose displacement empties more voxels than the core fills.
+        spread: from a change of the signal ``(X, Y, Z)`` to that of the image: what lies beside emptied voxels fills
+            them in part. None: they stay empty.
+    """
+
+    readout: EpiReadout
+    spread: Callable[[NDArray[np.float32]], NDArray[np.float32]] | None = None
+
+
 class Core(NamedTuple):
     """What makes one bleed differ from the next beside its place: ``diameter`` in mm, and the others of a bleed."""
 
@@ -130,7 +144,9 @@ def draw_core(rng: np.random.Generator, difficulty: Difficulty) -> Core:
     )
 
 
-def contrast_to_noise(body: Ellipsoid, core: Core, grid: VoxelGrid, snr: float, epi: EpiReadout | None = None) -> float:
+def contrast_to_noise(
+    body: Ellipsoid, core: Core, grid: VoxelGrid, snr: float, imaging: Imaging | None = None
+) -> float:
     """Expected contrast of a bleed's darkest voxel on b = 0, in standard deviations of the noise.
 
     Args:
@@ -138,14 +154,15 @@ def contrast_to_noise(body: Ellipsoid, core: Core, grid: VoxelGrid, snr: float, 
         core: its loss and susceptibility.
         grid: voxels of the scan.
         snr: of the tissue around it on b = 0.
-        epi: the readout, whose displacement empties more voxels than the core fills; None: the core alone.
+        imaging: what the scan makes of the core; None: what the core takes, and nothing else.
     """
-    if epi is None:
+    if imaging is None:
         share = filled_share(body, grid, _SAMPLES).share
         return core.loss * float(share.max(initial=0.0)) * snr
     around = _voxels_around(body, grid)
     bleed = Bleed(body, core.loss, core.susceptibility_ppm, Region.UNCERTAIN, counted=False)
-    return float(1 - spin_echo_epi_factor([bleed], around, epi).min()) * snr
+    loss = 1 - spin_echo_epi_factor([bleed], around, imaging.readout)
+    return float((loss if imaging.spread is None else imaging.spread(loss)).max()) * snr
 
 
 def _voxels_around(body: Ellipsoid, grid: VoxelGrid) -> VoxelGrid:
@@ -164,7 +181,7 @@ def draw_bleeds(
     avoid: Sequence[Ellipsoid | Tube],
     snr: float,
     label: str = "visible",
-    epi: EpiReadout | None = None,
+    imaging: Imaging | None = None,
 ) -> list[Bleed]:
     """Microbleeds in grey or white matter, apart from each other and from what does not count.
 
@@ -180,7 +197,7 @@ def draw_bleeds(
         snr: of tissue on the scan's b = 0 image.
         label: ``visible``: bleeds are drawn until ``n`` of them reach ``VISIBLE_CONTRAST_TO_NOISE``; the occult ones
             on the way are there and do not count. ``all``: ``n`` are drawn, and all count.
-        epi: see :func:`contrast_to_noise`.
+        imaging: see :func:`contrast_to_noise`.
     """
     places, obstacles = bleed_places(anatomy, grid), obstacles_of(avoid)
     bleeds: list[Bleed] = []
@@ -189,12 +206,12 @@ def draw_bleeds(
         core = draw_core(rng, difficulty)
         site = free_site(rng, places, [bleed.body.centre for bleed in bleeds], obstacles)
         body = Ellipsoid(site.position, np.full(3, core.diameter / 2))
-        contrast = contrast_to_noise(body, core, grid, snr, epi)
+        contrast = contrast_to_noise(body, core, grid, snr, imaging)
         counted = label == "all" or contrast >= VISIBLE_CONTRAST_TO_NOISE
         if not counted and n_occult == MAX_OCCULT:
             # Nothing more is hidden: what is drawn from here on is as dark as it must be to be seen.
             core, body, contrast = _visible_core(
-                core, site.position, grid, difficulty, partial(contrast_to_noise, snr=snr, epi=epi)
+                core, site.position, grid, difficulty, partial(contrast_to_noise, snr=snr, imaging=imaging)
             )
             counted = True
         n_counted, n_occult = n_counted + counted, n_occult + (not counted)
@@ -252,7 +269,7 @@ def draw_contrasts(
     difficulty: Difficulty,
     spacing: tuple[float, float, float],
     snr: float,
-    epi: EpiReadout | None = None,
+    imaging: Imaging | None = None,
 ) -> NDArray[np.float64]:
     """Contrast to noise of ``n`` random bleeds at random places of the voxel grid, ``(n,)``; no head is made.
 
@@ -262,14 +279,14 @@ def draw_contrasts(
         difficulty: sizes and signal loss.
         spacing: voxel size, mm.
         snr: of tissue on b = 0.
-        epi: see :func:`contrast_to_noise`.
+        imaging: see :func:`contrast_to_noise`.
     """
     grid = VoxelGrid(_CORE_GRID, spacing)
     contrasts = np.empty(n)
     for index in range(n):
         core = draw_core(rng, difficulty)
         centre = rng.uniform(-0.5, 0.5, size=3) * spacing
-        contrasts[index] = contrast_to_noise(Ellipsoid(centre, np.full(3, core.diameter / 2)), core, grid, snr, epi)
+        contrasts[index] = contrast_to_noise(Ellipsoid(centre, np.full(3, core.diameter / 2)), core, grid, snr, imaging)
     return contrasts
 
 

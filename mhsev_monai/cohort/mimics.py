@@ -18,6 +18,7 @@ from mhsev_monai.cohort.bright_mimics import (
 from mhsev_monai.cohort.clinical import Clinical
 from mhsev_monai.cohort.dark_mimics import Calcification, Vessel, draw_calcifications, draw_flow_voids, draw_veins
 from mhsev_monai.cohort.disease import Difficulty, dim
+from mhsev_monai.cohort.great_vessels import VesselPiece, draw_great_vessels
 from mhsev_monai.cohort.lesions import Ellipsoid, Tube, filled_share
 from mhsev_monai.cohort.smooth_fields import VoxelGrid
 
@@ -38,6 +39,7 @@ class Mimics(NamedTuple):
         perivascular_spaces: thin tubes of fluid.
         hyperintensities: of white matter.
         infarcts: recent ones.
+        great_vessels: flow voids of the named arteries and veins, which every head has.
     """
 
     flow_voids: tuple[Vessel, ...] = ()
@@ -47,6 +49,7 @@ class Mimics(NamedTuple):
     perivascular_spaces: tuple[Tube, ...] = ()
     hyperintensities: tuple[Ellipsoid, ...] = ()
     infarcts: tuple[Ellipsoid, ...] = ()
+    great_vessels: tuple[VesselPiece, ...] = ()
 
     @property
     def bodies(self) -> list[Ellipsoid | Tube]:
@@ -55,9 +58,9 @@ class Mimics(NamedTuple):
         return [*bodies, *self.lacunes, *self.perivascular_spaces, *self.hyperintensities, *self.infarcts]
 
     @property
-    def dark(self) -> list[Vessel | Calcification]:
+    def dark(self) -> list[Vessel | VesselPiece | Calcification]:
         """Those that take signal."""
-        return [*self.flow_voids, *self.veins, *self.calcifications]
+        return [*self.flow_voids, *self.veins, *self.great_vessels, *self.calcifications]
 
 
 class MimicEffects(NamedTuple):
@@ -90,7 +93,7 @@ def draw_mimics(
         grid: voxels of the scan.
         difficulty: how many there are, and how dark calcifications are.
     """
-    voids, veins, calcium, lacunes, spaces, white, infarcts = rng.spawn(len(Mimics._fields))
+    voids, veins, calcium, lacunes, spaces, white, infarcts, great = rng.spawn(len(Mimics._fields))
     subject = clinical, anatomy, grid, difficulty
     return Mimics(
         draw_flow_voids(voids, anatomy, grid, difficulty),
@@ -100,6 +103,7 @@ def draw_mimics(
         draw_perivascular_spaces(spaces, *subject),
         draw_hyperintensities(white, *subject),
         draw_infarcts(infarcts, *subject),
+        draw_great_vessels(great, anatomy, grid),
     )
 
 

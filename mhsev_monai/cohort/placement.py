@@ -206,3 +206,13 @@ def nearest_to_template(
         voxel = first + step * np.array(np.unravel_index(int(squared.argmin()), squared.shape))
         first = np.maximum(voxel - _SEARCH_STEP, 0)
     return np.array([grid.axis(axis)[voxel[axis]] for axis in range(3)])
+
+
+def template_distance(
+    place: NDArray[np.float64], target: NDArray[np.float64], anatomy: Anatomy, grid: VoxelGrid
+) -> float:
+    """Distance in the template, mm, between a place of the scan, of its voxel's middle, and a place of the template."""
+    x, y, z = (
+        int(np.clip(np.rint((place[a] - grid.axis(a)[0]) / grid.spacing[a]), 0, grid.shape[a] - 1)) for a in range(3)
+    )
+    return float(np.linalg.norm(anatomy.template_position[x, y, z] - target))

@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from mhsev_monai.cohort.acquisition import Sampling, acquired_image
+from mhsev_monai.cohort.acquisition import Sampling, acquired_image, point_spread
 from mhsev_monai.cohort.air_susceptibility import air_field, epi_distorted, through_slice_factor
 from mhsev_monai.cohort.anatomy import Anatomy, HeadShape, draw_head_shape, head_anatomy
 from mhsev_monai.cohort.clinical import Clinical, draw_clinical
 from mhsev_monai.cohort.counts import subject_count
-from mhsev_monai.cohort.disease import DIFFICULTIES, Bleed, draw_bleeds, label_bleeds
+from mhsev_monai.cohort.disease import DIFFICULTIES, Bleed, Imaging, draw_bleeds, label_bleeds
 from mhsev_monai.cohort.hospitals import FIELD_TESLA, Hospital
 from mhsev_monai.cohort.mimics import MimicEffects, Mimics, draw_mimics, paint_mimics
 from mhsev_monai.cohort.motion import draw_poses, moved
@@ -182,8 +182,8 @@ def _simulated(protocol: Hospital, settings: CohortSettings, record: Record, str
     tensor = draw_tensor(rng, grid)
     mimics = draw_mimics(streams["mimics"], record.clinical, anatomy, grid, difficulty)
     n, obstacles, snr = record.n_microbleeds, mimics.bodies, protocol.snr
-    epi = epi_readout(protocol) if protocol.contrast == "dwi" else None
-    bleeds = draw_bleeds(streams["bleeds"], n, anatomy, grid, difficulty, obstacles, snr, settings.label, epi)
+    imaging = bleed_imaging(protocol) if protocol.contrast == "dwi" else None
+    bleeds = draw_bleeds(streams["bleeds"], n, anatomy, grid, difficulty, obstacles, snr, settings.label, imaging)
     effects = paint_mimics(mimics, grid)
     magnets: list[MagneticSphere] = [*bleeds, *(finding._replace(loss=0.0) for finding in mimics.calcifications)]
     head = Head(diseased_fractions(anatomy.fractions, effects), effects.kept, tensor, anatomy, magnets)
@@ -205,6 +205,16 @@ def epi_readout(protocol: Hospital) -> EpiReadout:
     """What displaces signal in the hospital's echo-planar images, with the field as the slices see it."""
     along_x, along_y, along_z = (float(component) for component in protocol.rotation[2])
     return EpiReadout(protocol.phase_bandwidth_hz, FIELD_TESLA, (along_x, along_y, along_z))
+
+
+def bleed_imaging(protocol: Hospital) -> Imaging:
+    """What the hospital's echo-planar images make of a bleed."""
+    return Imaging(epi_readout(protocol), point_spread(protocol.shape, sampling_of(protocol)).spread)
+
+
+def sampling_of(protocol: Hospital) -> Sampling:
+    """How the hospital reads its slices."""
+    return Sampling(protocol.acquired, ghost=protocol.ghost)
 
 
 def placed_head(shape: HeadShape, protocol: Hospital) -> HeadShape:
@@ -252,7 +262,7 @@ def scan_head(head: Head, protocol: Hospital, streams: Streams) -> NDArray[np.in
     sigma = tissue_signal(TISSUE_TABLE["white"], contrasts[0]._replace(b=0.0)) / protocol.snr
     volumes = _head_signals(head, protocol, contrasts)
     shading = coil_shading(streams["shading"], grid, protocol.shading)
-    sampling = Sampling(protocol.acquired, ghost=protocol.ghost)
+    sampling = sampling_of(protocol)
     mask = _filled_head(head.fractions) if protocol.masked_background else np.ones(grid.shape, dtype=np.bool_)
     images = np.empty((*grid.shape, len(volumes)), dtype=np.int16)
     poses = draw_poses(streams["motion"], protocol.b_values)

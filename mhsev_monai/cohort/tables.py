@@ -31,7 +31,7 @@ PARTICIPANT_COLUMNS: dict[str, dict[str, Any]] = {
 READER_COLUMNS: dict[str, dict[str, Any]] = {
     COUNT_COLUMN: PARTICIPANT_COLUMNS[COUNT_COLUMN],
     "occult_count": {
-        "Description": "Number of microbleeds planted beside them that stay below the noise of b = 0 and do not count; "
+        "Description": "Number of microbleeds planted beside them that b = 0 shows too faintly to count; "
         "known to the simulation alone"
     },
     "reader_2_count": {
@@ -68,7 +68,7 @@ participants.tsv        clinical variables and numbers of microbleeds, described
 sub-*                   scans
 derivatives/truth       readers.tsv: occult microbleeds and a second reader's count;
                         masks, voxel = number of the microbleed: desc-microbleeds for those that count, desc-occult for
-                        those below the noise; and a table of all of them. For evaluation, not for prediction
+                        those too faint to count; and a table of all of them. For evaluation, not for prediction
 """
 
 

@@ -221,8 +221,8 @@ def _resample(image: Tensor, shape: Sequence[int]) -> Tensor:
 
 def _quantile(values: Tensor, q: float) -> Tensor:
     """A quantile without interpolation; torch.quantile refuses large volumes."""
-    ordered = values.flatten().sort().values
-    return ordered[min(len(ordered) - 1, int(q * len(ordered)))]
+    n = values.numel()
+    return values.flatten().kthvalue(min(n - 1, int(q * n)) + 1).values
 
 
 def _finite(image: Tensor) -> Tensor:

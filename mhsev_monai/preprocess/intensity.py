@@ -160,10 +160,18 @@ def clear_rim(image: Tensor, mask: Tensor, spacing: Sequence[float], reach: floa
     outside = mask <= 0
     darkness = torch.where(outside, torch.inf, (1.0 - image).clamp_min(0.0))
     reached = torch.where(outside, torch.inf, 0.0)
-    spread = functional.max_pool3d if image.ndim == 3 else functional.max_pool2d
     for _ in range(math.ceil(reach / min(spacing))):
-        reached = torch.minimum(spread(reached[None, None], 3, stride=1, padding=1)[0, 0], darkness)
+        reached = torch.minimum(_greatest_neighbour(reached), darkness)
     return torch.where(outside, 1.0, image + torch.where(outside, 0.0, reached))
+
+
+def _greatest_neighbour(image: Tensor) -> Tensor:
+    """Maximum over the box of three voxels along each axis, axis by axis."""
+    for axis in range(image.ndim):
+        moved = image.movedim(axis, -1)
+        pooled = functional.max_pool1d(moved.reshape(-1, 1, moved.shape[-1]), 3, stride=1, padding=1)
+        image = pooled.reshape(moved.shape).movedim(-1, axis)
+    return image
 
 
 def _check_shape(name: str, other: Tensor, image: Tensor) -> None:
@@ -181,7 +189,7 @@ def _common_level(values: Tensor, low: float, high: float) -> float:
 
 
 def _median(values: Tensor) -> float:
-    return float(values.sort().values[len(values) // 2])
+    return float(values.kthvalue(len(values) // 2 + 1).values)
 
 
 def _gaussian(n: int, spacing: float, sigma: float, device: torch.device) -> Tensor:

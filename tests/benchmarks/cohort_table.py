@@ -26,7 +26,7 @@ from mhsev_monai.cohort.disease import (
 from mhsev_monai.cohort.hospitals import HOSPITALS, Hospital
 from mhsev_monai.cohort.reader import FALSE_BLEEDS, detection_probability, read_count
 from mhsev_monai.cohort.settings import LABELS, MIXES, CohortSettings
-from mhsev_monai.cohort.subject import epi_readout
+from mhsev_monai.cohort.subject import bleed_imaging
 from mhsev_monai.severity import PAPER_SCALE
 
 SEED = 3
@@ -60,7 +60,7 @@ def contrasts_of(hospital: Hospital, difficulty: Difficulty, seed: int) -> Contr
     """Contrast to noise of many bleeds at a hospital."""
     rng = np.random.default_rng(seed)
     return draw_contrasts(
-        rng, CONTRASTS, difficulty, hospital.spacing, hospital.snr * difficulty.snr_factor, epi_readout(hospital)
+        rng, CONTRASTS, difficulty, hospital.spacing, hospital.snr * difficulty.snr_factor, bleed_imaging(hospital)
     )
 
 

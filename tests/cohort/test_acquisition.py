@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mhsev_monai.cohort.acquisition import Sampling, acquired_image, overlapping_slices
+from mhsev_monai.cohort.acquisition import Sampling, acquired_image, overlapping_slices, point_spread
 
 
 def rng():
@@ -86,3 +86,19 @@ def test_noise_is_smooth_only_where_the_image_is_interpolated():
 def test_neighbouring_slices_leak_into_each_other():
     signal = np.array([1.0, 0.0, 10.0, 0.0], dtype=np.float32).reshape(1, 1, 4)
     np.testing.assert_allclose(overlapping_slices(signal, 0.1).ravel(), [0.9, 1.1, 8.0, 1.0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("acquired", [(24, 20), (20, 17)])
+def test_the_point_spread_is_what_the_scan_makes_of_a_dot(acquired):
+    """The same scan of a bright box with and without a dot; their difference is the dot's image."""
+    sampling, flat = Sampling(acquired, filtered=0.3, overlap=0.04), np.full((24, 20, 9), 10.0, dtype=np.float32)
+    dot = np.zeros_like(flat)
+    dot[11, 9, 4] = 1.0
+    shown = acquired_image(flat + dot, sampling, 0.0, rng()) - acquired_image(flat, sampling, 0.0, rng())
+    np.testing.assert_allclose(point_spread(flat.shape, sampling).spread(dot)[6:17, 4:15], shown[6:17, 4:15], atol=4e-3)
+
+
+def test_a_scan_without_filter_and_overlap_spreads_nothing():
+    spread = point_spread((24, 20, 9), Sampling((24, 20), filtered=0.0, overlap=0.0))
+    signal = rng().random((12, 12, 5), dtype=np.float32)
+    np.testing.assert_allclose(spread.spread(signal), signal, atol=1e-6)

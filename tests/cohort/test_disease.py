@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
+from scipy import ndimage
 
+from mhsev_monai.cohort.acquisition import acquired_image
 from mhsev_monai.cohort.disease import (
     DIFFICULTIES,
     MIN_DISTANCE,
     VISIBLE_CONTRAST_TO_NOISE,
     Bleed,
     Core,
+    Imaging,
     contrast_to_noise,
     draw_bleeds,
     draw_contrasts,
@@ -18,11 +23,13 @@ from mhsev_monai.cohort.disease import (
     label_bleeds,
     share_visible,
 )
+from mhsev_monai.cohort.hospitals import HOSPITALS
 from mhsev_monai.cohort.lesions import Ellipsoid
 from mhsev_monai.cohort.placement import obstacles_of
 from mhsev_monai.cohort.regions import Region
 from mhsev_monai.cohort.settings import DIFFICULTY_NAMES
 from mhsev_monai.cohort.smooth_fields import VoxelGrid
+from mhsev_monai.cohort.subject import bleed_imaging, epi_readout, sampling_of
 from mhsev_monai.cohort.susceptibility import EpiReadout, spin_echo_epi_factor
 
 REALISTIC = DIFFICULTIES["realistic"]
@@ -32,9 +39,9 @@ def ball(diameter, centre=(0.0, 0.0, 0.0)):
     return Ellipsoid(np.array(centre), np.full(3, diameter / 2))
 
 
-def bleeds_in(head, n, *, seed=0, difficulty=REALISTIC, avoid=(), snr=18.0, label="visible", epi=None):
+def bleeds_in(head, n, *, seed=0, difficulty=REALISTIC, avoid=(), snr=18.0, label="visible", imaging=None):
     grid, anatomy = head
-    return draw_bleeds(np.random.default_rng(seed), n, anatomy, grid, difficulty, avoid, snr, label, epi)
+    return draw_bleeds(np.random.default_rng(seed), n, anatomy, grid, difficulty, avoid, snr, label, imaging)
 
 
 def test_there_is_a_difficulty_of_every_name():
@@ -78,7 +85,7 @@ def test_a_readout_that_moves_nothing_leaves_the_contrast_of_the_core():
     grid, rng = VoxelGrid((9, 9, 9), (2.0, 2.0, 3.0)), np.random.default_rng(4)
     for core in (Core(3.0, 0.8, 1.0), Core(4.5, 0.6, 1.0)):
         body = ball(core.diameter, rng.uniform(-1, 1, size=3))
-        still = contrast_to_noise(body, core, grid, 20.0, EpiReadout(1e6))
+        still = contrast_to_noise(body, core, grid, 20.0, Imaging(EpiReadout(1e6)))
         # Two samplings of one sphere: each knows a share to about 0.03.
         assert still == pytest.approx(contrast_to_noise(body, core, grid, 20.0), abs=20 * 0.04)
 
@@ -86,7 +93,7 @@ def test_a_readout_that_moves_nothing_leaves_the_contrast_of_the_core():
 def test_a_slower_readout_shows_bleeds_darker():
     """The narrower a voxel's bandwidth, the more signal leaves the bleed's own voxels."""
     contrasts = [
-        draw_contrasts(np.random.default_rng(2), 60, REALISTIC, (2.0, 2.0, 3.0), 20.0, EpiReadout(bandwidth)).mean()
+        draw_contrasts(np.random.default_rng(2), 60, REALISTIC, (2.0, 2.0, 3.0), 20.0, Imaging(EpiReadout(bandwidth))).mean()
         for bandwidth in (1e4, 40.0, 15.0)
     ]
     assert contrasts[0] < contrasts[1] < contrasts[2]
@@ -94,19 +101,34 @@ def test_a_slower_readout_shows_bleeds_darker():
 
 def test_what_counts_is_what_the_readouts_image_shows(head):
     """The same effect on the voxels of the whole scan instead of those around the bleed."""
-    epi = EpiReadout(32.0, 3.0, (0.0, 0.6, 0.8))
-    bleeds = bleeds_in(head, 6, difficulty=DIFFICULTIES["hard"], epi=epi)
-    shown = [18.0 * (1 - float(spin_echo_epi_factor([bleed], head[0], epi).min())) for bleed in bleeds]
+    epi, spread = EpiReadout(32.0, 3.0, (0.0, 0.6, 0.8)), partial(ndimage.gaussian_filter, sigma=0.42)
+    bleeds = bleeds_in(head, 6, difficulty=DIFFICULTIES["hard"], imaging=Imaging(epi, spread))
+    shown = [18.0 * float(spread(1 - spin_echo_epi_factor([bleed], head[0], epi)).max()) for bleed in bleeds]
     assert [bleed.counted for bleed in bleeds] == [contrast >= VISIBLE_CONTRAST_TO_NOISE for contrast in shown]
     np.testing.assert_allclose([bleed.contrast_to_noise for bleed in bleeds], shown, rtol=1e-3)
     assert len(bleeds) > 6
+
+
+@pytest.mark.parametrize("hospital", HOSPITALS, ids=lambda hospital: hospital.name)
+def test_the_contrast_is_that_of_the_scan_itself(hospital):
+    """A bleed in even tissue, scanned as a subject is; the noise is left out."""
+    rng, core = np.random.default_rng(5), Core(3.0, 0.8, 0.7)
+    grid = hospital.grid
+    centre = np.array(grid.centre) + rng.uniform(-0.5, 0.5, size=3) * hospital.spacing
+    bleed = Bleed(Ellipsoid(centre, np.full(3, 1.5)), 0.8, 0.7, Region.LOBAR, counted=True)
+    tissue = spin_echo_epi_factor([bleed], grid, epi_readout(hospital))
+    image = acquired_image(tissue, sampling_of(hospital)._replace(ghost=0.0), 0.0, rng)
+    expected = contrast_to_noise(bleed.body, core, grid, 20.0, bleed_imaging(hospital))
+    # Even tissue rings at the border of the box, a little, as far as the middle.
+    middle = image[tuple(slice(n // 2 - 6, n // 2 + 7) for n in grid.shape)]
+    assert 20 * (float(np.median(middle)) - float(middle.min())) == pytest.approx(expected, rel=0.03)
 
 
 def test_harder_difficulties_show_a_smaller_share():
     rng = np.random.default_rng(0)
     shares = [
         share_visible(
-            draw_contrasts(rng, 100, difficulty, (2.0, 2.0, 3.2), 18.0 * difficulty.snr_factor, EpiReadout(32.0))
+            draw_contrasts(rng, 100, difficulty, (2.0, 2.0, 3.2), 18.0 * difficulty.snr_factor, Imaging(EpiReadout(32.0)))
         )
         for difficulty in DIFFICULTIES.values()
     ]
@@ -116,7 +138,7 @@ def test_harder_difficulties_show_a_smaller_share():
 
 
 def test_as_many_as_asked_are_visible_and_the_others_occult(head):
-    bleeds = bleeds_in(head, 12, difficulty=DIFFICULTIES["hard"])
+    bleeds = bleeds_in(head, 12)
     counted = [bleed for bleed in bleeds if bleed.counted]
     assert len(counted) == 12
     assert len(bleeds) > 12

@@ -10,7 +10,7 @@ from mhsev_monai.cohort.counts import MAX_COUNT, count_probabilities
 from mhsev_monai.cohort.disease import DIFFICULTIES, VISIBLE_CONTRAST_TO_NOISE, draw_contrasts
 from mhsev_monai.cohort.hospitals import HOSPITALS
 from mhsev_monai.cohort.reader import FALSE_BLEEDS, HALF_FOUND_CONTRAST, detection_probability, read_count
-from mhsev_monai.cohort.subject import epi_readout
+from mhsev_monai.cohort.subject import bleed_imaging
 from mhsev_monai.severity import severity_from_count
 
 N = 3000
@@ -26,7 +26,7 @@ def readings():
     first, second = [], []
     for hospital in HOSPITALS:
         pool = draw_contrasts(
-            rng, 300, difficulty, hospital.spacing, hospital.snr * difficulty.snr_factor, epi_readout(hospital)
+            rng, 300, difficulty, hospital.spacing, hospital.snr * difficulty.snr_factor, bleed_imaging(hospital)
         )
         visible = np.flatnonzero(pool >= VISIBLE_CONTRAST_TO_NOISE)
         counts = rng.choice(MAX_COUNT + 1, p=count_probabilities(hospital, "lognormal", 0.5), size=N // len(HOSPITALS))
