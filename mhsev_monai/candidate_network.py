@@ -8,10 +8,11 @@ weights for all. What goes beyond the paper: this sharing, the count's distribut
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from mhsev_monai.count_distribution import (
     candidate_count,
@@ -187,16 +188,34 @@ class CandidateMLP(nn.Module):
         return scores
 
 
-@torch.no_grad()
+_MEASURED: MutableMapping[Tensor, tuple[int, Tensor]] = WeakTensorKeyDictionary()
+"""What :func:`against_scan` made of tensors that are still in use, with the version that they had."""
+
+
 def against_scan(features: Tensor) -> Tensor:
     """Each descriptor less its median over the scan's candidates, over their spread, the quartiles' distance / 1.349.
+
+    Every round of a training asks for the same cases, and sorting them takes as long as learning from them: while a
+    tensor is in use and unchanged, its result is kept.
 
     Args:
         features: ``(n, N, D)``; rows of NaN stand for no candidate, and stay.
 
     Returns:
-        ``(n, N, D)``; 0 for a descriptor that all candidates of a scan share.
+        ``(n, N, D)``, not to be changed; 0 for a descriptor that all candidates of a scan share.
     """
+    if features.is_inference():
+        # Such tensors do not tell whether they were changed.
+        return _measured(features)
+    known = _MEASURED.get(features)
+    if known is None or known[0] != features._version:
+        known = features._version, _measured(features)
+        _MEASURED[features] = known
+    return known[1]
+
+
+@torch.no_grad()
+def _measured(features: Tensor) -> Tensor:
     low, middle, high = features.nanquantile(torch.tensor([0.25, 0.5, 0.75]), dim=1, keepdim=True)
     spread = (high - low) / 1.349
     return torch.where(spread > 1e-6, (features - middle) / spread.clamp_min(1e-6), features * 0.0)

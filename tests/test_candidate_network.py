@@ -179,3 +179,21 @@ def test_sets_and_counts_must_belong_together():
     assert len(data) == 3
     with pytest.raises(ValueError, match="features must be"):
         dataclasses.replace(data, counts=counts[:2])
+
+
+def test_candidates_that_change_are_measured_again():
+    values = torch.rand(2, 40, 3)
+    before = against_scan(values).clone()
+    assert against_scan(values) is against_scan(values)
+    values[0, :, 1] = values[0, :, 1] ** 3
+    after = against_scan(values)
+    assert not torch.equal(after[0, :, 1], before[0, :, 1])
+    torch.testing.assert_close(after[1], before[1])
+    torch.testing.assert_close(after, against_scan(values.clone()))
+
+
+def test_candidates_are_measured_under_inference_too():
+    with torch.inference_mode():
+        values = torch.rand(1, 20, 2)
+        measured = against_scan(values)
+    torch.testing.assert_close(measured, against_scan(values.clone()))

@@ -65,7 +65,9 @@ COURSES: dict[str, Course] = {
         (2.0, 3.5),
         _VEIN,
     ),
-    "transverse sinus": Course(((6, -94, -17), (35, -84, -26), (55, -62, -32), (58, -46, -38)), (2.0, 3.5), _VEIN, True),
+    "transverse sinus": Course(
+        ((6, -94, -17), (35, -84, -26), (55, -62, -32), (58, -46, -38)), (2.0, 3.5), _VEIN, True
+    ),
     "basilar artery": Course(((0, -25, -52), (0, -12, -40), (0, -8, -30), (0, -10, -15)), (1.4, 2.1), _ARTERY),
     "vertebral artery": Course(((1, -25, -52), (6, -30, -58), (11, -34, -64)), (1.2, 1.9), _ARTERY, True),
     "internal carotid artery": Course(((15, 2, -32), (13, 8, -22), (12, 4, -14)), (1.7, 2.4), _ARTERY, True),

@@ -93,7 +93,9 @@ def test_a_readout_that_moves_nothing_leaves_the_contrast_of_the_core():
 def test_a_slower_readout_shows_bleeds_darker():
     """The narrower a voxel's bandwidth, the more signal leaves the bleed's own voxels."""
     contrasts = [
-        draw_contrasts(np.random.default_rng(2), 60, REALISTIC, (2.0, 2.0, 3.0), 20.0, Imaging(EpiReadout(bandwidth))).mean()
+        draw_contrasts(
+            np.random.default_rng(2), 60, REALISTIC, (2.0, 2.0, 3.0), 20.0, Imaging(EpiReadout(bandwidth))
+        ).mean()
         for bandwidth in (1e4, 40.0, 15.0)
     ]
     assert contrasts[0] < contrasts[1] < contrasts[2]
@@ -128,7 +130,9 @@ def test_harder_difficulties_show_a_smaller_share():
     rng = np.random.default_rng(0)
     shares = [
         share_visible(
-            draw_contrasts(rng, 100, difficulty, (2.0, 2.0, 3.2), 18.0 * difficulty.snr_factor, Imaging(EpiReadout(32.0)))
+            draw_contrasts(
+                rng, 100, difficulty, (2.0, 2.0, 3.2), 18.0 * difficulty.snr_factor, Imaging(EpiReadout(32.0))
+            )
         )
         for difficulty in DIFFICULTIES.values()
     ]
