@@ -21,8 +21,8 @@ from mhsev_monai.cohort.smooth_fields import VoxelGrid
 
 Place = tuple[float, float, float]
 
-# Points of a curve are about this share of the radius apart. Tubes come in pieces of this length, mm: each is painted by
-# looking at all voxels of the box around it.
+# Points of a curve are about this share of the radius apart. Tubes come in pieces of this length, mm, since each is
+# painted by looking at all voxels of the box around it.
 _STEP, _PIECE = 0.7, 8.0
 # How far a vessel strays from its course, mm; how calibres differ, logarithm; beyond this a place is not in the scan.
 _STRAY, _CALIBRE_SD, _OUTSIDE = 1.5, 0.15, 4.0
