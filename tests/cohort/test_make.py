@@ -21,7 +21,7 @@ from mhsev_monai.cases import read_cases
 from mhsev_monai.cohort import HOSPITALS, make_cohort, simulate_subject
 from mhsev_monai.cohort.hospitals import Hospital
 from mhsev_monai.cohort.make import site_sizes
-from mhsev_monai.cohort.manifest import check_cohort
+from mhsev_monai.cohort.manifest import IMAGE_VERSION, check_cohort
 from mhsev_monai.cohort.settings import CohortSettings
 from mhsev_monai.cohort.writer import gradient_directions, stored_affine, write_subject
 from mhsev_monai.errors import CohortError
@@ -274,7 +274,7 @@ def test_a_folder_without_checksums_cannot_be_checked(tmp_path):
 
 def test_the_manifest_tells_settings_and_versions_and_no_place(cohort):
     manifest = json.loads((cohort[0] / "cohort.json").read_text())
-    assert manifest["image_version"] == 2
+    assert manifest["image_version"] == IMAGE_VERSION
     assert (manifest["difficulty"], manifest["size"], manifest["backgrounds"]) == ("easy", "small", None)
     assert manifest["versions"]["numpy"] == np.__version__
     assert str(cohort[0].parent) not in json.dumps(manifest)
