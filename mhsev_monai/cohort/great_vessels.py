@@ -3,7 +3,8 @@
 Blood that leaves the slice between excitation and refocusing gives no signal in a spin echo, so that the large vessels
 are dark on every volume. Cut across they look like microbleeds: the straight sinus, the vein of Galen, the basilar
 artery. Courses are approximate, drawn in the coordinates of the template by textbook anatomy (Osborn, Diagnostic
-Cerebral Angiography, 2nd ed. 1999); calibres are those of adults, loss of signal is assumed.
+Cerebral Angiography, 2nd ed. 1999); calibres are those of adults, loss of signal is assumed. Arteries run in cisterns
+and sulci: where a course, moved and bent with the head, would cross brain tissue, the artery is not drawn.
 """
 
 from __future__ import annotations
@@ -43,15 +44,18 @@ class Course(NamedTuple):
         radius: range, mm.
         loss: range of the share of the signal that is lost.
         paired: whether there is one on each side.
+        in_fluid: whether it is drawn only where there is no brain tissue; sinuses have walls of their own.
     """
 
     places: tuple[Place, ...]
     radius: tuple[float, float]
     loss: tuple[float, float]
     paired: bool = False
+    in_fluid: bool = False
 
 
 _VEIN, _ARTERY = (0.5, 0.95), (0.7, 0.98)
+_TISSUE = 0.5
 
 COURSES: dict[str, Course] = {
     "internal cerebral vein": Course(((3, 0, 10), (2.5, -15, 13), (2, -28, 11), (1, -37, 8)), (0.8, 1.3), _VEIN, True),
@@ -68,20 +72,27 @@ COURSES: dict[str, Course] = {
     "transverse sinus": Course(
         ((6, -94, -17), (35, -84, -26), (55, -62, -32), (58, -46, -38)), (2.0, 3.5), _VEIN, True
     ),
-    "basilar artery": Course(((0, -25, -52), (0, -12, -40), (0, -8, -30), (0, -10, -15)), (1.4, 2.1), _ARTERY),
-    "vertebral artery": Course(((1, -25, -52), (6, -30, -58), (11, -34, -64)), (1.2, 1.9), _ARTERY, True),
-    "internal carotid artery": Course(((15, 2, -32), (13, 8, -22), (12, 4, -14)), (1.7, 2.4), _ARTERY, True),
+    "basilar artery": Course(
+        ((0, -25, -52), (0, -12, -40), (0, -8, -30), (0, -10, -15)), (1.4, 2.1), _ARTERY, in_fluid=True
+    ),
+    "vertebral artery": Course(((1, -25, -52), (6, -30, -58), (11, -34, -64)), (1.2, 1.9), _ARTERY, True, True),
+    "internal carotid artery": Course(((15, 2, -32), (13, 8, -22), (12, 4, -14)), (1.7, 2.4), _ARTERY, True, True),
     "middle cerebral artery": Course(
-        ((12, 4, -14), (22, 4, -17), (34, 4, -16), (40, 2, -9), (41, -8, 2), (41, -20, 11)), (0.9, 1.5), _ARTERY, True
+        ((12, 4, -14), (22, 4, -17), (34, 4, -16), (40, 2, -9), (41, -8, 2), (41, -20, 11)),
+        (0.9, 1.5),
+        _ARTERY,
+        True,
+        True,
     ),
     "anterior cerebral artery": Course(
         ((11, 5, -14), (4, 14, -14), (2, 24, -8), (2, 37, 6), (2, 34, 19), (2, 18, 29), (2, 0, 36)),
         (0.7, 1.2),
         _ARTERY,
         True,
+        True,
     ),
     "posterior cerebral artery": Course(
-        ((1, -11, -14), (12, -16, -12), (19, -28, -8), (16, -40, -2), (12, -56, 3)), (0.7, 1.2), _ARTERY, True
+        ((1, -11, -14), (12, -16, -12), (19, -28, -8), (16, -40, -2), (12, -56, 3)), (0.7, 1.2), _ARTERY, True, True
     ),
 }
 """By name."""
@@ -103,7 +114,10 @@ def draw_great_vessels(rng: np.random.Generator, anatomy: Anatomy, grid: VoxelGr
             stray = rng.normal(0, _STRAY, size=(len(course.places), 3))
             places = [np.array(place) * (side, 1, 1) + by for place, by in zip(course.places, stray, strict=True)]
             for curve in _curves(places, _STEP * radius, anatomy, grid):
-                pieces += [VesselPiece(Tube(part, radius), loss) for part in _cut(curve, _STEP * radius)]
+                parts = _cut(curve, _STEP * radius)
+                if course.in_fluid:
+                    parts = [part[~_in_tissue(part, anatomy, grid)] for part in parts]
+                pieces += [VesselPiece(Tube(part, radius), loss) for part in parts if len(part)]
     return tuple(pieces)
 
 
@@ -127,6 +141,16 @@ def _smooth_curve(places: NDArray[np.float64], step: float) -> NDArray[np.float6
     spline = make_interp_spline(along, places, k=min(3, len(places) - 1))
     points: NDArray[np.float64] = spline(np.arange(0.0, along[-1] + step / 2, step))
     return points
+
+
+def _in_tissue(curve: NDArray[np.float64], anatomy: Anatomy, grid: VoxelGrid) -> NDArray[np.bool_]:
+    """Which points lie in voxels that are mostly grey or white matter, ``(n,)``."""
+    index = [
+        np.clip(np.rint((curve[:, a] - grid.axis(a)[0]) / grid.spacing[a]).astype(int), 0, grid.shape[a] - 1)
+        for a in range(3)
+    ]
+    tissue: NDArray[np.bool_] = anatomy.parenchyma[tuple(index)] > _TISSUE
+    return tissue
 
 
 def _cut(curve: NDArray[np.float64], step: float) -> list[NDArray[np.float64]]:
