@@ -17,7 +17,7 @@ from scipy.interpolate import make_interp_spline
 
 from mhsev_monai.cohort.anatomy import Anatomy
 from mhsev_monai.cohort.lesions import Tube
-from mhsev_monai.cohort.placement import nearest_to_template, template_distance
+from mhsev_monai.cohort.placement import nearest_to_template, nearest_voxels, template_distance
 from mhsev_monai.cohort.smooth_fields import VoxelGrid
 
 Place = tuple[float, float, float]
@@ -145,11 +145,7 @@ def _smooth_curve(places: NDArray[np.float64], step: float) -> NDArray[np.float6
 
 def _in_tissue(curve: NDArray[np.float64], anatomy: Anatomy, grid: VoxelGrid) -> NDArray[np.bool_]:
     """Which points lie in voxels that are mostly grey or white matter, ``(n,)``."""
-    index = [
-        np.clip(np.rint((curve[:, a] - grid.axis(a)[0]) / grid.spacing[a]).astype(int), 0, grid.shape[a] - 1)
-        for a in range(3)
-    ]
-    tissue: NDArray[np.bool_] = anatomy.parenchyma[tuple(index)] > _TISSUE
+    tissue: NDArray[np.bool_] = anatomy.parenchyma[nearest_voxels(curve, grid)] > _TISSUE
     return tissue
 
 

@@ -184,12 +184,15 @@ def random_place(rng: np.random.Generator, where: NDArray[np.bool_], grid: Voxel
     return np.array([grid.axis(axis)[voxel[axis]] for axis in range(3)])
 
 
+def nearest_voxels(places: NDArray[np.float64], grid: VoxelGrid) -> tuple[NDArray[np.intp], ...]:
+    """Indices along X, Y and Z of the voxels nearest to places in mm, ``(3,)`` or ``(n, 3)``."""
+    indices = (np.rint((places[..., a] - grid.axis(a)[0]) / grid.spacing[a]).astype(np.intp) for a in range(3))
+    return tuple(np.clip(index, 0, n - 1) for index, n in zip(indices, grid.shape, strict=True))
+
+
 def depth_at(place: NDArray[np.float64], anatomy: Anatomy, grid: VoxelGrid) -> float:
     """Depth below the brain's surface in the voxel nearest to a position, mm."""
-    index = [
-        int(np.clip(np.rint((place[a] - grid.axis(a)[0]) / grid.spacing[a]), 0, grid.shape[a] - 1)) for a in range(3)
-    ]
-    return float(anatomy.brain_depth[index[0], index[1], index[2]])
+    return float(anatomy.brain_depth[nearest_voxels(place, grid)])
 
 
 def nearest_to_template(
@@ -212,7 +215,4 @@ def template_distance(
     place: NDArray[np.float64], target: NDArray[np.float64], anatomy: Anatomy, grid: VoxelGrid
 ) -> float:
     """Distance in the template, mm, between a place of the scan, of its voxel's middle, and a place of the template."""
-    x, y, z = (
-        int(np.clip(np.rint((place[a] - grid.axis(a)[0]) / grid.spacing[a]), 0, grid.shape[a] - 1)) for a in range(3)
-    )
-    return float(np.linalg.norm(anatomy.template_position[x, y, z] - target))
+    return float(np.linalg.norm(anatomy.template_position[nearest_voxels(place, grid)] - target))

@@ -7,7 +7,7 @@ import pytest
 
 from mhsev_monai.cohort.great_vessels import COURSES, draw_great_vessels
 from mhsev_monai.cohort.mimics import Mimics, paint_mimics
-from mhsev_monai.cohort.placement import nearest_to_template
+from mhsev_monai.cohort.placement import nearest_to_template, nearest_voxels
 
 STRAIGHT_SINUS, BASILAR, VERTEX = (0, -60, -2), (0, -8, -30), (0, -10, 78)
 
@@ -68,12 +68,8 @@ def test_arteries_run_beside_brain_tissue_and_not_in_it(head, vessels):
     grid, anatomy = head
     narrow = [piece.body.curve for piece in vessels if piece.body.radius <= 1.5 and piece.loss > 0.95]
     points = np.concatenate(narrow)
-    index = tuple(
-        np.clip(np.rint((points[:, a] - grid.axis(a)[0]) / grid.spacing[a]).astype(int), 0, grid.shape[a] - 1)
-        for a in range(3)
-    )
     assert len(points) > 10
-    assert anatomy.parenchyma[index].max() <= 0.5
+    assert anatomy.parenchyma[nearest_voxels(points, grid)].max() <= 0.5
 
 
 def test_every_head_draws_alike(head):
