@@ -14,7 +14,7 @@ from mhsev_monai.cohort.smooth_fields import SmoothField, VoxelGrid, random_fiel
 from mhsev_monai.cohort.template import HeadTemplate, load_head_template
 
 TISSUES = ("csf", "grey", "white", "iron_grey", "soft", "fluid")
-"""Order of ``Anatomy.fractions``; what is missing to 1 is bone and air, without signal."""
+"""Order of ``Anatomy.fractions``; what is missing to 1 is bone, dura and air, without signal."""
 
 # Heads are smaller than ICBM152, more so along the body axis.
 _MEAN_SCALE = (0.91, 0.91, 0.87)
@@ -171,7 +171,7 @@ def _sample(template: HeadTemplate, points: NDArray[np.float32]) -> NDArray[np.f
 
 def _tissues(scores: NDArray[np.float32], folding: NDArray[np.float32], shape: HeadShape) -> NDArray[np.float32]:
     """``(n, 6)`` tissue fractions at points with these scores."""
-    csf_score, white_score, brain_distance, hull_distance, head_distance, iron, eye = scores.T
+    csf_score, white_score, brain_distance, hull_distance, head_distance, iron, eye, dura = scores.T
     brain = _step((-_RIM_IN_MASK - brain_distance) / _EDGE_WIDTH)
     csf = _step((csf_score + folding - shape.sulcal_threshold) / _CSF_WIDTH)
     white = _step((white_score + folding) / _WHITE_WIDTH)
@@ -184,7 +184,7 @@ def _tissues(scores: NDArray[np.float32], folding: NDArray[np.float32], shape: H
     soft = texture * outside * (1 - subarachnoid) * _step((hull_distance - shape.skull) / _EDGE_WIDTH)
     return np.stack(
         [
-            brain * csf + outside * subarachnoid,
+            (brain * csf + outside * subarachnoid) * (1 - dura),
             tissue * (1 - white) * (1 - iron),
             tissue * white * (1 - iron),
             tissue * iron,

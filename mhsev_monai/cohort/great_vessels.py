@@ -3,8 +3,9 @@
 Blood that leaves the slice between excitation and refocusing gives no signal in a spin echo, so that the large vessels
 are dark on every volume. Cut across they look like microbleeds: the straight sinus, the vein of Galen, the basilar
 artery. Courses are approximate, drawn in the coordinates of the template by textbook anatomy (Osborn, Diagnostic
-Cerebral Angiography, 2nd ed. 1999); calibres are those of adults, loss of signal is assumed. Arteries run in cisterns
-and sulci: where a course, moved and bent with the head, would cross brain tissue, the artery is not drawn.
+Cerebral Angiography, 2nd ed. 1999); calibres are those of adults, loss of signal is assumed, that of veins after real
+b = 0 heads, whose straight sinus keeps a fifth. Arteries and the basal veins run in cisterns and sulci: where a course,
+moved and bent with the head, would cross brain tissue, the vessel is not drawn.
 """
 
 from __future__ import annotations
@@ -54,11 +55,17 @@ class Course(NamedTuple):
     in_fluid: bool = False
 
 
-_VEIN, _ARTERY = (0.5, 0.95), (0.7, 0.98)
+_VEIN, _ARTERY = (0.75, 0.98), (0.7, 0.98)
 _TISSUE = 0.5
 
 COURSES: dict[str, Course] = {
-    "internal cerebral vein": Course(((3, 0, 10), (2.5, -15, 13), (2, -28, 11), (1, -37, 8)), (0.8, 1.3), _VEIN, True),
+    "internal cerebral vein": Course(((3, 0, 10), (2.5, -15, 13), (2, -28, 11), (1, -37, 8)), (0.9, 1.5), _VEIN, True),
+    "basal vein": Course(
+        ((10, -4, -15), (14, -18, -12), (13, -29, -4), (7, -38, 3), (1, -41, 6)), (0.7, 1.2), _VEIN, True, True
+    ),
+    "inferior sagittal sinus": Course(
+        ((0, 42, 14), (0, 28, 34), (0, 4, 42), (0, -20, 37), (0, -37, 21), (0, -45, 8)), (0.5, 1.0), _VEIN
+    ),
     "vein of Galen": Course(((0, -36, 7), (0, -42, 5), (0, -48, 8)), (1.8, 2.8), _VEIN),
     "straight sinus": Course(((0, -47, 8), (0, -60, -2), (0, -75, -11), (0, -89, -17)), (1.7, 2.8), _VEIN),
     "superior sagittal sinus": Course(

@@ -17,7 +17,7 @@ from mhsev_monai.cohort.hospitals import Hospital
 from mhsev_monai.cohort.settings import CohortSettings
 from mhsev_monai.errors import CohortError
 
-IMAGE_VERSION = 3
+IMAGE_VERSION = 4
 """Raised whenever the same seed makes other images, so that old and new subjects do not come to lie in one folder."""
 
 MANIFEST = "cohort.json"

@@ -24,6 +24,17 @@ class Region(IntEnum):
 _TENTORIUM_MARGIN = 5.0
 
 
+def tentorium_height(x: NDArray[np.float32], y: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Where the tentorium lies, MNI mm along Z: it falls to the sides and, from its highest place, to front and back.
+
+    Args:
+        x: mm from the midline, not negative.
+        y: MNI mm, in a shape that goes with that of ``x``.
+    """
+    height: NDArray[np.float32] = 2.0 - 0.62 * x - 0.55 * np.maximum(-58.0 - y, 0.0) - 0.4 * np.maximum(y + 48.0, 0.0)
+    return height
+
+
 def region_of(position: NDArray[np.float32]) -> NDArray[np.int8]:
     """The region of each MNI position, as values of :class:`Region`.
 
@@ -34,8 +45,7 @@ def region_of(position: NDArray[np.float32]) -> NDArray[np.int8]:
         ``(...)``; positions outside the brain receive a region too.
     """
     x, y, z = np.abs(position[..., 0]), position[..., 1], position[..., 2]
-    # The tentorium falls to the sides and, behind its highest place, to the back.
-    tentorium = 2.0 - 0.62 * x - 0.55 * np.maximum(-58.0 - y, 0.0) - 0.4 * np.maximum(y + 48.0, 0.0)
+    tentorium = tentorium_height(x, y)
     cerebellum = (z < tentorium - _TENTORIUM_MARGIN) & (y < -34.0)
     brainstem = (x < 13.0) & (y > -44.0) & (y < -12.0) & (z < -14.0)
     near = (np.abs(z - tentorium) <= _TENTORIUM_MARGIN) & (y < -30.0)

@@ -13,11 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from mhsev_monai.cohort.dura import dura_map
 from mhsev_monai.errors import CohortError
 
-CHANNELS = ("csf", "white", "brain_distance", "hull_distance", "head_distance", "iron", "eye")
+CHANNELS = ("csf", "white", "brain_distance", "hull_distance", "head_distance", "iron", "eye", "dura")
 """What ``HeadTemplate.channels`` holds, in order: scores of CSF and of white over grey matter; signed distances in mm,
-positive outside, to the brain, to its hull and to the skin; membership of the iron-rich nuclei and of the eyes."""
+positive outside, to the brain, to its hull and to the skin; membership of the iron-rich nuclei, of the eyes, and of
+falx and tentorium."""
 
 # The average of 152 heads washes sulci out; a high-pass brings them back to where a threshold can find them.
 _SULCAL_SIGMA = 5.0
@@ -57,7 +59,7 @@ class HeadTemplate(NamedTuple):
     """Smooth maps of a head, to be sampled anywhere and cut into tissues after.
 
     Attributes:
-        channels: ``(X * Y * Z, 7)`` float16 in C order, see ``CHANNELS``.
+        channels: ``(X * Y * Z, 8)`` float16 in C order, see ``CHANNELS``.
         shape: X, Y and Z of the grid.
         origin: MNI position of the first voxel, mm; the voxels are 1 mm.
     """
@@ -79,7 +81,7 @@ def load_head_template() -> HeadTemplate:
     csf = np.where(brain, np.clip(1 - grey - white, 0, 1), 0).astype(np.float32)
     csf += _SULCAL_GAIN * (csf - _mean_inside(csf, brain, _SULCAL_SIGMA))
     nuclei = (_ellipsoid_map(parts, shape, origin) for parts in (_IRON, _EYES))
-    maps = (csf, white - grey, *_distances(brain, origin), *nuclei)
+    maps = (csf, white - grey, *_distances(brain, origin), *nuclei, dura_map(shape, origin))
     channels = np.empty((brain.size, len(CHANNELS)), dtype=np.float16)
     for column, values in enumerate(maps):
         channels[:, column] = values.reshape(-1)
