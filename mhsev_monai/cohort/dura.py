@@ -2,8 +2,8 @@
 
 Collagen has a T2 of a few ms, so that dura is dark on every volume, and a thin dark line runs through the CSF of
 the interhemispheric fissure. The falx hangs from the vault, its free edge a finger's breadth above the corpus callosum,
-and meets the tentorium along the straight sinus (Standring, Gray's Anatomy, 41st ed. 2016, chapter 26). Shapes are simple
-on purpose. Only CSF gives way to dura: where a bent head has tissue, there is none.
+and meets the tentorium along the straight sinus (Standring, Gray's Anatomy, 41st ed. 2016). Shapes are simple on
+purpose. Only CSF gives way to dura: where a bent head has tissue, there is none.
 """
 
 from __future__ import annotations

@@ -31,10 +31,17 @@ _STRAY, _CALIBRE_SD, _OUTSIDE = 1.5, 0.15, 4.0
 
 
 class VesselPiece(NamedTuple):
-    """A piece of a dark tube and the share of the signal that is lost inside."""
+    """A piece of a dark tube.
+
+    Attributes:
+        body: the tube.
+        loss: share of the signal that is lost inside.
+        name: of the vessel, in ``COURSES``; empty for one without a name.
+    """
 
     body: Tube
     loss: float
+    name: str = ""
 
 
 class Course(NamedTuple):
@@ -114,7 +121,7 @@ def draw_great_vessels(rng: np.random.Generator, anatomy: Anatomy, grid: VoxelGr
         grid: voxels of the scan.
     """
     pieces: list[VesselPiece] = []
-    for course in COURSES.values():
+    for name, course in COURSES.items():
         for side in (1.0, -1.0) if course.paired else (1.0,):
             radius = float(np.mean(course.radius) * np.exp(rng.normal(0, _CALIBRE_SD)))
             radius, loss = float(np.clip(radius, *course.radius)), float(rng.uniform(*course.loss))
@@ -124,7 +131,7 @@ def draw_great_vessels(rng: np.random.Generator, anatomy: Anatomy, grid: VoxelGr
                 parts = _cut(curve, _STEP * radius)
                 if course.in_fluid:
                     parts = [part[~_in_tissue(part, anatomy, grid)] for part in parts]
-                pieces += [VesselPiece(Tube(part, radius), loss) for part in parts if len(part)]
+                pieces += [VesselPiece(Tube(part, radius), loss, name) for part in parts if len(part)]
     return tuple(pieces)
 
 
