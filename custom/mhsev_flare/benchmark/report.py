@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from mhsev_flare.benchmark.comparison import CohortReport
+from mhsev_flare.benchmark.kept import FOLDER
 from mhsev_flare.benchmark.page import render_page
 from mhsev_flare.benchmark.protocol import Bar, Cohort, Regime, load_cohort
 from mhsev_flare.benchmark.record import to_json
@@ -55,8 +56,8 @@ def write_benchmark(cohorts: Sequence[Path], out: Path, command: str, plan: Plan
 def benchmark_cohort(folder: Path, plan: Plan, bar: Bar) -> CohortReport:
     """All rows of ``plan`` on one cohort; raises as :func:`write_benchmark`."""
     cohort = load_cohort(folder, [row.inputs for row in plan.rows], plan.workers, bar)
-    with bar(f"{cohort.name}: rows", "split") as progress:
-        results = run_rows(cohort, plan.rows, plan.regimes, plan.n_repeats, plan.workers, progress)
+    with bar(f"{cohort.name}: rows", "training") as progress:
+        results = run_rows(cohort, plan.rows, plan.regimes, plan.n_repeats, plan.workers, progress, folder / FOLDER)
     return report_of(cohort, plan, results)
 
 

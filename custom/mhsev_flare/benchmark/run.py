@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -23,6 +24,7 @@ from mhsev_flare.benchmark.averaging import (
     train_central,
 )
 from mhsev_flare.benchmark.graded import GradedCases, Grading
+from mhsev_flare.benchmark.kept import digest_sites, outcome_key, read_outcome, write_outcome
 from mhsev_flare.benchmark.protocol import Cohort, Regime
 from mhsev_flare.benchmark.rows import Row
 from mhsev_flare.benchmark.rules import Rule
@@ -49,7 +51,7 @@ class Task:
         method: a job, whose seed is that of the split; or a rule.
         scale: turns counts into grades.
         sites: cases by site, split.
-        regimes: which to run; a rule knows only its own, and leaving a site out.
+        regimes: which to run; of a job, any but ``RULE``; of a rule, ``RULE`` and leaving a site out.
     """
 
     method: JobSpec | Rule
@@ -60,6 +62,14 @@ class Task:
     def run(self) -> Outcomes:
         """Grade the test cases."""
         return _run_job(self.method, self) if isinstance(self.method, JobSpec) else _run_rule(self.method, self)
+
+    def parts(self) -> list[Task]:
+        """The same task by regime: what is computed, and kept, at once."""
+        if isinstance(self.method, JobSpec):
+            own = self.regimes - {Regime.RULE}
+        else:
+            own = (self.regimes & {Regime.LEAVE_ONE_OUT}) | {Regime.RULE}
+        return [dataclasses.replace(self, regimes=frozenset({regime})) for regime in Regime if regime in own]
 
 
 class RowResults(NamedTuple):
@@ -88,6 +98,7 @@ def run_rows(
     n_repeats: int,
     workers: int,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    kept: Path | None = None,
 ) -> list[RowResults]:
     """All rows on the splits with seeds 1 to ``n_repeats``; a job trains with the seed of the split, as FLARE would.
 
@@ -97,10 +108,15 @@ def run_rows(
         regimes: which to run.
         n_repeats: number of splits.
         workers: processes; 1 computes in this one.
-        progress: called with the number of (row, repeat) done and the total.
+        progress: called with the number of trainings (row, repeat and regime) done and the total.
+        kept: folder in which outcomes are found again, and kept as soon as they are there; None: nothing is kept.
+
+    Raises:
+        OSError: if ``kept`` cannot be written.
     """
     tasks = [make_task(cohort, row, seed, regimes) for row in rows for seed in range(1, n_repeats + 1)]
-    outcomes = _run_tasks(tasks, workers, progress)
+    found = iter(_run_parts([part for task in tasks for part in task.parts()], workers, progress, kept))
+    outcomes = [{regime: models for _ in task.parts() for regime, models in next(found).items()} for task in tasks]
     return [
         RowResults(row, tuple(outcomes[number * n_repeats : (number + 1) * n_repeats]))
         for number, row in enumerate(rows)
@@ -113,29 +129,54 @@ def make_task(cohort: Cohort, row: Row, seed: int, regimes: Collection[Regime]) 
     return Task(method, row.scale, cohort.split(row.inputs, seed, row.scale, row.masks), frozenset(regimes))
 
 
-def _run_tasks(tasks: Sequence[Task], workers: int, progress: Callable[[int, int], None]) -> list[Outcomes]:
+def _run_parts(
+    parts: Sequence[Task], workers: int, progress: Callable[[int, int], None], kept: Path | None
+) -> list[Outcomes]:
+    """Outcomes in the order of ``parts``, each of one regime."""
+    found = {number: known for number, part in enumerate(parts) if kept and (known := _read(part, kept)) is not None}
+    missing = [number for number in range(len(parts)) if number not in found]
+    progress(len(found), len(parts))
+    for number, outcomes in _finished(parts, missing, workers):
+        found[number] = outcomes
+        if kept:
+            _keep(parts[number], outcomes, kept)
+        progress(len(found), len(parts))
+    return [found[number] for number in range(len(parts))]
+
+
+def _finished(parts: Sequence[Task], chosen: Sequence[int], workers: int) -> Iterator[tuple[int, Outcomes]]:
+    """The chosen parts by number, each as soon as it is done."""
     if workers <= 1:
         # As the executor has it: sums in another number of threads are other sums.
         torch.set_num_threads(1)
-        outcomes = []
-        for done, task in enumerate(tasks, start=1):
-            outcomes.append(task.run())
-            progress(done, len(tasks))
-        return outcomes
+        yield from ((number, parts[number].run()) for number in chosen)
+        return
     # spawn: a forked child of a process that has used torch threads can hang.
     pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,))
     try:
-        jobs = [pool.submit(task.run) for task in tasks]
-        for done, job in enumerate(as_completed(jobs), start=1):
-            job.result()
-            progress(done, len(tasks))
-        return [job.result() for job in jobs]
+        jobs = {pool.submit(parts[number].run): number for number in chosen}
+        for job in as_completed(jobs):
+            yield jobs[job], job.result()
     except BrokenProcessPool:
         raise CohortError(
             "a worker process was ended from outside, most likely for want of memory; use fewer with --workers"
         ) from None
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _key(part: Task) -> str:
+    return outcome_key(part.method, str(*part.regimes), digest_sites(part.sites))
+
+
+def _read(part: Task, kept: Path) -> Outcomes | None:
+    models = read_outcome(kept, _key(part))
+    return None if models is None else dict.fromkeys(part.regimes, models)
+
+
+def _keep(part: Task, outcomes: Outcomes, kept: Path) -> None:
+    for models in outcomes.values():
+        write_outcome(kept, _key(part), models)
 
 
 def _run_job(spec: JobSpec, task: Task) -> Outcomes:
@@ -169,7 +210,7 @@ def _run_rule(rule: Rule, task: Task) -> Outcomes:
         name: GradedCases.of(name, data.test, fitted.grade(name, data.test), task.scale)
         for name, data in task.sites.items()
     }
-    outcomes: Outcomes = {Regime.RULE: {ONE_MODEL: _joined(graded)}}
+    outcomes: Outcomes = {Regime.RULE: {ONE_MODEL: _joined(graded)}} if Regime.RULE in task.regimes else {}
     if Regime.LEAVE_ONE_OUT in task.regimes:
         outcomes[Regime.LEAVE_ONE_OUT] = {}
         for name, data in task.sites.items():

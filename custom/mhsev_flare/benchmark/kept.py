@@ -1,0 +1,115 @@
+"""What a benchmark has graded is kept, so that a run that was stopped goes on and one more row costs one row.
+
+An entry is found by a hash over all that decides it: the row's settings, the cases of the split with their features,
+the regime, the versions of torch and numpy, and the source of both packages, since a version number can be forgotten.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import logging
+import os
+import zlib
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+import torch
+
+import mhsev_flare
+import mhsev_monai
+from mhsev_flare.benchmark.graded import GradedCases, Grading
+from mhsev_flare.jobs import JobSpec
+from mhsev_flare.site import SiteData
+from mhsev_monai.model_file import class_config
+
+FOLDER = Path("derivatives", "mhsev", "benchmark")
+"""Below the cohort's folder. Files hold true and predicted counts by site, no case id; they stay with the cohort."""
+
+logger = logging.getLogger(__name__)
+
+_OF_CASES = ("sites", "true_counts", "true_grades")
+_OF_GRADING = ("grades", "grades_given_bleed", "probabilities", "counts")
+# They say who runs and when, or what the row is called; the seed and all else decides the result.
+_NOT_DECISIVE = ("name", "inputs", "network", "min_sites", "site_models")
+
+
+def outcome_key(method: Any, regime: str, data: str) -> str:
+    """64 hexadecimal digits over a job or rule, who trains with whom, and the digest of the cases."""
+    described = {
+        "method": _described(method),
+        "regime": regime,
+        "data": data,
+        "code": _code_digest(),
+        "versions": [torch.__version__, np.__version__],
+    }
+    return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
+
+
+def _described(method: Any) -> Any:
+    if not isinstance(method, JobSpec):
+        return {"rule": type(method).__name__, "inputs": method.inputs.fingerprint()}
+    settings = {f.name: getattr(method, f.name) for f in dataclasses.fields(method) if f.name not in _NOT_DECISIVE}
+    return {**settings, "network": class_config(method.network), "inputs": method.inputs.fingerprint()}
+
+
+def digest_sites(sites: Mapping[str, SiteData]) -> str:
+    """64 hexadecimal digits over features, counts and marks of every case of every split."""
+    digest = hashlib.sha256()
+    for name in sorted(sites):
+        for split in ("train", "validation", "test"):
+            data = sites[name].split(split)
+            for tensor in (data.features, data.counts, data.marks):
+                shape = None if tensor is None else tuple(tensor.shape)
+                digest.update(f"{name} {split} {shape}".encode())
+                if tensor is not None:
+                    digest.update(tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+@lru_cache(maxsize=1)
+def _code_digest() -> str:
+    digest = hashlib.sha256()
+    for package in (mhsev_monai, mhsev_flare):
+        for file in sorted(Path(str(package.__file__)).parent.rglob("*.py")):
+            digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def read_outcome(folder: Path, key: str) -> dict[str, GradedCases] | None:
+    """The graded cases by model; None where there are none, or the file is damaged."""
+    try:
+        with np.load(folder / f"{key}.npz", allow_pickle=False) as stored:
+            return {str(name): _graded(stored, number) for number, name in enumerate(stored["models"])}
+    except FileNotFoundError:
+        return None
+    except (OSError, EOFError, KeyError, ValueError, zlib.error, BadZipFile):
+        logger.warning("a kept result of the benchmark is damaged; it is computed again")
+        return None
+
+
+def _graded(stored: Mapping[str, Any], number: int) -> GradedCases:
+    of_cases, of_grading = ({part: stored[f"{number}/{part}"] for part in parts} for parts in (_OF_CASES, _OF_GRADING))
+    return GradedCases(**of_cases, grading=Grading(**of_grading))
+
+
+def write_outcome(folder: Path, key: str, outcome: Mapping[str, GradedCases]) -> None:
+    """Keep graded cases by model; raises ``OSError`` where the folder cannot be written."""
+    folder.mkdir(parents=True, exist_ok=True)
+    arrays: dict[str, Any] = {"models": np.array(list(outcome))}
+    for number, graded in enumerate(outcome.values()):
+        arrays |= {f"{number}/{part}": getattr(graded, part) for part in _OF_CASES}
+        arrays |= {f"{number}/{part}": getattr(graded.grading, part) for part in _OF_GRADING}
+    # Written beside and renamed: an interrupted run leaves no half a file under the final name.
+    temporary = folder / f"{key}.{os.getpid()}.tmp"
+    try:
+        with temporary.open("wb") as file:
+            np.savez_compressed(file, **arrays)
+        temporary.replace(folder / f"{key}.npz")
+    finally:
+        temporary.unlink(missing_ok=True)
