@@ -12,6 +12,7 @@ import hashlib
 import json
 import logging
 import os
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -34,7 +35,8 @@ class CaseFeatures:
     Attributes:
         values: number of each feature by its name; at least those that the inputs select.
         quality: plain JSON values that describe the scan and its processing; no identifiers.
-        sets: tables ``(K, n)`` float32 by name, for inputs that read a set of vectors.
+        sets: arrays by name, float32 or float16: tables ``(K, n)`` of inputs that read a set of vectors, volumes of
+            those that read images.
     """
 
     values: Mapping[str, float]
@@ -47,14 +49,21 @@ class CaseFeatures:
 
 
 class CaseInputs(Protocol):
-    """Turns a case into the vector, or the set of vectors, that a network reads."""
+    """Turns a case into the vector, or the set of vectors, that a network reads.
+
+    Results are kept by the content of the scan, unless the inputs have ``reads_scan`` and it is False.
+    """
 
     @property
     def feature_names(self) -> tuple[str, ...]:
         """Name of each entry of a vector, a selection of what is computed."""
 
     def assemble(self, found: CaseFeatures) -> np.ndarray:
-        """What the network reads, float32 ``(n_features,)`` or ``(N, n_features)``; ``KeyError`` if it is not there."""
+        """What the network reads: a vector, a set of vectors, or a volume with its channels last.
+
+        Shape ``(n_features,)`` or ``(N, n_features)`` float32, or ``(X, Y, Z, n_features)`` float16; ``KeyError`` if
+        it is not there.
+        """
 
     def fingerprint(self) -> str:
         """Hash of all that decides the vector beside the scan: computation and selection."""
@@ -72,7 +81,7 @@ class FeatureTable:
 
     Attributes:
         case_ids: ids in the order in which the cases came.
-        features: float32, ``(n, n_features)`` or ``(n, N, n_features)``.
+        features: float32, ``(n, n_features)`` or ``(n, N, n_features)``, or float16 ``(n, X, Y, Z, n_features)``.
         quality: one mapping a case.
         sets: tables of each case by name, see ``CaseFeatures``.
         failed: case id to reason.
@@ -119,7 +128,7 @@ def _read(path: Path, inputs: CaseInputs) -> CaseFeatures | None:
         return found
     except (FileNotFoundError, PermissionError):
         return None
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, zlib.error):
         # Cut off by a full disk, say: compute it again, but tell, since a cache that rots is a disk that rots.
         logger.warning("a cached feature file is damaged; its features are computed again")
         return None
@@ -139,12 +148,21 @@ def _write(path: Path, result: CaseFeatures) -> None:
 
 
 def _encoded(table: np.ndarray) -> dict[str, Any]:
-    """A float32 table as JSON: its shape, and its bytes in little-endian order as base64."""
-    data = np.ascontiguousarray(table, dtype="<f4")
-    return {"shape": list(data.shape), "float32": base64.b64encode(data.tobytes()).decode()}
+    """An array as JSON: its shape, and its bytes in little-endian order as base64; float16 ones are compressed first.
+
+    A volume is half NaN around the brain; a table of floats hardly gets smaller.
+    """
+    if table.dtype == np.float16:
+        data = zlib.compress(np.ascontiguousarray(table, dtype="<f2").tobytes(), level=1)
+        return {"shape": list(table.shape), "float16-zlib": base64.b64encode(data).decode()}
+    plain = np.ascontiguousarray(table, dtype="<f4").tobytes()
+    return {"shape": list(table.shape), "float32": base64.b64encode(plain).decode()}
 
 
 def _decoded(stored: Mapping[str, Any]) -> np.ndarray:
+    if "float16-zlib" in stored:
+        plain = zlib.decompress(base64.b64decode(stored["float16-zlib"]))
+        return np.frombuffer(plain, dtype="<f2").reshape(stored["shape"]).astype(np.float16)
     return np.frombuffer(base64.b64decode(stored["float32"]), dtype="<f4").reshape(stored["shape"]).astype(np.float32)
 
 
@@ -173,6 +191,8 @@ def compute_features(
 
 def _attempt(case: Case, inputs: CaseInputs, cache_root: Path) -> CaseFeatures | str:
     try:
+        if not getattr(inputs, "reads_scan", True):
+            return inputs(case)
         return load_or_compute(case, inputs, cache_root)
     except ScanError as error:
         return str(error)
@@ -182,7 +202,7 @@ def _table(cases: Sequence[Case], outcomes: Mapping[str, CaseFeatures | str], in
     usable = [(c.case_id, o) for c in cases if isinstance(o := outcomes[c.case_id], CaseFeatures)]
     failed = {c.case_id: o for c in cases if isinstance(o := outcomes[c.case_id], str)}
     rows = [inputs.assemble(o) for _, o in usable]
-    features = np.stack(rows).astype(np.float32) if rows else np.zeros((0, len(inputs.feature_names)), np.float32)
+    features = np.stack(rows) if rows else np.zeros((0, len(inputs.feature_names)), np.float32)
     results = [o for _, o in usable]
     return FeatureTable(
         tuple(i for i, _ in usable), features, tuple(o.quality for o in results), tuple(o.sets for o in results), failed

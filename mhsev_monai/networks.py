@@ -122,11 +122,30 @@ class SeverityPrediction(NamedTuple):
     counts: Tensor
 
 
+CASES_AT_ONCE = 4
+"""Volumes that a network is given at once; a batch of all cases would take gigabytes."""
+_VOLUMES = 5
+"""Dimensions of a batch of volumes with their channels."""
+
+
+def run_network(network: nn.Module, features: Tensor) -> Tensor:
+    """The network's output ``(n, num_classes)`` on all cases, float32 on the device of ``features``.
+
+    Volumes go through it a few at a time. On CUDA the network computes in mixed precision, with bfloat16, whose range
+    is that of float32, so that gradients need no scaling.
+    """
+    device = next(network.parameters()).device
+    parts = features.split(CASES_AT_ONCE) if features.ndim == _VOLUMES else (features,)
+    with torch.autocast("cuda", torch.bfloat16, enabled=device.type == "cuda"):
+        outputs = [network(part.to(device)) for part in parts]
+    return torch.cat(outputs).float().to(features.device)
+
+
 @torch.no_grad()
 def predict_severity(network: nn.Module, features: Tensor, scale: GradingScale) -> SeverityPrediction:
-    """Grade feature vectors ``(n, in_features)``; the network is left in evaluation mode."""
+    """Grade ``n`` cases of any kind of features; the network is left in evaluation mode."""
     network.eval()
-    output = split_output(network(features))
+    output = split_output(run_network(network, features))
     grades = corn_grade(output.ordinal_logits)
     lower = torch.tensor([0, *scale.lower_bounds], dtype=torch.float32)
     upper = torch.tensor([bound - 1 for bound in scale.lower_bounds] + [float("inf")])

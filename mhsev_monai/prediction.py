@@ -153,7 +153,7 @@ def _count_interval(network: torch.nn.Module, features: Tensor) -> tuple[int, in
 def _findings(network: torch.nn.Module, features: Tensor, entries: Mapping[str, Any]) -> list[Finding]:
     affine = np.asarray(entries[Keys.B0].affine)
     if not isinstance(network, CandidateMLP):
-        spots = [(candidate.centre_voxel, candidate.depth, None) for candidate in entries[Keys.CANDIDATES]]
+        spots = [(candidate.centre_voxel, candidate.depth, None) for candidate in entries.get(Keys.CANDIDATES, ())]
     else:
         scores = network.candidate_probabilities(features)[0].tolist()
         depths = entries[Keys.DESCRIPTORS][:, DESCRIPTORS.index("cleared_depth")].tolist()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mhsev_monai.candidate_network import CandidateMLP
-from mhsev_monai.networks import split_output
+from mhsev_monai.networks import run_network, split_output
 from mhsev_monai.ordinal import corn_loss
 from mhsev_monai.severity import GradingScale
 
@@ -21,7 +21,8 @@ class LabelledFeatures:
     """Network inputs and counts of the same cases.
 
     Attributes:
-        features: float32, ``(n, n_features)`` vectors or ``(n, N, n_features)`` sets, where a row of NaN fills up.
+        features: float32, ``(n, n_features)`` vectors or ``(n, N, n_features)`` sets, where a row of NaN fills up; or
+            ``(n, X, Y, Z, n_features)`` volumes, float16 or float32, NaN outside the brain.
         counts: ``(n,)`` float32, microbleeds of each case, 0 or more.
         marks: ``(n, N)`` float32 for sets: 1 where a vector is a bleed, 0 where it is none, NaN where nobody knows;
             None where nobody knows of any.
@@ -32,9 +33,9 @@ class LabelledFeatures:
     marks: Tensor | None = None
 
     def __post_init__(self) -> None:
-        if self.features.ndim not in (2, 3) or self.counts.shape != self.features.shape[:1]:
+        if self.features.ndim not in (2, 3, 5) or self.counts.shape != self.features.shape[:1]:
             raise ValueError(
-                f"features must be (n, n_features) or (n, N, n_features) and counts (n,), "
+                f"features must be (n, n_features), (n, N, n_features) or (n, X, Y, Z, n_features) and counts (n,), "
                 f"got {tuple(self.features.shape)} and {tuple(self.counts.shape)}"
             )
         if self.marks is not None and self.marks.shape != self.features.shape[:-1]:
@@ -95,8 +96,10 @@ def severity_loss(network: nn.Module, data: LabelledFeatures, scale: GradingScal
     """
     if isinstance(network, CandidateMLP):
         return network.loss(network.standardised(data.features), data.counts, data.grades(scale), scale, data.marks)
-    output = split_output(network(data.features))
-    ordinal = corn_loss(output.ordinal_logits, data.grades(scale), getattr(network, "class_weights", None))
+    output = split_output(run_network(network, data.features))
+    weights = getattr(network, "class_weights", None)
+    weights = None if weights is None else weights.to(output.ordinal_logits.device)
+    ordinal = corn_loss(output.ordinal_logits, data.grades(scale), weights)
     return ordinal + count_weight * F.smooth_l1_loss(output.log_count, torch.log1p(data.counts))
 
 
@@ -168,7 +171,7 @@ class FeatureMoments:
     """Count, mean and sum of squared deviations of feature vectors: all that standardisation needs of a site.
 
     Attributes:
-        n: number of vectors: of cases, or of the candidates of all cases.
+        n: number of vectors: of cases, of the candidates of all cases, or of the brain's voxels of all cases.
         mean: ``(n_features,)`` float64.
         squared_deviation: ``(n_features,)`` float64, sum over vectors of (x - mean)^2.
     """
@@ -180,6 +183,9 @@ class FeatureMoments:
     @staticmethod
     def of(features: Tensor) -> FeatureMoments:
         """Moments of the vectors along the last axis; rows of NaN, which only fill up a set, do not count."""
+        if features.ndim > 3 and len(features) > 1:
+            # Case by case: all volumes at once would be gigabytes in double precision.
+            return sum((FeatureMoments.of(case[None]) for case in features[1:]), FeatureMoments.of(features[:1]))
         values = features.reshape(-1, features.shape[-1]).numpy().astype(np.float64)
         values = values[~np.isnan(values).all(axis=1)]
         mean = values.mean(axis=0) if len(values) else np.zeros(values.shape[1])

@@ -41,6 +41,7 @@ from mhsev_monai.training import (
     severity_loss,
     train_severity,
 )
+from mhsev_monai.volume_network import SeverityCNN3d, place_network
 
 
 class SeverityExecutor(Executor):
@@ -94,7 +95,9 @@ class SeverityExecutor(Executor):
         if event_type == EventType.START_RUN:
             self._site = fl_ctx.get_identity_name()
             # Sites share the machine in the simulator, and a vector of 60 numbers never gains from more threads.
-            torch.set_num_threads(1)
+            if fl_ctx.get_prop(FLContextKey.SIMULATE_MODE, False) or not isinstance(self.network, SeverityCNN3d):
+                torch.set_num_threads(1)
+            place_network(self.network)
         elif event_type == EventType.END_RUN:
             self._data = None
 
@@ -143,7 +146,7 @@ class SeverityExecutor(Executor):
         table, validation_loss = self._evaluate("validation", data)
         steps = self._fit(data, self._seed_of(round_number), abort_signal)
         update = {
-            key: (value.detach().numpy() - received[key]).astype(np.float32)
+            key: (value.detach().cpu().numpy() - received[key]).astype(np.float32)
             for key, value in self.network.state_dict().items()
             if key not in BUFFERS
         }
@@ -179,7 +182,7 @@ class SeverityExecutor(Executor):
         return self._reply(DataKind.WEIGHTS, best.weights, {Meta.N_SAMPLES: len(data.train)})
 
     def _offer(self, best: BestRound, round_number: int, data: SiteData) -> None:
-        weights = {key: value.detach().numpy() for key, value in self.network.state_dict().items()}
+        weights = {key: value.detach().cpu().numpy() for key, value in self.network.state_dict().items()}
         table, loss = self._evaluate("validation", data)
         kappa = severity_metrics(SeverityTable.from_json(table)).quadratic_kappa
         best.offer(round_number, weights, {"quadratic_kappa": kappa, "loss": loss})

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from nvflare.job_config.api import FedJob
 from torch import nn
@@ -19,7 +20,10 @@ from mhsev_monai.dsd.features import FEATURE_NAMES
 from mhsev_monai.feature_cache import CaseInputs
 from mhsev_monai.inputs import DSDCandidateInputs, DSDInputs
 from mhsev_monai.networks import SeverityMLP
+from mhsev_monai.radiomics.inputs import RadiomicsInputs
 from mhsev_monai.severity import PAPER_SCALE, Severity
+from mhsev_monai.volume_inputs import VolumeInputs
+from mhsev_monai.volume_network import SeverityCNN3d
 
 TASK_REQUEST_INTERVAL = 0.1
 """Seconds between a site's requests for work; FLARE's 2 s make a round of a small network three times as long."""
@@ -70,7 +74,7 @@ GLOBAL_FEATURES = [name for name in FEATURE_NAMES if name.startswith(("band", "r
 """What the paper's wording makes of a feature map: energies, components and moments of the whole of it, no count."""
 
 
-def _vector_mlp(name: str, inputs: DSDInputs) -> JobSpec:
+def _vector_mlp(name: str, inputs: DSDInputs | RadiomicsInputs) -> JobSpec:
     """The paper's classifier: an MLP over one vector a scan."""
     network = SeverityMLP(
         in_features=len(inputs.feature_names),
@@ -104,11 +108,57 @@ def _candidate_mlp(name: str, inputs: DSDCandidateInputs) -> JobSpec:
     )
 
 
+CNN_AUGMENTATION: list[dict[str, Any]] = [
+    {"_target_": "RandFlip", "prob": 0.5, "spatial_axis": 0},
+    {
+        "_target_": "RandAffine",
+        "prob": 0.5,
+        "rotate_range": [0.15, 0.15, 0.15],
+        "scale_range": [0.08, 0.08, 0.08],
+        "mode": "bilinear",
+        "padding_mode": "zeros",
+    },
+    {"_target_": "RandScaleIntensity", "prob": 0.5, "factors": 0.1},
+    {"_target_": "RandShiftIntensity", "prob": 0.5, "offsets": 0.1},
+    {"_target_": "RandGaussianNoise", "prob": 0.3, "std": 0.1},
+]
+"""What may differ between two scans of one brain: side, place, size, gain and noise; radians and shares."""
+
+
+def _volume_cnn(name: str, inputs: VolumeInputs, backbone: dict[str, Any]) -> JobSpec:
+    """The paper's other baseline: a 3-D network over the whole brain."""
+    network = SeverityCNN3d(
+        in_features=len(inputs.feature_names),
+        backbone=backbone,
+        augmentation=CNN_AUGMENTATION,
+        num_classes=len(Severity),
+        seed=1,
+    )
+    return JobSpec(
+        name=name,
+        inputs=inputs,
+        network=network,
+        num_rounds=25,
+        epochs=1,
+        learning_rate=1e-3,
+        weight_decay=1e-2,
+        batch_size=4,
+        count_weight=1.0,
+        site_models=False,
+    )
+
+
 JOBS: Mapping[str, JobSpec] = {
     spec.name: spec
     for spec in (
         _candidate_mlp("dsd_mlp", DSDCandidateInputs()),
         _vector_mlp("dsd_mlp_literal", DSDInputs(source="b0", kappa=3.0, least_brain=0.25, features=GLOBAL_FEATURES)),
+        _vector_mlp("radiomics_mlp", RadiomicsInputs()),
+        _volume_cnn(
+            "cnn3d",
+            VolumeInputs(),
+            {"_target_": "resnet10", "widen_factor": 0.25, "conv1_t_stride": 2, "norm": ["group", {"num_groups": 4}]},
+        ),
     )
 }
 

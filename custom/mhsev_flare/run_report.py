@@ -22,7 +22,7 @@ from mhsev_monai.feature_cache import load_or_compute
 from mhsev_monai.keys import SeverityKeys as Keys
 from mhsev_monai.metrics import SeverityTable, severity_intervals
 from mhsev_monai.model_file import SeverityModel, load_model
-from mhsev_monai.prediction import grade_scan
+from mhsev_monai.prediction import ScanGrade, grade_scan
 from mhsev_monai.report import (
     CandidateRow,
     Evaluation,
@@ -192,7 +192,9 @@ def _can_be_processed(case: Case, model: SeverityModel) -> bool:
 
 def _example(site: str, case: Case, model: SeverityModel) -> ExampleCase:
     grade, entries = grade_scan(case.image, model, case.bvals)
-    b0, feature_map = (np.asarray(entries[key][0]) for key in (Keys.B0, Keys.DSD))
+    b0 = np.asarray(entries[Keys.B0][0])
+    # Models over the whole brain have no map and point at nothing.
+    feature_map = np.asarray(entries[Keys.DSD][0]) if Keys.DSD in entries else None
     # The slice with most findings; without any, the one with most brain.
     per_slice = np.bincount([round(f.voxel[2]) for f in grade.findings], minlength=b0.shape[2])
     brain = np.asarray(entries[Keys.BRAIN_MASK][0]).sum(axis=(0, 1))
@@ -203,7 +205,7 @@ def _example(site: str, case: Case, model: SeverityModel) -> ExampleCase:
     spacing = voxel_sizes(affine)
     picture = slice_pair_png(
         b0[:, :, z],
-        feature_map[:, :, z],
+        None if feature_map is None else feature_map[:, :, z],
         [Mark(finding.voxel[0], finding.voxel[1]) for finding in here],
         spacing=(float(spacing[0]), float(spacing[1])),
         axis_codes=codes,
@@ -221,6 +223,11 @@ def _example(site: str, case: Case, model: SeverityModel) -> ExampleCase:
         candidates=[
             CandidateRow(f"slice {z + 1}, depth {100 * finding.depth:.0f} %", finding.probability) for finding in listed
         ],
-        note=f"slice {z + 1} of {b0.shape[2]} shows {len(here)} of {len(grade.findings)} findings; the scan has "
-        f"{grade.n_candidates} candidates",
+        note=f"slice {z + 1} of {b0.shape[2]} " + _shown(len(here), grade, feature_map is not None),
     )
+
+
+def _shown(n_here: int, grade: ScanGrade, has_map: bool) -> str:
+    if not has_map:
+        return "has the most brain; the model judges the scan as a whole and points at no place"
+    return f"shows {n_here} of {len(grade.findings)} findings; the scan has {grade.n_candidates} candidates"

@@ -82,9 +82,13 @@ def orientation_words(axis_codes: Sequence[str] | None) -> str:
     return f"The patient's {_WORDS[right]} is on the image's right, the {_WORDS[upper]} of the head is up."
 
 
+_GAP = 8
+"""Pixels between two panels."""
+
+
 def slice_pair_png(
     b0: ArrayLike,
-    dsd: ArrayLike,
+    dsd: ArrayLike | None,
     marks: Sequence[Mark],
     spacing: tuple[float, float] = (1.0, 1.0),
     axis_codes: Sequence[str] | None = None,
@@ -93,7 +97,8 @@ def slice_pair_png(
 
     Args:
         b0: ``(X, Y)``, shown in grey from its 1st to its 99.5th percentile.
-        dsd: ``(X, Y)``; what is darker than its surroundings (negative) in orange, brighter in blue, zero black.
+        dsd: ``(X, Y)``; what is darker than its surroundings (negative) in orange, brighter in blue, zero black. None:
+            the model computes no map, and the slice stands alone.
         marks: in voxels of the slice as stored.
         spacing: mm a voxel along X and Y; gives the picture its proportions.
         axis_codes: see ``hanging``; letters at the edges say the orientation where it is known.
@@ -101,18 +106,21 @@ def slice_pair_png(
     Raises:
         ValueError: if the slices are not two-dimensional and of equal shape, or ``spacing`` is not positive.
     """
-    image, feature_map = _finite_slice(b0, "b0"), _finite_slice(dsd, "dsd")
-    if image.shape != feature_map.shape:
-        raise ValueError(f"b0 and dsd must have one shape, got {image.shape} and {feature_map.shape}")
+    image = _finite_slice(b0, "b0")
+    pictures = [_grey(image)]
+    if dsd is not None:
+        feature_map = _finite_slice(dsd, "dsd")
+        if image.shape != feature_map.shape:
+            raise ValueError(f"b0 and dsd must have one shape, got {image.shape} and {feature_map.shape}")
+        pictures.append(_orange_blue(feature_map))
     if not all(np.isfinite(s) and s > 0 for s in spacing[:2]):
         raise ValueError(f"spacing must be two positive lengths in mm, got {spacing}")
     layout = hanging(axis_codes)
-    panels = [_panel(pixels, marks, layout, spacing) for pixels in (_grey(image), _orange_blue(feature_map))]
-    gap = 8
+    panels = [_panel(pixels, marks, layout, spacing) for pixels in pictures]
     width, height = panels[0].size
-    canvas = Image.new("RGB", (2 * width + gap, height), "#000000")
-    canvas.paste(panels[0], (0, 0))
-    canvas.paste(panels[1], (width + gap, 0))
+    canvas = Image.new("RGB", (len(panels) * (width + _GAP) - _GAP, height), "#000000")
+    for number, panel in enumerate(panels):
+        canvas.paste(panel, (number * (width + _GAP), 0))
     stream = io.BytesIO()
     canvas.save(stream, format="PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode("ascii")

@@ -40,6 +40,7 @@ SITES = {"site-1": 30, "site-2": 24, "site-3": 40}
 VECTOR = DSDInputs(features=["focal_count_12", "focal_count_20", "log_count_12", "depth_30"])
 SHORT = JobSpec("short", VECTOR, SeverityMLP(4, [16], 4, 0.3, 3.0, 1), num_rounds=2, epochs=2)
 OTHER = dataclasses.replace(JOBS["dsd_mlp"], num_rounds=2, epochs=1)
+DSD_JOBS = ("dsd_mlp", "dsd_mlp_literal")
 RULES = ("majority by site", "naive LoG count", "calibrated LoG count")
 
 
@@ -77,7 +78,7 @@ def folder(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("benchmark") / "pretended"
     for seed, (name, n) in enumerate(SITES.items()):
         make_root(root / name, n, seed)
-        for inputs in (VECTOR, *(ROWS[name].inputs for name in (*JOBS, *RULES))):
+        for inputs in (VECTOR, *(ROWS[name].inputs for name in (*DSD_JOBS, *RULES))):
             table = compute_features(read_cases(root / name).cases, PretendedScan(inputs), root / name / DERIVATIVES)
             assert len(table.case_ids) == n
     manifest = {"n_subjects": 94, "seed": 5, "settings": {"difficulty": "easy", "backgrounds": "/data/private/heads"}}
@@ -87,7 +88,7 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def cohort(folder) -> Cohort:
-    return load_cohort(folder, [VECTOR, *(ROWS[name].inputs for name in (*JOBS, *RULES))], 1, bar)
+    return load_cohort(folder, [VECTOR, *(ROWS[name].inputs for name in (*DSD_JOBS, *RULES))], 1, bar)
 
 
 @pytest.fixture(scope="module")

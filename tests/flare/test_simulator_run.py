@@ -163,6 +163,32 @@ def test_the_environment_can_name_the_cohort_for_flares_own_command(cohort, tmp_
     assert tuple(ledger[0]["sites"]) == SITES
 
 
+@pytest.mark.parametrize("job", ["radiomics_mlp", "cnn3d"])
+def test_a_baseline_runs_from_its_job_to_its_report(cohort, tmp_path, job):
+    from mhsev_flare.jobs import JOBS, export_job
+    from mhsev_flare.result import read_run
+    from mhsev_flare.run_report import write_report
+    from mhsev_flare.simulator import prepare_workspace, run_simulator
+    from mhsev_monai.cases import read_cases
+    from mhsev_monai.model_file import load_model
+    from mhsev_monai.prediction import grade_scan
+
+    spec = dataclasses.replace(JOBS[job], num_rounds=1, site_models=False)
+    prepare_workspace(tmp_path / "ws", cohort)
+    run_simulator(export_job(spec, tmp_path / "jobs"), tmp_path / "ws", n_sites=3, threads=2)
+    result, ledger, path = read_run(tmp_path / "ws")
+    assert result["status"] == "completed", result["reason"]
+    assert tuple(ledger[0]["sites"]) == SITES
+    assert result["test"]["pooled"]["table"]["n"] > 0
+    model = load_model(path)
+    case = read_cases(cohort / SITES[0]).cases[0]
+    grade, _ = grade_scan(case.image, model, case.bvals)
+    assert sum(grade.probabilities.values()) == pytest.approx(1.0, abs=1e-5)
+    assert grade.findings == ()
+    write_report(tmp_path / "ws", tmp_path / "page.html", cohort)
+    assert "points at no place" in (tmp_path / "page.html").read_text()
+
+
 def test_an_interruption_leaves_no_process_behind(cohort, tmp_path):
     from mhsev_flare.jobs import JOBS, export_job
     from mhsev_flare.simulator import prepare_workspace, run_simulator

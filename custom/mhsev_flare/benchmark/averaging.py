@@ -30,6 +30,7 @@ from mhsev_monai.training import (
     severity_loss,
     train_severity,
 )
+from mhsev_monai.volume_network import place_network
 
 CENTRAL = "central"
 """Plays the site in the seeds of central training."""
@@ -118,12 +119,13 @@ def join_features(parts: list[LabelledFeatures]) -> LabelledFeatures:
 
 
 def load_weights(network: nn.Module, weights: Weights) -> None:
-    """Put a copy of ``weights`` into ``network``."""
+    """Put a copy of ``weights`` into ``network``, which is moved to where it trains."""
+    place_network(network)
     network.load_state_dict({key: torch.from_numpy(np.array(value)) for key, value in weights.items()})
 
 
 def _weights(network: nn.Module) -> dict[str, np.ndarray]:
-    return {key: value.detach().numpy().copy() for key, value in network.state_dict().items()}
+    return {key: value.detach().cpu().numpy().copy() for key, value in network.state_dict().items()}
 
 
 def _fit(spec: JobSpec, network: nn.Module, data: LabelledFeatures, seed: int) -> None:

@@ -8,10 +8,10 @@ from typing import Any
 
 from mhsev_flare.benchmark.rules import LOG_COUNTS, CalibratedCount, MajorityBySite, NaiveCount, Rule
 from mhsev_flare.jobs import GLOBAL_FEATURES, JOBS, JobSpec
+from mhsev_monai.clinical_inputs import ClinicalInputs
 from mhsev_monai.feature_cache import CaseInputs
-from mhsev_monai.inputs import DSDInputs
+from mhsev_monai.inputs import DSDCandidateInputs, DSDInputs
 from mhsev_monai.model_file import class_config
-from mhsev_monai.radiomics.inputs import RadiomicsInputs
 from mhsev_monai.severity import SCALES, GradingScale
 
 RULE_SCALE = SCALES[next(iter(JOBS.values())).scale]
@@ -77,7 +77,15 @@ _ABLATION = (
         _with_network(_CANDIDATES, within_scan=False, max_deviation=4.0),
         "descriptors standardised over the federation, not within the scan",
     ),
+    Row("candidates, fixed window", replace(_CANDIDATES, inputs=DSDCandidateInputs(dynamic=False)), "one window size"),
+    Row("candidates, no threshold", replace(_CANDIDATES, inputs=DSDCandidateInputs(kappa=0.0)), "every bin passes"),
+    Row("candidates, no SVD", replace(_CANDIDATES, inputs=DSDCandidateInputs(energy=0.9999)), "99.99 % of the energy"),
     Row("dsd_mlp with masks", _CANDIDATES, "trained with lesion masks beside the counts", masks=True),
+)
+
+_CLINICAL = replace(
+    _with_network(_LITERAL, in_features=len(ClinicalInputs().feature_names), hidden_features=[], dropout=0.0),
+    inputs=ClinicalInputs(),
 )
 
 ROWS: Mapping[str, Row] = {
@@ -85,7 +93,7 @@ ROWS: Mapping[str, Row] = {
     for row in (
         *(Row(name, spec, "the job of this name") for name, spec in JOBS.items()),
         *_ABLATION,
-        Row("radiomics", _vector(_LITERAL, RadiomicsInputs()), "the literal classifier on 259 radiomics features"),
+        Row("clinical variables", _CLINICAL, "age, sex and risk factors: an ordinal regression without the scan"),
         Row("majority by site", MajorityBySite(_LOG_COUNTS), "the most frequent grade of the site's training cases"),
         Row(
             "naive LoG count",
