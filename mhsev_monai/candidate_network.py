@@ -23,7 +23,7 @@ from mhsev_monai.count_distribution import (
 from mhsev_monai.ordinal import corn_loss
 from mhsev_monai.severity import GradingScale
 
-_FIRST_LOGIT = -4.0
+FIRST_LOGIT = -4.0
 """Logit of a candidate before training: some 200 candidates then hold about four bleeds, as many as scans do."""
 _FIRST_MISSED = -3.0
 
@@ -96,7 +96,7 @@ class CandidateMLP(nn.Module):
         self.seed = seed
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.scorers = nn.ModuleList(self._perceptron() for _ in range(members))
+            self.scorers = nn.ModuleList(self._scorer() for _ in range(members))
         # Softplus of these: bleeds that no candidate stands for, in any scan and for each bleed found.
         self.missed_base = nn.Parameter(torch.full((members,), _FIRST_MISSED))
         self.missed_per_found = nn.Parameter(torch.full((members,), _FIRST_MISSED))
@@ -104,14 +104,14 @@ class CandidateMLP(nn.Module):
         self.register_buffer("feature_scale", torch.ones(in_features))
         self.register_buffer("class_weights", torch.ones(num_classes))
 
-    def _perceptron(self) -> nn.Sequential:
+    def _scorer(self) -> nn.Sequential:
         layers: list[nn.Module] = []
         width = self.in_features
         for next_width in self.hidden_features:
             layers += [nn.Linear(width, next_width), nn.SiLU(), nn.Dropout(self.dropout)]
             width = next_width
         last = nn.Linear(width, 1)
-        nn.init.constant_(last.bias, _FIRST_LOGIT)
+        nn.init.constant_(last.bias, FIRST_LOGIT)
         return nn.Sequential(*layers, last)
 
     def forward(self, features: Tensor) -> Tensor:

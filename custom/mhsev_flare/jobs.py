@@ -20,6 +20,8 @@ from mhsev_monai.dsd.features import FEATURE_NAMES
 from mhsev_monai.feature_cache import CaseInputs
 from mhsev_monai.inputs import DSDCandidateInputs, DSDInputs
 from mhsev_monai.networks import SeverityMLP
+from mhsev_monai.patch_inputs import CandidatePatchInputs
+from mhsev_monai.patch_network import CandidateCNN
 from mhsev_monai.radiomics.inputs import RadiomicsInputs
 from mhsev_monai.severity import PAPER_SCALE, Severity
 from mhsev_monai.volume_inputs import VolumeInputs
@@ -108,6 +110,28 @@ def _candidate_mlp(name: str, inputs: DSDCandidateInputs) -> JobSpec:
     )
 
 
+def _patch_detector(name: str, inputs: CandidatePatchInputs) -> JobSpec:
+    """A lesion detector whose scores are counted; sites with lesion masks teach it candidate by candidate."""
+    network = CandidateCNN(
+        in_features=len(inputs.feature_names),
+        channels=len(inputs.channels),
+        side=inputs.side,
+        hidden_features=[12, 24, 24],
+        members=1,
+        num_classes=len(Severity),
+        lower_bounds=list(PAPER_SCALE.lower_bounds),
+        dropout=0.2,
+        noise=0.1,
+        grade_weight=1.0,
+        mark_weight=0.5,
+        max_deviation=6.0,
+        seed=1,
+    )
+    return JobSpec(
+        name=name, inputs=inputs, network=network, num_rounds=30, epochs=1, learning_rate=3e-3, weight_decay=1e-2
+    )
+
+
 CNN_AUGMENTATION: list[dict[str, Any]] = [
     {"_target_": "RandFlip", "prob": 0.5, "spatial_axis": 0},
     {
@@ -159,6 +183,7 @@ JOBS: Mapping[str, JobSpec] = {
             VolumeInputs(),
             {"_target_": "resnet10", "widen_factor": 0.25, "conv1_t_stride": 2, "norm": ["group", {"num_groups": 4}]},
         ),
+        _patch_detector("detector_count", CandidatePatchInputs()),
     )
 }
 

@@ -93,6 +93,12 @@ ROWS: Mapping[str, Row] = {
     for row in (
         *(Row(name, spec, "the job of this name") for name, spec in JOBS.items()),
         *_ABLATION,
+        Row(
+            "detector_count with masks",
+            JOBS["detector_count"],
+            "trained with lesion masks beside the counts",
+            masks=True,
+        ),
         Row("clinical variables", _CLINICAL, "age, sex and risk factors: an ordinal regression without the scan"),
         Row("majority by site", MajorityBySite(_LOG_COUNTS), "the most frequent grade of the site's training cases"),
         Row(
