@@ -213,6 +213,25 @@ def corrected_resampled_t(differences: ArrayLike, n_train: int, n_test: int) -> 
     return CorrectedT(mean, statistic, freedom, float(2 * stats.t.sf(abs(statistic), freedom)))
 
 
+def corrected_interval(values: ArrayLike, n_train: int, n_test: int, level: float = 0.95) -> tuple[float, float]:
+    """Interval of the mean of a score over repeated random splits, from the same variance (Nadeau and Bengio 2003).
+
+    Args:
+        values: ``(k,)`` of the score, one a repeat, k at least 2.
+        n_train: cases that the learner of a repeat was made from.
+        n_test: cases that it was judged by.
+        level: coverage, in (0, 1).
+
+    Raises:
+        ValueError: as :func:`corrected_resampled_t`.
+    """
+    scores = np.asarray(values, dtype=np.float64)
+    mean = corrected_resampled_t(scores, n_train, n_test).mean
+    error = float(np.sqrt((1 / scores.size + n_test / n_train) * scores.var(ddof=1)))
+    reach = float(stats.t.ppf((1 + level) / 2, scores.size - 1)) * error
+    return mean - reach, mean + reach
+
+
 def holm(p_values: ArrayLike) -> NDArray[np.float64]:
     """P-values adjusted so that the chance of any false claim among them stays at the level (Holm 1979).
 

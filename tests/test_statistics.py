@@ -9,7 +9,14 @@ import pytest
 from scipy import stats
 from sklearn.metrics import accuracy_score, cohen_kappa_score
 
-from mhsev_monai.statistics import agreement_scores, corrected_resampled_t, exact_mcnemar, holm, paired_bootstrap
+from mhsev_monai.statistics import (
+    agreement_scores,
+    corrected_interval,
+    corrected_resampled_t,
+    exact_mcnemar,
+    holm,
+    paired_bootstrap,
+)
 
 
 def graders(rng, n=120):
@@ -152,3 +159,13 @@ def test_holm_counts_only_the_tests_that_were_made_and_stops_at_one():
 def test_holm_refuses_what_is_no_probability():
     with pytest.raises(ValueError, match="0 to 1"):
         holm([1.5])
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.02, 0.05])
+def test_the_corrected_interval_holds_what_the_corrected_test_does_not_refuse(shift):
+    """The interval's end nearest to 0 is where the test's p-value is what the interval leaves out."""
+    values = np.array([0.02, 0.04, 0.00, 0.06, 0.03]) + shift
+    p_value = corrected_resampled_t(values, 70, 30).p_value
+    low, high = corrected_interval(values, 70, 30, level=1 - p_value)
+    assert low == pytest.approx(0, abs=1e-12)
+    assert high == pytest.approx(2 * values.mean())

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import cohen_kappa_score
+from scipy import stats
+from sklearn.metrics import balanced_accuracy_score, cohen_kappa_score, f1_score
 from small_site import make_root
 
 from mhsev_flare.benchmark import rows as table_of_rows
@@ -235,6 +236,18 @@ def test_the_difference_to_local_models_is_that_to_the_mean_of_their_kappas(repo
     assert found == pytest.approx(kappa[Regime.FEDERATED] - kappa[Regime.LOCAL], abs=1e-12)
 
 
+def test_the_worst_site_and_the_means_over_grades_are_those_of_scikit_learn(report):
+    graded = report.results[0].repeats[0][Regime.FEDERATED][ONE_MODEL]
+    found, predicted = graded.scores(Setting.ALL), graded.grading.grades
+    by_site = [
+        balanced_accuracy_score(graded.true_grades[graded.sites == s], predicted[graded.sites == s]) for s in SITES
+    ]
+    assert found["worst_site_balanced_accuracy"] == pytest.approx(min(by_site))
+    occurring = np.unique(graded.true_grades)
+    expected = f1_score(graded.true_grades, predicted, labels=occurring, average="macro", zero_division=0)
+    assert found["macro_f1"] == pytest.approx(expected)
+
+
 def test_settings_are_flat_and_without_a_folder(folder, tmp_path):
     assert read_settings(folder / "cohort.json") == {
         "n_subjects": 94,
@@ -274,14 +287,23 @@ def test_the_command_writes_a_page_and_its_numbers_without_a_path(folder, tmp_pa
         assert str(folder.parent) not in text
         assert "/data/private" not in text
     (entry,) = content["cohorts"]
-    regime = entry["rows"][0]["regimes"]["federated"][str(Setting.ALL)]
+    regime_entry = entry["rows"][0]["regimes"]["federated"]
+    regime = regime_entry[str(Setting.ALL)]
+    n_test = sum(sum(site["test_grades"][0]) for site in entry["sites"].values())
     for repeat, confusion in enumerate(r["confusion"][ONE_MODEL] for r in regime["repeats"]):
         truth = np.sum([site["test_grades"][repeat] for site in entry["sites"].values()], axis=0)
         assert np.sum(confusion, axis=1).tolist() == truth.tolist()
     accuracies = [repeat["scores"]["accuracy"] for repeat in regime["repeats"]]
     assert regime["summary"]["accuracy"]["mean"] == pytest.approx(np.mean(accuracies))
     assert regime["summary"]["accuracy"]["deviation"] == pytest.approx(np.std(accuracies, ddof=1))
-    assert f"{np.mean(accuracies):.3f} ± {np.std(accuracies, ddof=1):.3f}" in page
+    reach = stats.t.ppf(0.975, 1) * np.std(accuracies, ddof=1) * np.sqrt(1 / 2 + n_test / (94 - n_test))
+    low, high = np.mean(accuracies) - reach, np.mean(accuracies) + reach
+    assert f"{np.mean(accuracies):.3f} ({low:.2f} to {high:.2f})" in page
+    assert entry["rows"][0]["seconds_per_scan"] is None
+    weights = 4 * 16 + 16 + 16 * 4 + 4
+    buffers = 4 + 4 + 4
+    assert entry["rows"][0]["bytes_exchanged"] == 4 * 3 * (2 * (2 * weights + buffers) + weights + buffers)
+    assert regime_entry["seconds"] > 0
 
 
 @pytest.mark.parametrize(

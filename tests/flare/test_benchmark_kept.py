@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+import mhsev_flare
 from mhsev_flare.benchmark.averaging import join_features
-from mhsev_flare.benchmark.kept import digest_sites, outcome_key, read_outcome, write_outcome
+from mhsev_flare.benchmark.kept import FEDERATED_SOURCE, digest_sites, outcome_key, read_outcome, write_outcome
 from mhsev_flare.benchmark.protocol import Regime
 from mhsev_flare.benchmark.run import Task, _run_parts
 from mhsev_flare.jobs import JobSpec
@@ -42,9 +45,9 @@ class StopError(Exception):
 
 def same(one, other) -> bool:
     return all(
-        np.array_equal(graded.grading.probabilities, other[regime][name].grading.probabilities)
-        and graded.sites.tolist() == other[regime][name].sites.tolist()
-        for regime, models in one.items()
+        np.array_equal(graded.grading.probabilities, other.outcomes[regime][name].grading.probabilities)
+        and graded.sites.tolist() == other.outcomes[regime][name].sites.tolist()
+        for regime, models in one.outcomes.items()
         for name, graded in models.items()
     )
 
@@ -71,8 +74,9 @@ def test_a_stopped_run_goes_on_where_it_was(task, tmp_path, monkeypatch):
 
     monkeypatch.setattr(Task, "run", forbidden)
     found = _run_parts(task.parts(), 1, lambda *_: None, tmp_path)
-    assert [set(part) for part in found] == [{r} for r in Regime if r in REGIMES]
+    assert [set(part.outcomes) for part in found] == [{r} for r in Regime if r in REGIMES]
     assert all(same(a, b) for a, b in zip(found, afresh, strict=True))
+    assert [part.seconds for part in found] == [part.seconds for part in resumed]
 
 
 def test_a_damaged_file_is_computed_again(task, tmp_path, caplog):
@@ -129,4 +133,17 @@ def test_what_was_never_kept_is_not_found(tmp_path):
 def test_a_folder_that_cannot_be_written_is_told(tmp_path, task):
     (tmp_path / "file").write_text("")
     with pytest.raises(NotADirectoryError):
-        write_outcome(tmp_path / "file" / "inside", "0" * 64, task.parts()[0].run()[Regime.FEDERATED])
+        write_outcome(tmp_path / "file" / "inside", "0" * 64, task.parts()[0].run()[Regime.FEDERATED], 1.0)
+
+
+def test_every_file_that_training_goes_through_is_in_the_key():
+    """What the listed files import of the federated side is listed, or its part in a result is hashed by itself."""
+    hashed_by_content = {"mhsev_flare.jobs", "mhsev_flare.site"}
+    only_finds_or_keeps = {"mhsev_flare.benchmark.kept", "mhsev_flare.benchmark.protocol", "mhsev_flare.benchmark.rows"}
+    listed = {f"mhsev_flare.{name.removesuffix('.py').replace('/', '.')}" for name in FEDERATED_SOURCE}
+    folder = Path(str(mhsev_flare.__file__)).parent
+    for name in FEDERATED_SOURCE:
+        tree = ast.parse((folder / name).read_text())
+        imported = {str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+        own = {module for module in imported if module.startswith("mhsev_flare.")}
+        assert own <= listed | hashed_by_content | only_finds_or_keeps, name

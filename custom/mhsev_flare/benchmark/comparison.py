@@ -10,11 +10,19 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mhsev_flare.benchmark.graded import SCORES, GradedCases, Setting, scores
+from mhsev_flare.benchmark.graded import SCORES, GradedCases, Setting
 from mhsev_flare.benchmark.protocol import Cohort, Regime
 from mhsev_flare.benchmark.run import RowResults, Sizes
-from mhsev_monai.metrics import N_CLASSES, SeverityTable
-from mhsev_monai.statistics import CorrectedT, Difference, corrected_resampled_t, exact_mcnemar, holm, paired_bootstrap
+from mhsev_monai.metrics import N_CLASSES
+from mhsev_monai.statistics import (
+    CorrectedT,
+    Difference,
+    corrected_interval,
+    corrected_resampled_t,
+    exact_mcnemar,
+    holm,
+    paired_bootstrap,
+)
 
 BOOTSTRAP_SEED = 1
 N_DRAWS = 2000
@@ -32,6 +40,7 @@ class CohortReport:
         reference: name of the row that the others are compared with.
         sizes: cases that make and judge a model in the first repeat.
         test_mix: by site ``(n_repeats, 4)`` test cases of each grade.
+        seconds_per_scan: from files to grade, by the name of a row; rows that were not timed are not there.
     """
 
     cohort: Cohort
@@ -39,6 +48,7 @@ class CohortReport:
     reference: str
     sizes: Sizes
     test_mix: Mapping[str, NDArray[np.int64]]
+    seconds_per_scan: Mapping[str, float | None] = dataclasses.field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -48,17 +58,23 @@ class Summary:
     Attributes:
         mean: NaN where it is defined in no repeat.
         deviation: standard deviation over repeats; NaN for fewer than two.
+        low: lower end of the 95 % interval of the mean, for repeats that share cases; NaN for fewer than two.
+        high: its upper end.
     """
 
     mean: float
-    deviation: float
+    deviation: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
 
     @staticmethod
-    def of(values: Sequence[float]) -> Summary:
+    def of(values: Sequence[float], sizes: Sizes) -> Summary:
         """Of the values that are defined."""
         known = [value for value in values if math.isfinite(value)]
-        deviation = float(np.std(known, ddof=1)) if len(known) > 1 else math.nan
-        return Summary(float(np.mean(known)) if known else math.nan, deviation)
+        if len(known) < 2:
+            return Summary(known[0] if known else math.nan)
+        low, high = corrected_interval(np.array(known), sizes.n_train, sizes.n_test)
+        return Summary(float(np.mean(known)), float(np.std(known, ddof=1)), low, high)
 
 
 @dataclass(frozen=True)
@@ -86,25 +102,24 @@ class Comparison:
     repeats_adjusted: float = math.nan
 
 
-def tables_of(regime: Regime, models: Models, setting: Setting) -> dict[str, SeverityTable]:
-    """One table a model; where a site is left out, the models' cases are different ones and make one table."""
+def models_of(regime: Regime, models: Models) -> dict[str, GradedCases]:
+    """What is scored: each model by itself; where a site is left out, the models' different cases together."""
     if regime is Regime.LEAVE_ONE_OUT:
-        joined = GradedCases.join([models[name] for name in sorted(models)])
-        return {"all left-out sites": joined.table(setting)}
-    return {name: models[name].table(setting) for name in sorted(models)}
+        return {"all left-out sites": GradedCases.join([models[name] for name in sorted(models)])}
+    return {name: models[name] for name in sorted(models)}
 
 
-def mean_scores(tables: Mapping[str, SeverityTable]) -> dict[str, float]:
-    """Each score, mean over the tables; NaN where one of them leaves it undefined."""
-    each = [scores(table) for table in tables.values()]
+def mean_scores(models: Models, setting: Setting) -> dict[str, float]:
+    """Each score, mean over the models; NaN where one of them leaves it undefined."""
+    each = [model.scores(setting) for model in models.values()]
     return {name: float(np.mean([entry[name] for entry in each])) for name in SCORES}
 
 
-def summaries_of(result: RowResults, regime: Regime, setting: Setting) -> dict[str, Summary]:
+def summaries_of(result: RowResults, regime: Regime, setting: Setting, sizes: Sizes) -> dict[str, Summary]:
     """Each score over the repeats; no AUC where a row gives no probabilities."""
-    values = [mean_scores(tables_of(regime, outcomes[regime], setting)) for outcomes in result.repeats]
-    summaries = {name: Summary.of([entry[name] for entry in values]) for name in SCORES}
-    return summaries if result.row.gives_probabilities else {**summaries, "macro_auc": Summary.of([])}
+    values = [mean_scores(models_of(regime, outcomes[regime]), setting) for outcomes in result.repeats]
+    summaries = {name: Summary.of([entry[name] for entry in values], sizes) for name in SCORES}
+    return summaries if result.row.gives_probabilities else {**summaries, "macro_auc": Summary.of([], sizes)}
 
 
 def main_regime(result: RowResults) -> Regime | None:
@@ -182,7 +197,7 @@ def _over_repeats(pairs: Sequence[tuple[Models, Models]], setting: Setting, size
 
 
 def _mean_kappa(models: Models, setting: Setting) -> float:
-    return mean_scores({name: model.table(setting) for name, model in models.items()})["quadratic_kappa"]
+    return mean_scores(models, setting)["quadratic_kappa"]
 
 
 def _refuse_other_cases(graded: Sequence[GradedCases], name: str) -> None:

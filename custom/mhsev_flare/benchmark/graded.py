@@ -14,8 +14,21 @@ from mhsev_monai.networks import SeverityPrediction
 from mhsev_monai.severity import GradingScale, Severity
 from mhsev_monai.training import LabelledFeatures
 
-SCORES = ("accuracy", "balanced_accuracy", "quadratic_kappa", "cohen_kappa", "macro_auc", "count_mae")
-"""Names in ``SeverityMetrics`` of what the benchmark reports."""
+WORST_SITE = "worst_site_balanced_accuracy"
+"""Balanced accuracy at the site where it is lowest."""
+_OF_TABLE = (
+    "accuracy",
+    "balanced_accuracy",
+    "macro_specificity",
+    "macro_f1",
+    "quadratic_kappa",
+    "cohen_kappa",
+    "macro_auc",
+    "count_mae",
+)
+SCORES = (*_OF_TABLE, WORST_SITE)
+"""What the benchmark reports: names in ``SeverityMetrics``, and the worst site. Balanced accuracy is the mean
+sensitivity over the grades, so there is no other entry of that."""
 
 
 class Setting(StrEnum):
@@ -117,7 +130,16 @@ class GradedCases:
 
     def table(self, setting: Setting) -> SeverityTable:
         """The evaluation table in ``setting``; with a bleed known, a count is at least 1."""
-        judged = self.judged(setting)
+        return self._table(setting, self.judged(setting))
+
+    def scores(self, setting: Setting) -> dict[str, float]:
+        """The reported scores by name, NaN where one is not defined."""
+        per_site = [self._table(setting, self.judged(setting) & (self.sites == site)) for site in np.unique(self.sites)]
+        balanced = [scores(table)["balanced_accuracy"] for table in per_site if table.n]
+        return {**scores(self.table(setting)), WORST_SITE: min(balanced, default=float("nan"))}
+
+    def _table(self, setting: Setting, judged: NDArray[np.bool_]) -> SeverityTable:
+        grades = self.grading.grades if setting is Setting.ALL else self.grading.grades_given_bleed
         probabilities, counts = self.grading.probabilities[judged], self.grading.counts[judged]
         if setting is Setting.BLEEDING:
             probabilities, counts = given_bleed(probabilities), np.maximum(counts, 1.0)
@@ -126,12 +148,12 @@ class GradedCases:
             predicted_counts=counts,
             true_counts=self.true_counts[judged],
             true_grades=self.true_grades[judged],
-            predicted_grades=self.grades_in(setting),
+            predicted_grades=grades[judged],
         )
 
 
 def scores(table: SeverityTable) -> dict[str, float]:
-    """The reported scores of ``table`` by name, NaN where one is not defined."""
+    """The reported scores of ``table`` by name, but for the worst site's; NaN where one is not defined."""
     metrics = severity_metrics(table)
-    values = {name: getattr(metrics, name) for name in SCORES}
+    values = {name: getattr(metrics, name) for name in _OF_TABLE}
     return {name: float("nan") if value is None else float(value) for name, value in values.items()}

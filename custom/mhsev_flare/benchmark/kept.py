@@ -1,7 +1,8 @@
 """What a benchmark has graded is kept, so that a run that was stopped goes on and one more row costs one row.
 
 An entry is found by a hash over all that decides it: the row's settings, the cases of the split with their features,
-the regime, the versions of torch and numpy, and the source of both packages, since a version number can be forgotten.
+the regime, the versions of torch and numpy, and the source that trains and grades, since a version number can be
+forgotten.
 """
 
 from __future__ import annotations
@@ -30,6 +31,19 @@ from mhsev_monai.model_file import class_config
 
 FOLDER = Path("derivatives", "mhsev", "benchmark")
 """Below the cohort's folder. Files hold true and predicted counts by site, no case id; they stay with the cohort."""
+
+FEDERATED_SOURCE = (
+    "protocol.py",
+    "result.py",
+    "rounds.py",
+    "standardisation.py",
+    "weighting.py",
+    "benchmark/averaging.py",
+    "benchmark/graded.py",
+    "benchmark/rules.py",
+    "benchmark/run.py",
+)
+"""Files of ``mhsev_flare`` that training and grading in one process go through."""
 
 logger = logging.getLogger(__name__)
 
@@ -74,18 +88,18 @@ def digest_sites(sites: Mapping[str, SiteData]) -> str:
 
 @lru_cache(maxsize=1)
 def _code_digest() -> str:
-    digest = hashlib.sha256()
-    for package in (mhsev_monai, mhsev_flare):
-        for file in sorted(Path(str(package.__file__)).parent.rglob("*.py")):
-            digest.update(file.read_bytes())
-    return digest.hexdigest()
+    """Hash over the source that turns features into graded cases. What makes the features shows in the data itself."""
+    of_one_site = sorted(Path(str(mhsev_monai.__file__)).parent.glob("*.py"))
+    federated = [Path(str(mhsev_flare.__file__)).parent / name for name in FEDERATED_SOURCE]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in (*of_one_site, *federated))).hexdigest()
 
 
-def read_outcome(folder: Path, key: str) -> dict[str, GradedCases] | None:
-    """The graded cases by model; None where there are none, or the file is damaged."""
+def read_outcome(folder: Path, key: str) -> tuple[dict[str, GradedCases], float] | None:
+    """The graded cases by model and the seconds that they took; None where there are none, or the file is damaged."""
     try:
         with np.load(folder / f"{key}.npz", allow_pickle=False) as stored:
-            return {str(name): _graded(stored, number) for number, name in enumerate(stored["models"])}
+            models = {str(name): _graded(stored, number) for number, name in enumerate(stored["models"])}
+            return models, float(stored["seconds"])
     except FileNotFoundError:
         return None
     except (OSError, EOFError, KeyError, ValueError, zlib.error, BadZipFile):
@@ -98,10 +112,10 @@ def _graded(stored: Mapping[str, Any], number: int) -> GradedCases:
     return GradedCases(**of_cases, grading=Grading(**of_grading))
 
 
-def write_outcome(folder: Path, key: str, outcome: Mapping[str, GradedCases]) -> None:
-    """Keep graded cases by model; raises ``OSError`` where the folder cannot be written."""
+def write_outcome(folder: Path, key: str, outcome: Mapping[str, GradedCases], seconds: float) -> None:
+    """Keep graded cases by model and the seconds that they took; ``OSError`` where the folder cannot be written."""
     folder.mkdir(parents=True, exist_ok=True)
-    arrays: dict[str, Any] = {"models": np.array(list(outcome))}
+    arrays: dict[str, Any] = {"models": np.array(list(outcome)), "seconds": np.float64(seconds)}
     for number, graded in enumerate(outcome.values()):
         arrays |= {f"{number}/{part}": getattr(graded, part) for part in _OF_CASES}
         arrays |= {f"{number}/{part}": getattr(graded.grading, part) for part in _OF_GRADING}

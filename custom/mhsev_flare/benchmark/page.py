@@ -16,7 +16,8 @@ from mhsev_flare.benchmark.comparison import (
     compare_rows,
     summaries_of,
 )
-from mhsev_flare.benchmark.graded import SCORES, Setting, scores
+from mhsev_flare.benchmark.costs import bytes_exchanged
+from mhsev_flare.benchmark.graded import SCORES, WORST_SITE, Setting
 from mhsev_flare.benchmark.protocol import Regime
 from mhsev_monai._version import __version__
 from mhsev_monai.severity import Severity
@@ -27,7 +28,8 @@ _INTRODUCTION = f"""\
 Research use only; simulated hospitals stand for no patient. Each repeat splits every site anew by patient, stratified
 by grade: 70 % for training (a fifth of it chooses the best round) and 30 % for the test. The seed of repeat r is r, for
 the split and for training, so a federated row of repeat r is the FLARE job with seed r, computed in one process. Scores
-are of test cases only, mean ± standard deviation over repeats.
+are of test cases only: the mean over repeats and its 95 % interval, which counts that splits share cases (Nadeau and
+Bengio 2003); it may pass 1. Standard deviations are in the JSON file beside this page.
 
 - **federated**: every site trains from the common weights, which are averaged after each round.
 - **central**: one network on all sites' training cases, as many passes.
@@ -42,8 +44,11 @@ the median of the predicted distribution once none is ruled out; a count is at l
 
 Differences are the first less the second, so that above 0 the first is better. Those of accuracy and quadratic kappa
 are of repeat 1, with 95 % intervals from {N_DRAWS} draws of its test cases within each site; McNemar's test is the
-exact one, on the same cases. Those over repeats go with the corrected resampled t-test (Nadeau and Bengio 2003), which
-counts that splits share cases. P-values of one column of a table are adjusted by Holm's method."""
+exact one, on the same cases. Those over repeats go with the corrected resampled t-test. P-values of one column of a
+table are adjusted by Holm's method.
+
+Macro sensitivity is the balanced accuracy. Weights exchanged are those of the federated training, to all sites and
+back. Seconds are of one thread; a scan's are from its files to its grade."""
 
 
 def render_page(command: str, n_repeats: int, reports: Sequence[CohortReport]) -> str:
@@ -62,7 +67,7 @@ def _cohort_section(report: CohortReport) -> str:
         ):
             if comparisons:
                 parts += [f"{title}:\n", _comparisons(comparisons)]
-    parts.append(_left_out(report))
+    parts += [_left_out(report), _costs(report)]
     notes = "\n".join(f"- `{result.row.name}`: {result.row.note}" for result in report.results)
     return "\n".join([part for part in parts if part] + [f"Rows:\n\n{notes}\n"])
 
@@ -98,14 +103,44 @@ def _majority(report: CohortReport, setting: Setting) -> str:
     return f"The most frequent grade is that of {rate:.3f} of the test cases.\n"
 
 
+_SCORE_TITLES = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "macro_specificity": "macro specificity",
+    "macro_f1": "macro F1",
+    "quadratic_kappa": "quadratic kappa",
+    "cohen_kappa": "kappa",
+    "macro_auc": "macro AUC",
+    "count_mae": "count MAE",
+    WORST_SITE: "balanced accuracy, worst site",
+}
+
+
 def _scores(report: CohortReport, setting: Setting) -> str:
-    header = ["row", "trained", "accuracy", "balanced accuracy", "quadratic kappa", "kappa", "macro AUC", "count MAE"]
     rows = []
     for result in report.results:
         for regime in result.repeats[0]:
-            summaries = summaries_of(result, regime, setting)
-            rows.append([f"`{result.row.name}`", str(regime), *(_with_deviation(summaries[name]) for name in SCORES)])
-    return _table(header, rows)
+            summaries = summaries_of(result, regime, setting, report.sizes)
+            rows.append([f"`{result.row.name}`", str(regime), *(_with_range(summaries[name]) for name in SCORES)])
+    return _table(["row", "trained", *(_SCORE_TITLES[name] for name in SCORES)], rows)
+
+
+def _costs(report: CohortReport) -> str:
+    rows = []
+    for result in report.results:
+        exchanged = bytes_exchanged(result.row, len(report.cohort.hospitals))
+        trained = [(str(regime), seconds) for regime, seconds in result.seconds.items()]
+        scan = report.seconds_per_scan.get(result.row.name)
+        rows.append(
+            [
+                f"`{result.row.name}`",
+                ", ".join(f"{regime} {seconds:.0f}" for regime, seconds in trained) or NOT_DEFINED,
+                NOT_DEFINED if exchanged is None else f"{exchanged / 1e6:.1f}",
+                NOT_DEFINED if scan is None else f"{scan:.2f}",
+            ]
+        )
+    header = ["row", "training and grading, s", "weights exchanged, MB", "a scan to its grade, s"]
+    return "### Costs, one thread\n\n" + _table(header, rows)
 
 
 def _left_out(report: CohortReport) -> str:
@@ -116,11 +151,9 @@ def _left_out(report: CohortReport) -> str:
         if Regime.LEAVE_ONE_OUT in result.repeats[0]:
             cells = []
             for site in sites:
-                each = [scores(outcomes[Regime.LEAVE_ONE_OUT][site].table(Setting.ALL)) for outcomes in result.repeats]
-                cells += [
-                    _with_deviation(Summary.of([entry[name] for entry in each]))
-                    for name in ("accuracy", "quadratic_kappa")
-                ]
+                each = [outcomes[Regime.LEAVE_ONE_OUT][site].scores(Setting.ALL) for outcomes in result.repeats]
+                for name in ("accuracy", "quadratic_kappa"):
+                    cells.append(_with_range(Summary.of([entry[name] for entry in each], report.sizes)))
             rows.append([f"`{result.row.name}`", *cells])
     if not rows:
         return ""
@@ -147,10 +180,11 @@ def _comparisons(comparisons: Sequence[Comparison]) -> str:
     return _table(header, rows)
 
 
-def _with_deviation(summary: Summary) -> str:
+def _with_range(summary: Summary) -> str:
     if not math.isfinite(summary.mean):
         return NOT_DEFINED
-    return f"{summary.mean:.3f}" + (f" ± {summary.deviation:.3f}" if math.isfinite(summary.deviation) else "")
+    ends = f" ({summary.low:.2f} to {summary.high:.2f})" if math.isfinite(summary.low) else ""
+    return f"{summary.mean:.3f}{ends}"
 
 
 def _with_interval(value: float, low: float, high: float) -> str:

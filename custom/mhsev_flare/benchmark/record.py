@@ -12,12 +12,13 @@ from mhsev_flare.benchmark.comparison import (
     compare_regimes,
     compare_rows,
     mean_scores,
+    models_of,
     summaries_of,
-    tables_of,
 )
+from mhsev_flare.benchmark.costs import bytes_exchanged
 from mhsev_flare.benchmark.graded import Setting
 from mhsev_flare.benchmark.protocol import Regime
-from mhsev_flare.benchmark.run import RowResults
+from mhsev_flare.benchmark.run import RowResults, Sizes
 from mhsev_monai._version import __version__
 
 SCHEMA = "mhsev-benchmark/1"
@@ -53,7 +54,9 @@ def _cohort_json(report: CohortReport) -> dict[str, Any]:
             {
                 "name": result.row.name,
                 "note": result.row.note,
-                "regimes": {str(regime): _regime_json(result, regime) for regime in result.repeats[0]},
+                "regimes": {str(regime): _regime_json(result, regime, report.sizes) for regime in result.repeats[0]},
+                "bytes_exchanged": bytes_exchanged(result.row, len(report.cohort.hospitals)),
+                "seconds_per_scan": report.seconds_per_scan.get(result.row.name),
             }
             for result in report.results
         ],
@@ -66,15 +69,15 @@ def _cohort_json(report: CohortReport) -> dict[str, Any]:
     }
 
 
-def _regime_json(result: RowResults, regime: Regime) -> dict[str, Any]:
+def _regime_json(result: RowResults, regime: Regime, sizes: Sizes) -> dict[str, Any]:
     """Of each setting the scores over repeats, and of each repeat its scores and the confusion table of each model."""
-    entry: dict[str, Any] = {}
+    entry: dict[str, Any] = {"seconds": result.seconds.get(regime)}
     for setting in Setting:
         repeats = []
         for outcomes in result.repeats:
             each = {name: model.table(setting).confusion.tolist() for name, model in outcomes[regime].items()}
-            repeats.append({"scores": mean_scores(tables_of(regime, outcomes[regime], setting)), "confusion": each})
-        summaries = {name: vars(summary) for name, summary in summaries_of(result, regime, setting).items()}
+            repeats.append({"scores": mean_scores(models_of(regime, outcomes[regime]), setting), "confusion": each})
+        summaries = {name: vars(summary) for name, summary in summaries_of(result, regime, setting, sizes).items()}
         entry[str(setting)] = {"summary": summaries, "repeats": repeats}
     return entry
 

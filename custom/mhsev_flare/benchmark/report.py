@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from mhsev_flare.benchmark.comparison import CohortReport
+from mhsev_flare.benchmark.costs import seconds_per_scan
 from mhsev_flare.benchmark.kept import FOLDER
 from mhsev_flare.benchmark.page import render_page
 from mhsev_flare.benchmark.protocol import Bar, Cohort, Regime, load_cohort
@@ -58,7 +61,13 @@ def benchmark_cohort(folder: Path, plan: Plan, bar: Bar) -> CohortReport:
     cohort = load_cohort(folder, [row.inputs for row in plan.rows], plan.workers, bar)
     with bar(f"{cohort.name}: rows", "training") as progress:
         results = run_rows(cohort, plan.rows, plan.regimes, plan.n_repeats, plan.workers, progress, folder / FOLDER)
-    return report_of(cohort, plan, results)
+    with bar(f"{cohort.name}: seconds a scan", "row") as progress:
+        torch.set_num_threads(1)
+        seconds: dict[str, float | None] = {}
+        for number, row in enumerate(plan.rows, start=1):
+            seconds[row.name] = seconds_per_scan(row, folder)
+            progress(number, len(plan.rows))
+    return dataclasses.replace(report_of(cohort, plan, results), seconds_per_scan=seconds)
 
 
 def report_of(cohort: Cohort, plan: Plan, results: Sequence[RowResults]) -> CohortReport:

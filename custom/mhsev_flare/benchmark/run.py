@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -12,6 +13,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 from mhsev_flare.benchmark.averaging import (
@@ -72,16 +74,30 @@ class Task:
         return [dataclasses.replace(self, regimes=frozenset({regime})) for regime in Regime if regime in own]
 
 
+class Finished(NamedTuple):
+    """A task that was run.
+
+    Attributes:
+        outcomes: graded cases by regime and model.
+        seconds: that it took, on one thread.
+    """
+
+    outcomes: Outcomes
+    seconds: float
+
+
 class RowResults(NamedTuple):
     """A row on all splits.
 
     Attributes:
         row: what it is.
         repeats: outcomes by repeat, in rising order.
+        seconds: by regime, of training and grading on one thread, mean over repeats.
     """
 
     row: Row
     repeats: tuple[Outcomes, ...]
+    seconds: Mapping[Regime, float] = {}
 
 
 class Sizes(NamedTuple):
@@ -115,12 +131,20 @@ def run_rows(
         OSError: if ``kept`` cannot be written.
     """
     tasks = [make_task(cohort, row, seed, regimes) for row in rows for seed in range(1, n_repeats + 1)]
-    found = iter(_run_parts([part for task in tasks for part in task.parts()], workers, progress, kept))
-    outcomes = [{regime: models for _ in task.parts() for regime, models in next(found).items()} for task in tasks]
-    return [
-        RowResults(row, tuple(outcomes[number * n_repeats : (number + 1) * n_repeats]))
-        for number, row in enumerate(rows)
-    ]
+    finished = iter(_run_parts([part for task in tasks for part in task.parts()], workers, progress, kept))
+    by_task = [[next(finished) for _ in task.parts()] for task in tasks]
+    of_rows = (by_task[number * n_repeats : (number + 1) * n_repeats] for number in range(len(rows)))
+    return [_row_results(row, parts) for row, parts in zip(rows, of_rows, strict=True)]
+
+
+def _row_results(row: Row, repeats: Sequence[Sequence[Finished]]) -> RowResults:
+    """The parts of each repeat put together."""
+    seconds: dict[Regime, list[float]] = {}
+    for part in (part for parts in repeats for part in parts):
+        for regime in part.outcomes:
+            seconds.setdefault(regime, []).append(part.seconds)
+    outcomes = tuple({r: models for part in parts for r, models in part.outcomes.items()} for parts in repeats)
+    return RowResults(row, outcomes, {regime: float(np.mean(each)) for regime, each in seconds.items()})
 
 
 def make_task(cohort: Cohort, row: Row, seed: int, regimes: Collection[Regime]) -> Task:
@@ -131,30 +155,30 @@ def make_task(cohort: Cohort, row: Row, seed: int, regimes: Collection[Regime]) 
 
 def _run_parts(
     parts: Sequence[Task], workers: int, progress: Callable[[int, int], None], kept: Path | None
-) -> list[Outcomes]:
-    """Outcomes in the order of ``parts``, each of one regime."""
+) -> list[Finished]:
+    """In the order of ``parts``, each of one regime."""
     found = {number: known for number, part in enumerate(parts) if kept and (known := _read(part, kept)) is not None}
     missing = [number for number in range(len(parts)) if number not in found]
     progress(len(found), len(parts))
-    for number, outcomes in _finished(parts, missing, workers):
-        found[number] = outcomes
+    for number, finished in _finished(parts, missing, workers):
+        found[number] = finished
         if kept:
-            _keep(parts[number], outcomes, kept)
+            _keep(parts[number], finished, kept)
         progress(len(found), len(parts))
     return [found[number] for number in range(len(parts))]
 
 
-def _finished(parts: Sequence[Task], chosen: Sequence[int], workers: int) -> Iterator[tuple[int, Outcomes]]:
+def _finished(parts: Sequence[Task], chosen: Sequence[int], workers: int) -> Iterator[tuple[int, Finished]]:
     """The chosen parts by number, each as soon as it is done."""
     if workers <= 1:
         # As the executor has it: sums in another number of threads are other sums.
         torch.set_num_threads(1)
-        yield from ((number, parts[number].run()) for number in chosen)
+        yield from ((number, _timed(parts[number])) for number in chosen)
         return
     # spawn: a forked child of a process that has used torch threads can hang.
     pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,))
     try:
-        jobs = {pool.submit(parts[number].run): number for number in chosen}
+        jobs = {pool.submit(_timed, parts[number]): number for number in chosen}
         for job in as_completed(jobs):
             yield jobs[job], job.result()
     except BrokenProcessPool:
@@ -165,18 +189,24 @@ def _finished(parts: Sequence[Task], chosen: Sequence[int], workers: int) -> Ite
         pool.shutdown(wait=True, cancel_futures=True)
 
 
+def _timed(part: Task) -> Finished:
+    start = time.perf_counter()
+    outcomes = part.run()
+    return Finished(outcomes, time.perf_counter() - start)
+
+
 def _key(part: Task) -> str:
     return outcome_key(part.method, str(*part.regimes), digest_sites(part.sites))
 
 
-def _read(part: Task, kept: Path) -> Outcomes | None:
-    models = read_outcome(kept, _key(part))
-    return None if models is None else dict.fromkeys(part.regimes, models)
+def _read(part: Task, kept: Path) -> Finished | None:
+    found = read_outcome(kept, _key(part))
+    return None if found is None else Finished(dict.fromkeys(part.regimes, found[0]), found[1])
 
 
-def _keep(part: Task, outcomes: Outcomes, kept: Path) -> None:
-    for models in outcomes.values():
-        write_outcome(kept, _key(part), models)
+def _keep(part: Task, finished: Finished, kept: Path) -> None:
+    for models in finished.outcomes.values():
+        write_outcome(kept, _key(part), models, finished.seconds)
 
 
 def _run_job(spec: JobSpec, task: Task) -> Outcomes:
