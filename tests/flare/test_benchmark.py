@@ -159,6 +159,27 @@ def test_a_federation_of_one_site_is_that_site_alone(cohort):
         np.testing.assert_allclose(together.weights[key], value, atol=2e-5, err_msg=key)
 
 
+@pytest.mark.parametrize("method", [SHORT, OTHER], ids=["vectors", "candidates"])
+def test_averaging_one_full_step_of_equal_sites_is_one_full_step_of_their_union(cohort, method):
+    """The mean of equal steps is the step, and a mean loss over twice the same cases has the same gradient."""
+    arguments = {**class_config(method.network)["args"], "dropout": 0.0}
+    arguments |= {"noise": 0.0} if "noise" in arguments else {}
+    network = type(method.network)(**arguments)
+    spec = dataclasses.replace(method, network=network, num_rounds=1, epochs=1, batch_size=10**6, learning_rate=1e-2)
+    own = make_task(cohort, Row("one", spec, ""), 1, []).sites["site-3"]
+    # Judged by the cases that it learns from, the step is kept.
+    data = dataclasses.replace(own, validation=own.train)
+    federated = average_federated(spec, {"a": data, "b": data})
+    central = train_central(spec, {"a": data, "b": data})
+    assert federated.round_number == central.round_number == 1
+    start = start_weights(spec, {"a": data, "b": data})
+    moved = 0.0
+    for key, value in central.weights.items():
+        np.testing.assert_allclose(federated.weights[key], value, rtol=0, atol=1e-6, err_msg=key)
+        moved = max(moved, float(np.abs(value - start[key]).max()))
+    assert moved > 1e-3
+
+
 def test_central_training_sees_every_sites_cases(cohort):
     sites = make_task(cohort, Row("short", SHORT, ""), 1, []).sites
     features = torch.cat([data.train.features for data in sites.values()]).double().numpy()

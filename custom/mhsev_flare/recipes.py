@@ -1,0 +1,50 @@
+"""The jobs as FLARE recipes: ``SeverityRecipe("dsd_mlp").execute(SimEnv(...))``, or with ``PocEnv`` or ``ProdEnv``.
+
+Imported by nothing else here: ``nvflare.recipe`` takes ``--export`` and ``--export-dir`` out of ``sys.argv`` when it
+is imported.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from nvflare.recipe import SimEnv
+from nvflare.recipe.spec import ExecEnv, Recipe
+
+from mhsev_flare.jobs import JOBS, JobSpec, severity_job
+from mhsev_flare.simulator import prepare_workspace
+
+
+class SeverityRecipe(Recipe):
+    """A job of ``JOBS``, or one's own, for FLARE's execution environments.
+
+    A site finds its data by itself (``mhsev_flare.site``): in the simulator by the environment variable
+    ``MHSEV_COHORT_ROOT``. Provisioned sites name ``mhsev_flare.`` and ``mhsev_monai.`` in their ``class_allow_list``;
+    simulated ones get that list here.
+
+    Args:
+        job: name of a job, or its row.
+        changes: other values of the row's attributes, such as ``num_rounds=5``.
+
+    Raises:
+        ValueError: if there is no job of that name.
+        TypeError: if a row has no such attribute.
+    """
+
+    def __init__(self, job: str | JobSpec = "dsd_mlp", **changes: Any) -> None:
+        if isinstance(job, str) and job not in JOBS:
+            raise ValueError(f"there is no job called {job}; there are {', '.join(JOBS)}")
+        spec = JOBS[job] if isinstance(job, str) else job
+        self.spec = dataclasses.replace(spec, **changes)
+        super().__init__(severity_job(self.spec))
+
+    def process_env(self, env: ExecEnv) -> None:
+        """Let the simulator's sites load this package's classes.
+
+        Raises:
+            WorkspaceError: if FLARE's simulator would delete what lies in the workspace.
+        """
+        if isinstance(env, SimEnv):
+            prepare_workspace(Path(env.workspace_root, self.name))
