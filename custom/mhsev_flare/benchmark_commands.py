@@ -82,7 +82,7 @@ def _benchmark(options: argparse.Namespace) -> int:
 
 def add_search(verbs: Any) -> None:
     """``mhsev search COHORT``."""
-    parser = verb(verbs, "search", "search settings of the candidate network, judged by the validation cases", _search)
+    parser = verb(verbs, "search", "search settings of a job's network, judged by the validation cases", _search)
     parser.add_argument("cohort", type=Path, metavar="COHORT", help="folder with one BIDS root a hospital")
     parser.add_argument("--job", default="dsd_mlp", metavar="NAME", help="whose settings (default: dsd_mlp)")
     parser.add_argument("--budget", type=positive, default=12, metavar="N", help="federated trainings (default: 12)")
@@ -117,7 +117,7 @@ def _search(options: argparse.Namespace) -> int:
         return DATA_SAY_NO
     for trial in trials:
         settings = "  ".join(f"{name} {value}" for name, value in trial.settings.items())
-        print(f"loss {trial.loss:.4f}  quadratic kappa {trial.quadratic_kappa:.3f}  {settings}")
+        print(f"rps {trial.rps:.4f}  quadratic kappa {trial.quadratic_kappa:.3f}  {settings}")
     return DONE
 
 

@@ -9,11 +9,10 @@ import pytest
 import torch
 
 from mhsev_flare.benchmark.search import (
-    NETWORK_SPACE,
-    TRAINING_SPACE,
     draw_settings,
     search_settings,
     settings_of,
+    space_of,
     with_settings,
 )
 from mhsev_flare.jobs import JOBS
@@ -47,30 +46,42 @@ def site(seed, number):
     return SiteData(cases(rng, 12), cases(rng, 6), cases(rng, 0), excluded={})
 
 
-def test_drawn_settings_come_from_the_space_and_reach_the_job():
-    rng = np.random.default_rng(0)
-    for _ in range(20):
-        settings = draw_settings(rng)
-        assert all(settings[name] in values for name, values in {**NETWORK_SPACE, **TRAINING_SPACE}.items())
-        job = with_settings(JOB, settings)
-        assert settings_of(job) == settings
-        assert (job.network.members, job.num_rounds) == (JOB.network.members, JOB.num_rounds)
+@pytest.mark.parametrize("name", list(JOBS))
+def test_drawn_settings_come_from_the_space_and_reach_the_job(name):
+    job, rng = JOBS[name], np.random.default_rng(0)
+    for _ in range(10):
+        settings = draw_settings(job, rng)
+        assert all(settings[key] in values for key, values in space_of(job).items())
+        changed = with_settings(job, settings)
+        assert settings_of(changed) == settings
+        assert (changed.inputs.fingerprint(), changed.num_rounds) == (job.inputs.fingerprint(), job.num_rounds)
 
 
-def test_trials_are_sorted_by_loss_within_the_budget_and_hold_the_job_itself():
+@pytest.mark.parametrize("name", list(JOBS))
+def test_every_job_can_be_given_the_same_effort_from_where_it_stands(name):
+    """Some thousand combinations each, but for the network over volumes, whose trainings take an hour."""
+    job = JOBS[name]
+    n_combinations = np.prod([len(values) for values in space_of(job).values()])
+    assert n_combinations >= (300 if name == "cnn3d" else 3000)
+    own = settings_of(job)
+    assert all(own[key] in values for key, values in space_of(job).items())
+
+
+def test_trials_are_sorted_by_score_within_the_budget_and_hold_the_job_itself():
     cohort, calls = SeedsAsked([]), []
     short = dataclasses.replace(JOB, num_rounds=1, epochs=1)
     trials = search_settings(short, cohort, 3, 5, 2, lambda done, total: calls.append((done, total)))
     assert calls == [(1, 3), (2, 3), (3, 3)]
     assert cohort.seeds == [1, 2] * 3
-    losses = [trial.loss for trial in trials]
-    assert losses == sorted(losses)
-    assert len(set(losses)) == 3
+    scores = [trial.rps for trial in trials]
+    assert scores == sorted(scores)
+    assert len(set(scores)) == 3
+    assert all(0 <= score <= 1 for score in scores)
     assert settings_of(short) in [trial.settings for trial in trials]
 
 
 def test_other_networks_and_empty_budgets_are_refused():
-    with pytest.raises(ValueError, match="needs a job with a CandidateMLP"):
-        search_settings(JOBS["dsd_mlp_literal"], SeedsAsked([]), 2, 1, 1)
-    with pytest.raises(ValueError, match="got dsd_mlp, 0 and 1"):
+    with pytest.raises(ValueError, match=r"needs a job with one of CandidateMLP, .* got dsd_mlp with Linear"):
+        search_settings(dataclasses.replace(JOB, network=torch.nn.Linear(2, 2)), SeedsAsked([]), 2, 1, 1)
+    with pytest.raises(ValueError, match="got dsd_mlp with CandidateMLP, 0 and 1"):
         search_settings(JOB, SeedsAsked([]), 0, 1, 1)

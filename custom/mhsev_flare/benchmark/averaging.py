@@ -147,11 +147,6 @@ def _offer(
     best.offer(round_number, weights, _judged(round_number, spec, network, weights, sites))
 
 
-def validation_of(spec: JobSpec, weights: Weights, sites: Mapping[str, SiteData]) -> Mapping[str, Any]:
-    """Quadratic kappa, balanced accuracy and loss of ``weights`` on the sites' validation cases, pooled."""
-    return _judged(0, spec, copy.deepcopy(spec.network), weights, sites)
-
-
 @torch.no_grad()
 def _judged(
     round_number: int, spec: JobSpec, network: nn.Module, weights: Weights, sites: Mapping[str, SiteData]

@@ -1,38 +1,90 @@
-"""Random search over the settings of the candidate network, judged by what a federation may know.
+"""Random search over the settings of a job's network and training, judged by what a federation may know.
 
-A trial is one federated training; its score is the validation loss, pooled over the sites, of its best round. No test
-case is looked at, and no site sends more than it does in any run. The budget is the number of trials, the job as it is
-included.
+A trial is one federated training; its score is the ranked probability score of the pooled validation cases at its best
+round, which means the same whatever loss was trained on. No test case is looked at, and no site sends more than it does
+in any run. The budget is the number of trials, the job as it is included. Every kind of network has its space, of about
+as many settings, so that all models can be given the same effort.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from torch import nn
 
-from mhsev_flare.benchmark.averaging import average_federated, validation_of
+from mhsev_flare.benchmark.averaging import average_federated, load_weights
 from mhsev_flare.benchmark.protocol import Cohort
 from mhsev_flare.jobs import JobSpec
+from mhsev_flare.result import pool_tables
 from mhsev_monai.candidate_network import CandidateMLP
+from mhsev_monai.evaluation import evaluate_severity
+from mhsev_monai.metrics import severity_metrics
 from mhsev_monai.model_file import class_config
+from mhsev_monai.networks import SeverityMLP
+from mhsev_monai.patch_network import CandidateCNN
 from mhsev_monai.severity import SCALES
+from mhsev_monai.volume_network import SeverityCNN3d
 
-NETWORK_SPACE: dict[str, Sequence[Any]] = {
-    "hidden_features": ([16], [24, 12], [32, 16], [48, 24]),
-    "dropout": (0.0, 0.1, 0.2, 0.3),
-    "noise": (0.0, 0.1, 0.3, 0.5),
-    "grade_weight": (0.0, 0.5, 1.0, 2.0),
+Space = Mapping[str, Sequence[Any]]
+"""Each setting is drawn from its list with equal chances."""
+
+_GROUPS = ["group", {"num_groups": 4}]
+_RESNETS = tuple(
+    {"_target_": "resnet10", "widen_factor": width, "conv1_t_stride": stride, "norm": _GROUPS}
+    for width, stride in ((0.125, 2), (0.25, 2), (0.5, 2), (0.25, 1))
+)
+
+NETWORK_SPACES: Mapping[type[nn.Module], Space] = {
+    CandidateMLP: {
+        "hidden_features": ([16], [24, 12], [32, 16], [48, 24]),
+        "dropout": (0.0, 0.1, 0.2, 0.3),
+        "noise": (0.0, 0.1, 0.3, 0.5),
+        "grade_weight": (0.0, 0.5, 1.0, 2.0),
+    },
+    CandidateCNN: {
+        "hidden_features": ([8, 16, 16], [12, 24, 24], [16, 32, 32], [24, 48, 48]),
+        "dropout": (0.0, 0.1, 0.2, 0.3),
+        "noise": (0.0, 0.1, 0.3, 0.5),
+        "mark_weight": (0.1, 0.25, 0.5, 1.0),
+    },
+    SeverityMLP: {
+        "hidden_features": ([16], [32], [64, 32], [128, 64]),
+        "dropout": (0.0, 0.1, 0.3, 0.5),
+        "max_deviation": (2.0, 3.0, 5.0, 10.0),
+    },
+    SeverityCNN3d: {"backbone": _RESNETS},
 }
-TRAINING_SPACE: dict[str, Sequence[Any]] = {
-    "learning_rate": (3e-3, 5e-3, 1e-2, 2e-2),
-    "weight_decay": (1e-3, 1e-2, 3e-2, 1e-1),
-    "batch_size": (8, 16, 32),
+"""Arguments of each kind of network."""
+
+TRAINING_SPACES: Mapping[type[nn.Module], Space] = {
+    CandidateMLP: {
+        "learning_rate": (3e-3, 5e-3, 1e-2, 2e-2),
+        "weight_decay": (1e-3, 1e-2, 3e-2, 1e-1),
+        "batch_size": (8, 16, 32),
+    },
+    CandidateCNN: {
+        "learning_rate": (1e-3, 3e-3, 5e-3, 1e-2),
+        "weight_decay": (1e-3, 1e-2, 3e-2, 1e-1),
+        "batch_size": (8, 16, 32),
+    },
+    SeverityMLP: {
+        "learning_rate": (3e-4, 1e-3, 3e-3, 1e-2),
+        "weight_decay": (1e-3, 1e-2, 1e-1, 3e-1),
+        "batch_size": (8, 16, 32),
+        "count_weight": (0.5, 1.0, 3.0),
+    },
+    SeverityCNN3d: {
+        "learning_rate": (3e-4, 1e-3, 3e-3),
+        "weight_decay": (1e-3, 1e-2, 1e-1),
+        "batch_size": (2, 4, 8),
+        "count_weight": (0.5, 1.0, 3.0),
+    },
 }
-"""Each setting is drawn from its list with equal chances; 12288 combinations."""
+"""Attributes of a row."""
 
 
 @dataclass(frozen=True)
@@ -41,12 +93,13 @@ class Trial:
 
     Attributes:
         settings: what was drawn, by name; of the first trial, the job's own.
-        loss: validation loss, mean over the splits.
+        rps: ranked probability score of the validation cases, 0 to 1, lower is better, mean over the splits; NaN where
+            it is undefined.
         quadratic_kappa: of the validation cases, mean over the splits; NaN where it is undefined.
     """
 
     settings: dict[str, Any]
-    loss: float
+    rps: float
     quadratic_kappa: float
 
 
@@ -58,10 +111,10 @@ def search_settings(
     n_splits: int,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Trial]:
-    """Trials in the order of their validation loss, the best first.
+    """Trials in the order of their score, the best first.
 
     Args:
-        spec: a job with a ``CandidateMLP``.
+        spec: a job.
         cohort: with the features that the job reads.
         budget: trials, 1 or more; the first is ``spec`` as it is.
         seed: of the draws.
@@ -69,47 +122,55 @@ def search_settings(
         progress: called with trials done and the total.
 
     Raises:
-        ValueError: if the job has another network, or the budget is below 1.
+        ValueError: if the job's network has no space, or the budget is below 1.
     """
-    if not isinstance(spec.network, CandidateMLP) or budget < 1 or n_splits < 1:
+    if type(spec.network) not in NETWORK_SPACES or budget < 1 or n_splits < 1:
         raise ValueError(
-            f"the search needs a job with a CandidateMLP, a budget and splits of 1 or more; got {spec.name}, {budget} "
-            f"and {n_splits}"
+            f"the search needs a job with one of {', '.join(kind.__name__ for kind in NETWORK_SPACES)}, a budget and "
+            f"splits of 1 or more; got {spec.name} with {type(spec.network).__name__}, {budget} and {n_splits}"
         )
     rng = np.random.default_rng(seed)
     trials = []
     for number in range(budget):
-        tried = spec if number == 0 else with_settings(spec, draw_settings(rng))
+        tried = spec if number == 0 else with_settings(spec, draw_settings(spec, rng))
         trials.append(_try(tried, cohort, n_splits))
         progress(number + 1, budget)
-    return sorted(trials, key=lambda trial: trial.loss)
+    return sorted(trials, key=lambda trial: (np.isnan(trial.rps), trial.rps))
 
 
-def draw_settings(rng: np.random.Generator) -> dict[str, Any]:
+def space_of(spec: JobSpec) -> dict[str, Sequence[Any]]:
+    """What may be drawn for a job, by name."""
+    return {**NETWORK_SPACES[type(spec.network)], **TRAINING_SPACES[type(spec.network)]}
+
+
+def draw_settings(spec: JobSpec, rng: np.random.Generator) -> dict[str, Any]:
     """A random combination."""
-    space = {**NETWORK_SPACE, **TRAINING_SPACE}
-    return {name: values[int(rng.integers(len(values)))] for name, values in space.items()}
+    return {name: values[int(rng.integers(len(values)))] for name, values in space_of(spec).items()}
 
 
-def with_settings(spec: JobSpec, settings: dict[str, Any]) -> JobSpec:
+def with_settings(spec: JobSpec, settings: Mapping[str, Any]) -> JobSpec:
     """The job with other settings of its network and its training."""
-    arguments = {**class_config(spec.network)["args"], **{name: settings[name] for name in NETWORK_SPACE}}
-    network = type(spec.network)(**arguments)
-    return replace(spec, network=network, **{name: settings[name] for name in TRAINING_SPACE})
+    kind = type(spec.network)
+    arguments = {**class_config(spec.network)["args"], **{name: settings[name] for name in NETWORK_SPACES[kind]}}
+    return replace(spec, network=kind(**arguments), **{name: settings[name] for name in TRAINING_SPACES[kind]})
 
 
 def settings_of(spec: JobSpec) -> dict[str, Any]:
-    """The job's own settings by the names of the space."""
-    network = {name: copy.copy(getattr(spec.network, name)) for name in NETWORK_SPACE}
-    return {**network, **{name: getattr(spec, name) for name in TRAINING_SPACE}}
+    """The job's own settings by the names of its space."""
+    kind = type(spec.network)
+    network = {name: copy.copy(getattr(spec.network, name)) for name in NETWORK_SPACES[kind]}
+    return {**network, **{name: getattr(spec, name) for name in TRAINING_SPACES[kind]}}
 
 
 def _try(spec: JobSpec, cohort: Cohort, n_splits: int) -> Trial:
-    losses, kappas = [], []
+    scores, kappas = [], []
     for split_seed in range(1, n_splits + 1):
         seeded = replace(spec, seed=split_seed)
         sites = cohort.split(spec.inputs, split_seed, SCALES[spec.scale])
-        validation = validation_of(seeded, average_federated(seeded, sites).weights, sites)
-        losses.append(validation["loss"])
-        kappas.append(np.nan if validation["quadratic_kappa"] is None else validation["quadratic_kappa"])
-    return Trial(settings_of(spec), float(np.mean(losses)), float(np.mean(kappas)))
+        network = copy.deepcopy(spec.network)
+        load_weights(network, average_federated(seeded, sites).weights)
+        tables = {name: evaluate_severity(network, data.validation, SCALES[spec.scale]) for name, data in sites.items()}
+        metrics = severity_metrics(pool_tables(tables))
+        scores.append(np.nan if metrics.rps is None else metrics.rps)
+        kappas.append(np.nan if metrics.quadratic_kappa is None else metrics.quadratic_kappa)
+    return Trial(settings_of(spec), float(np.mean(scores)), float(np.mean(kappas)))
