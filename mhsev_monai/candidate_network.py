@@ -26,6 +26,8 @@ from mhsev_monai.severity import GradingScale
 FIRST_LOGIT = -4.0
 """Logit of a candidate before training: some 200 candidates then hold about four bleeds, as many as scans do."""
 _FIRST_MISSED = -3.0
+_MOST_CONTEXT = 2.0
+"""Scanners that no site has are not extrapolated to."""
 
 
 class CandidateMLP(nn.Module):
@@ -46,6 +48,10 @@ class CandidateMLP(nn.Module):
         mark_weight: weight of the cross-entropy of marked candidates, where a site has lesion masks.
         within_scan: measure descriptors against the other candidates of the same scan (their median and quartiles)
             instead, so that what counts is how much a spot stands out of its own scan's clutter, whatever the scanner.
+        context_features: indices of descriptors that all candidates of a scan share and that say how much it can show,
+            noise and spacing. They are standardised over the federation and limited to -2 to 2, whatever
+            ``within_scan`` says, and the number of bleeds missed for each that is found follows them: one number for
+            all scanners makes the good ones overcount for what the poor ones miss.
         max_deviation: standardised descriptors are limited to this many standard deviations.
         seed: of the initial weights.
 
@@ -69,6 +75,7 @@ class CandidateMLP(nn.Module):
         grade_weight: float,
         mark_weight: float,
         within_scan: bool,
+        context_features: Sequence[int],
         max_deviation: float,
         seed: int,
     ) -> None:
@@ -77,6 +84,8 @@ class CandidateMLP(nn.Module):
             raise ValueError("in_features, hidden_features, members and max_deviation must be positive")
         if len(lower_bounds) != num_classes - 1:
             raise ValueError(f"{num_classes} grades need {num_classes - 1} lower_bounds, got {list(lower_bounds)}")
+        if any(not 0 <= index < in_features for index in context_features):
+            raise ValueError(f"context_features must be indices below {in_features}, got {list(context_features)}")
         if not 0 <= dropout < 1 or min(noise, grade_weight, mark_weight) < 0:
             raise ValueError(
                 "dropout must be in [0, 1), noise, grade_weight and mark_weight not negative, "
@@ -92,14 +101,17 @@ class CandidateMLP(nn.Module):
         self.grade_weight = grade_weight
         self.mark_weight = mark_weight
         self.within_scan = within_scan
+        self.context_features = list(context_features)
         self.max_deviation = max_deviation
         self.seed = seed
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.scorers = nn.ModuleList(self._scorer() for _ in range(members))
-        # Softplus of these: bleeds that no candidate stands for, in any scan and for each bleed found.
+        # Softplus of these: bleeds that no candidate stands for, in any scan and for each bleed found; the latter rises
+        # with the context by these slopes before the softplus.
         self.missed_base = nn.Parameter(torch.full((members,), _FIRST_MISSED))
         self.missed_per_found = nn.Parameter(torch.full((members,), _FIRST_MISSED))
+        self.missed_by_context = nn.Parameter(torch.zeros(members, len(self.context_features)))
         self.register_buffer("feature_mean", torch.zeros(in_features))
         self.register_buffer("feature_scale", torch.ones(in_features))
         self.register_buffer("class_weights", torch.ones(num_classes))
@@ -129,7 +141,8 @@ class CandidateMLP(nn.Module):
 
     def count_distribution(self, features: Tensor) -> Tensor:
         """``(n, MOST_COUNTED + 1)`` distribution of each scan's count: the mean of the members' distributions."""
-        return torch.stack(self._member_distributions(self._member_scores(self.standardised(features)))).mean(dim=0)
+        standardised = self.standardised(features)
+        return torch.stack(self._member_distributions(standardised, self._member_scores(standardised))).mean(dim=0)
 
     def candidate_probabilities(self, features: Tensor) -> Tensor:
         """``(n, N)`` probability that each candidate is a bleed, mean over the members; 0 where there is none."""
@@ -160,7 +173,7 @@ class CandidateMLP(nn.Module):
         total = standardised.new_zeros(())
         if marks is not None and self.mark_weight > 0:
             total = self.mark_weight * sum((_mark_loss(score, marks) for score in scores), start=total)
-        for pmf in self._member_distributions(scores):
+        for pmf in self._member_distributions(standardised, scores):
             likelihood = (weights * count_log_likelihood(pmf, counts)).sum() / weights.sum().clamp_min(1e-6)
             ordinal = corn_loss(grade_logits(pmf, tuple(self.lower_bounds)), grades, self.class_weights)
             total = total + self.grade_weight * ordinal - likelihood
@@ -173,14 +186,20 @@ class CandidateMLP(nn.Module):
             values = values + self.noise * torch.randn_like(values)
         return [self._score(scorer, values, present) for scorer in self.scorers]
 
-    def _member_distributions(self, scores: Sequence[Tensor]) -> list[Tensor]:
-        base, per_found = nn.functional.softplus(self.missed_base), nn.functional.softplus(self.missed_per_found)
+    def _member_distributions(self, standardised: Tensor, scores: Sequence[Tensor]) -> list[Tensor]:
+        base = nn.functional.softplus(self.missed_base)
+        # A scan without candidates has no context; it is taken for a usual one.
+        context = standardised[:, 0, self.context_features].nan_to_num(nan=0.0)
+        per_found = nn.functional.softplus(self.missed_per_found[:, None] + self.missed_by_context @ context.T)
         return [candidate_count(score, base[member], per_found[member]) for member, score in enumerate(scores)]
 
     def standardised(self, features: Tensor) -> Tensor:
         """What the perceptrons read, ``(n, N, in_features)``; rows of NaN stay. It does not change in training."""
-        values = against_scan(features) if self.within_scan else (features - self.feature_mean) / self.feature_scale
-        return values.clamp(-self.max_deviation, self.max_deviation)
+        over_all = (features - self.feature_mean) / self.feature_scale
+        values = against_scan(features) if self.within_scan else over_all
+        values = values.clamp(-self.max_deviation, self.max_deviation)
+        values[..., self.context_features] = over_all[..., self.context_features].clamp(-_MOST_CONTEXT, _MOST_CONTEXT)
+        return values
 
     def _score(self, scorer: nn.Module, values: Tensor, present: Tensor) -> Tensor:
         scores = torch.zeros(present.shape, dtype=values.dtype, device=values.device)

@@ -58,7 +58,7 @@ def candidate_count(probabilities: Tensor, base: Tensor, per_found: Tensor) -> T
     Args:
         probabilities: ``(n, N)`` of the candidates.
         base: scalar, 0 or more: bleeds missed in a scan that shows none.
-        per_found: scalar, 0 or more: bleeds missed for each that is found.
+        per_found: scalar or ``(n,)``, 0 or more: bleeds missed for each that is found.
 
     Returns:
         ``(n, MOST_COUNTED + 1)``, rows sum to 1.
@@ -74,13 +74,13 @@ def add_poisson(found: Tensor, base: Tensor, per_found: Tensor) -> Tensor:
     Args:
         found: ``(n, MOST_COUNTED + 1)`` distribution of the number found.
         base: ``(n,)``, 0 or more.
-        per_found: scalar, 0 or more.
+        per_found: scalar or ``(n,)``, 0 or more.
 
     Returns:
         ``(n, MOST_COUNTED + 1)``, rows sum to 1.
     """
     count = torch.arange(MOST_COUNTED + 1, dtype=found.dtype, device=found.device)
-    mean = (base[:, None] + per_found * count).clamp_min(_TINY)[..., None]
+    mean = (base[:, None] + per_found.reshape(-1, 1) * count).clamp_min(_TINY)[..., None]
     extra = count[None, :] - count[:, None]
     possible, extra = extra >= 0, extra.clamp_min(0)
     weight = (extra * mean.log() - mean - torch.lgamma(extra + 1)).exp() * possible

@@ -69,6 +69,7 @@ class CandidateCNN(CandidateMLP):
             grade_weight=grade_weight,
             mark_weight=mark_weight,
             within_scan=False,
+            context_features=[],
             max_deviation=max_deviation,
             seed=seed,
         )

@@ -24,6 +24,7 @@ ARGUMENTS = {
     "grade_weight": 1.0,
     "mark_weight": 1.0,
     "within_scan": False,
+    "context_features": [],
     "max_deviation": 4.0,
     "seed": 1,
 }
@@ -143,6 +144,52 @@ def test_a_scan_is_measured_by_its_median_and_quartiles():
     # By hand: median 2, quartiles 1 and 3; half their distance is 0.6745 standard deviations of a normal variable.
     expected = (values - 2) / (2 / 1.349)
     torch.testing.assert_close(against_scan(values), expected, equal_nan=True)
+
+
+def test_what_is_missed_follows_what_the_scan_can_show():
+    """Two found and m1 = softplus(a + b x): the mean is 2 (1 + m1), with x limited to two standard deviations."""
+    network = CandidateMLP(**{**ARGUMENTS, "members": 1, "within_scan": True, "context_features": [3]}).eval()
+    with torch.no_grad():
+        network.missed_base.fill_(-30.0)
+        network.missed_per_found.fill_(0.5)
+        network.missed_by_context.fill_(0.8)
+        network.feature_mean[3], network.feature_scale[3] = 2.0, 0.5
+    certain = torch.tensor([[1.0, 1.0, 0.0, 0.0]])
+    for noise, x in ((2.0, 0.0), (2.5, 1.0), (1.0, -2.0), (9.0, 2.0)):
+        features = torch.randn(1, 4, 4)
+        features[..., 3] = noise
+        standardised = network.standardised(features)
+        torch.testing.assert_close(standardised[..., 3], torch.full((1, 4), x))
+        (pmf,) = network._member_distributions(standardised, [certain])
+        mean = (pmf[0].detach() * torch.arange(pmf.shape[1])).sum().item()
+        assert mean == pytest.approx(2 * (1 + np.log1p(np.exp(0.5 + 0.8 * x))), rel=1e-4)
+
+
+def test_sites_whose_scans_show_less_do_not_make_the_others_overcount():
+    """Half of the scans hide half of their bleeds and have another noise: with it counts are right on both kinds."""
+    rng = np.random.default_rng(3)
+    features, visible = scans(160, seed=4)
+    features[..., 3] = torch.where(features[..., 3].isnan(), features[..., 3], torch.zeros(()))
+    poor = torch.arange(160) % 2 == 1
+    features[poor, :25, 3] = 1.0
+    hidden = torch.from_numpy(rng.poisson(visible.numpy())).float()
+    counts = torch.where(poor, visible + hidden, visible)
+    errors = {}
+    for context in ([], [3]):
+        network = CandidateMLP(**{**ARGUMENTS, "members": 1, "within_scan": True, "context_features": context})
+        network.feature_mean[3], network.feature_scale[3] = 0.5, 0.5
+        parameters = TrainingParameters(60, 2e-2, 0.0, 16, 1.0)
+        train_severity(network, LabelledFeatures(features, counts), PAPER_SCALE, parameters, seed=1)
+        found = predict_severity(network, features, PAPER_SCALE).counts
+        errors[bool(context)] = float((found - counts)[~poor].mean())
+    assert abs(errors[True]) < 0.5
+    assert errors[False] > 2 * abs(errors[True])
+
+
+@pytest.mark.parametrize("wrong", [[4], [-1], [0, 7]])
+def test_context_that_is_no_descriptor_is_refused(wrong):
+    with pytest.raises(ValueError, match="context_features must be indices below 4"):
+        CandidateMLP(**{**ARGUMENTS, "context_features": wrong})
 
 
 def test_equal_seeds_give_equal_weights():

@@ -102,6 +102,7 @@ def _candidate_mlp(name: str, inputs: DSDCandidateInputs) -> JobSpec:
         grade_weight=1.0,
         mark_weight=0.2,
         within_scan=True,
+        context_features=[inputs.feature_names.index(name) for name in ("noise", "in_plane_spacing", "slice_spacing")],
         max_deviation=8.0,
         seed=1,
     )

@@ -72,16 +72,22 @@ def _mean(pairs: Sequence[tuple[float, int]]) -> float | None:
 
 @dataclass
 class BestRound:
-    """The model with the highest validation quadratic kappa so far; between equals, the lower validation loss."""
+    """The model with the lowest validation loss so far; between equals, the higher quadratic kappa.
+
+    Sites have some tens of validation cases, of which kappa sees the grade alone; the loss sees how sure it was.
+    """
 
     round_number: int = -1
     weights: dict[str, np.ndarray] = field(default_factory=dict)
     _score: tuple[float, float] = (-np.inf, -np.inf)
 
     def offer(self, round_number: int, weights: Mapping[str, np.ndarray], validation: Mapping[str, Any]) -> None:
-        """Take ``weights`` if they are better than what is kept; kappa that is undefined counts as 0, chance."""
+        """Take ``weights`` if they are better than what is kept.
+
+        A loss that is undefined is worse than any; kappa that is undefined counts as 0, chance.
+        """
         kappa, loss = validation["quadratic_kappa"], validation["loss"]
-        score = (0.0 if kappa is None else float(kappa), -np.inf if loss is None else -float(loss))
+        score = (-np.inf if loss is None else -float(loss), 0.0 if kappa is None else float(kappa))
         if not self.weights or score > self._score:
             self.round_number, self._score = round_number, score
             self.weights = {key: np.array(value, copy=True) for key, value in weights.items()}

@@ -163,7 +163,8 @@ def test_a_federation_of_one_site_is_that_site_alone(cohort):
 def test_averaging_one_full_step_of_equal_sites_is_one_full_step_of_their_union(cohort, method):
     """The mean of equal steps is the step, and a mean loss over twice the same cases has the same gradient."""
     arguments = {**class_config(method.network)["args"], "dropout": 0.0}
-    arguments |= {"noise": 0.0} if "noise" in arguments else {}
+    # AdamW's first step is the sign of the gradient, which for slopes of next to nothing is that of a rounding error.
+    arguments |= {"noise": 0.0, "context_features": []} if "noise" in arguments else {}
     network = type(method.network)(**arguments)
     spec = dataclasses.replace(method, network=network, num_rounds=1, epochs=1, batch_size=10**6, learning_rate=1e-2)
     own = make_task(cohort, Row("one", spec, ""), 1, []).sites["site-3"]
