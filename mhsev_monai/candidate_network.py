@@ -27,7 +27,7 @@ FIRST_LOGIT = -4.0
 """Logit of a candidate before training: some 200 candidates then hold about four bleeds, as many as scans do."""
 _FIRST_MISSED = -3.0
 _MOST_CONTEXT = 2.0
-"""Scanners that no site has are not extrapolated to."""
+"""A scanner unlike all sites' is taken for the most extreme of theirs, or somewhat beyond, and no further."""
 
 
 class CandidateMLP(nn.Module):
@@ -50,8 +50,8 @@ class CandidateMLP(nn.Module):
             instead, so that what counts is how much a spot stands out of its own scan's clutter, whatever the scanner.
         context_features: indices of descriptors that all candidates of a scan share and that say how much it can show,
             noise and spacing. They are standardised over the federation and limited to -2 to 2, whatever
-            ``within_scan`` says, and the number of bleeds missed for each that is found follows them: one number for
-            all scanners makes the good ones overcount for what the poor ones miss.
+            ``within_scan`` says. The perceptrons read them so, and the number of bleeds missed for each that is found
+            follows them: one number for all scanners makes the good ones overcount for what the poor ones miss.
         max_deviation: standardised descriptors are limited to this many standard deviations.
         seed: of the initial weights.
 

@@ -61,7 +61,7 @@ class CaseInputs(Protocol):
     def assemble(self, found: CaseFeatures) -> np.ndarray:
         """What the network reads: a vector, a set of vectors, or a volume with its channels last.
 
-        Shape ``(n_features,)`` or ``(N, n_features)`` float32, or ``(X, Y, Z, n_features)`` float16; ``KeyError`` if
+        Shape ``(n_features,)``, ``(N, n_features)`` or ``(X, Y, Z, n_features)``, float16 or float32; ``KeyError`` if
         it is not there.
         """
 
@@ -81,7 +81,8 @@ class FeatureTable:
 
     Attributes:
         case_ids: ids in the order in which the cases came.
-        features: float32, ``(n, n_features)`` or ``(n, N, n_features)``, or float16 ``(n, X, Y, Z, n_features)``.
+        features: ``(n, n_features)``, ``(n, N, n_features)`` or ``(n, X, Y, Z, n_features)``, float16 where the inputs
+            give that, else float32.
         quality: one mapping a case.
         sets: tables of each case by name, see ``CaseFeatures``.
         failed: case id to reason.
@@ -203,6 +204,8 @@ def _table(cases: Sequence[Case], outcomes: Mapping[str, CaseFeatures | str], in
     failed = {c.case_id: o for c in cases if isinstance(o := outcomes[c.case_id], str)}
     rows = [inputs.assemble(o) for _, o in usable]
     features = np.stack(rows) if rows else np.zeros((0, len(inputs.feature_names)), np.float32)
+    if features.dtype != np.float16:
+        features = features.astype(np.float32)
     results = [o for _, o in usable]
     return FeatureTable(
         tuple(i for i, _ in usable), features, tuple(o.quality for o in results), tuple(o.sets for o in results), failed

@@ -69,15 +69,14 @@ class CandidatePatchInputs:
 
     def fingerprint(self) -> str:
         """64 hexadecimal digits over parameters and schema version: what a model is tied to."""
-        described = {"kind": "patches", "schema": SCHEMA_VERSION, **self._parameters()}
+        own = {"kind": "patches", "schema": SCHEMA_VERSION, "side": self.side, "step_mm": self.step_mm}
+        described = {**own, "candidates": self._candidates.fingerprint()}
         return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
 
     def computation(self) -> str:
         """64 hexadecimal digits over parameters and the code from scan to pictures."""
-        return hashlib.sha256(f"{_own_digest()} {json.dumps(self._parameters())}".encode()).hexdigest()
-
-    def _parameters(self) -> dict[str, Any]:
-        return {"side": self.side, "step_mm": self.step_mm, "candidates": self._candidates.computation()}
+        parts = (_own_digest(), self._candidates.computation(), self.side, self.step_mm)
+        return hashlib.sha256(" ".join(map(str, parts)).encode()).hexdigest()
 
     def transforms(self, b0_only: bool = False) -> Compose:
         """The transforms of ``DSDCandidateInputs``."""

@@ -15,6 +15,7 @@ from torch import Tensor
 from mhsev_monai.candidate_network import CandidateMLP
 from mhsev_monai.count_distribution import count_quantile
 from mhsev_monai.dsd.descriptors import DESCRIPTORS
+from mhsev_monai.errors import ScanError
 from mhsev_monai.feature_cache import CaseFeatures
 from mhsev_monai.keys import SeverityKeys as Keys
 from mhsev_monai.model_file import SeverityModel
@@ -109,7 +110,11 @@ def grade_scan(
     Raises:
         ScanError: if the scan cannot be used.
     """
-    entries = model.inputs.process(image, bvals, b0_only)  # type: ignore[attr-defined]
+    if not hasattr(model.inputs, "process"):
+        raise ScanError(
+            f"the model reads {type(model.inputs).__name__}, which cannot process a scan alone; name another job's model"
+        )
+    entries = model.inputs.process(image, bvals, b0_only)
     described: CaseFeatures = model.inputs.describe(entries)  # type: ignore[attr-defined]
     features = torch.from_numpy(model.inputs.assemble(described)).float()[None]
     prediction = predict_severity(model.network, features, model.scale)

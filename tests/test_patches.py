@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from mhsev_monai import inputs as inputs_module
 from mhsev_monai.cases import Case
 from mhsev_monai.dsd.descriptors import DESCRIPTORS
 from mhsev_monai.dsd.peaks import MOST_PEAKS
@@ -122,6 +123,15 @@ def test_candidates_and_positions_are_those_of_the_dsd_model(scan, tmp_path):
 def test_pictures_that_cannot_be_are_told(wrong):
     with pytest.raises(ValueError, match="side must be odd"):
         CandidatePatchInputs(**wrong)
+
+
+def test_a_model_outlives_an_edit_of_the_code_and_kept_pictures_do_not(monkeypatch):
+    before = CandidatePatchInputs()
+    first = before.fingerprint(), before.computation()
+    monkeypatch.setattr(inputs_module, "_code_digest", lambda: "another")
+    after = CandidatePatchInputs()
+    assert after.fingerprint() == first[0]
+    assert after.computation() != first[1]
 
 
 def test_every_parameter_changes_computation_and_fingerprint():

@@ -54,26 +54,24 @@ def test_every_weight_has_a_gradient(backbone):
 
 
 def test_the_gradient_is_the_slope_of_the_loss():
-    """Central differences along the gradient in double precision."""
-    network, data = make_network().double(), make_volumes([0, 3, 8, 20])
+    """Central differences along the gradient, by a step that single precision can see."""
+    network, data = make_network(), make_volumes([0, 3, 8, 20])
     parameters = list(network.parameters())
 
     def loss() -> torch.Tensor:
-        volumes = data.features.double().nan_to_num(0.0).movedim(-1, 1)
-        output = network.layers(volumes)
-        return (output**2).sum()
+        return severity_loss(network, data, PAPER_SCALE, 1.0)
 
     loss().backward()
     gradients = [p.grad.clone() for p in parameters]
     squared = sum(float((g**2).sum()) for g in gradients)
-    step = 1e-6 / squared**0.5
+    step = 3e-3 / squared**0.5
     values = []
     for sign in (1, -2):
         with torch.no_grad():
             for p, g in zip(parameters, gradients, strict=True):
                 p += sign * step * g
             values.append(float(loss()))
-    assert (values[0] - values[1]) / (2 * step) == pytest.approx(squared, rel=1e-4)
+    assert (values[0] - values[1]) / (2 * step) == pytest.approx(squared, rel=0.02)
 
 
 def test_training_lowers_the_loss_and_learns_what_is_there():
@@ -87,13 +85,17 @@ def test_training_lowers_the_loss_and_learns_what_is_there():
 
 
 def test_equal_seeds_train_equally_and_the_augmentation_follows_them():
-    data, weights = make_volumes([0, 4, 9, 20]), []
-    for seed in (1, 1, 2):
-        network = make_network(augmentation=NOISE)
-        train_severity(network, data, PAPER_SCALE, TrainingParameters(1, 1e-3, 0.0, 2, 1.0), seed)
-        weights.append(torch.cat([p.detach().ravel() for p in network.parameters()]))
-    torch.testing.assert_close(weights[0], weights[1], rtol=0, atol=0)
-    assert not torch.equal(weights[0], weights[2])
+    """One full batch, so that without augmentation all seeds train alike but for the order of a sum."""
+    data = make_volumes([0, 4, 9, 20])
+
+    def trained(seed: int, augmentation) -> torch.Tensor:
+        network = make_network(augmentation=augmentation)
+        train_severity(network, data, PAPER_SCALE, TrainingParameters(3, 1e-4, 0.0, 4, 1.0), seed)
+        return severity_loss(network, data, PAPER_SCALE, 1.0).detach()
+
+    torch.testing.assert_close(trained(1, NOISE), trained(1, NOISE), rtol=0, atol=0)
+    torch.testing.assert_close(trained(1, []), trained(2, []), rtol=1e-3, atol=1e-3)
+    assert (trained(1, NOISE) - trained(2, NOISE)).abs() > 5 * (trained(1, []) - trained(2, [])).abs()
 
 
 def test_augmentation_is_for_training_alone():

@@ -87,7 +87,8 @@ class BestRound:
         A loss that is undefined is worse than any; kappa that is undefined counts as 0, chance.
         """
         kappa, loss = validation["quadratic_kappa"], validation["loss"]
-        score = (-np.inf if loss is None else -float(loss), 0.0 if kappa is None else float(kappa))
+        known = loss is not None and np.isfinite(loss)
+        score = (-float(loss) if known else -np.inf, 0.0 if kappa is None else float(kappa))
         if not self.weights or score > self._score:
             self.round_number, self._score = round_number, score
             self.weights = {key: np.array(value, copy=True) for key, value in weights.items()}

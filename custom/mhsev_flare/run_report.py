@@ -57,7 +57,8 @@ def write_report(run: Path, page: Path, cohort: Path | None = None) -> None:
     if result["status"] != "completed":
         raise ValueError(f"the run ended as {result['status']}, so there is nothing to report: {result['reason']}")
     model = load_model(model_path)
-    examples = list(_examples(result, model, cohort)) if cohort else []
+    # Inputs that cannot show what they made of a scan give no pictures.
+    examples = list(_examples(result, model, cohort)) if cohort and hasattr(model.inputs, "process") else []
     data = _report_data(result, ledger, examples, cohort)
     page.parent.mkdir(parents=True, exist_ok=True)
     page.write_text(render_report(data), encoding="utf-8")

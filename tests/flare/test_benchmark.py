@@ -24,6 +24,7 @@ from mhsev_flare.benchmark.averaging import (
     train_central,
 )
 from mhsev_flare.benchmark.comparison import compare_regimes, compare_rows
+from mhsev_flare.benchmark.costs import seconds_per_scan
 from mhsev_flare.benchmark.graded import GradedCases, Grading, Setting, given_bleed, scores
 from mhsev_flare.benchmark.protocol import Cohort, Regime, load_cohort, read_settings
 from mhsev_flare.benchmark.report import Plan, report_of
@@ -334,7 +335,7 @@ def test_the_command_writes_a_page_and_its_numbers_without_a_path(folder, tmp_pa
     assert entry["rows"][0]["seconds_per_scan"] is None
     weights = 4 * 16 + 16 + 16 * 4 + 4
     buffers = 4 + 4 + 4
-    assert entry["rows"][0]["bytes_exchanged"] == 4 * 3 * (2 * (2 * weights + buffers) + weights + buffers)
+    assert entry["rows"][0]["bytes_exchanged"] == 4 * 3 * (2 * (2 * weights + buffers) + 2 * (weights + buffers))
     assert regime_entry["seconds"] > 0
 
 
@@ -390,3 +391,11 @@ def test_flares_own_run_of_the_job_has_the_same_weights_and_tables(folder, cohor
     for name, entry in result["comparison"]["site_models"].items():
         alone = grade_with(spec, train_alone(spec, name, sites[name], start).weights, tests)
         assert alone.table(Setting.ALL).confusion.tolist() == entry["table"]["confusion"], name
+
+
+def test_the_seconds_of_a_scan_are_those_of_its_inputs_and_its_network(folder):
+    """Clinical variables need no scan, and so can be timed where scans are pretended."""
+    seconds = seconds_per_scan(ROWS["clinical variables"], folder)
+    assert seconds is not None
+    assert 0 < seconds < 5
+    assert seconds_per_scan(ROWS["dsd_mlp"], folder) is None

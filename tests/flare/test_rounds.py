@@ -58,7 +58,15 @@ def test_a_ledger_row_names_who_took_part_and_who_did_not():
 
 def test_best_round_is_the_lowest_loss_then_the_highest_kappa():
     best = BestRound()
-    offers = [(0, 0.9, None), (1, 0.4, 0.8), (2, None, 0.6), (3, 0.5, 0.6), (4, 0.4, 0.6), (5, 0.7, 0.65)]
+    offers = [
+        (0, 0.9, float("nan")),
+        (0, 0.9, None),
+        (1, 0.4, 0.8),
+        (2, None, 0.6),
+        (3, 0.5, 0.6),
+        (4, 0.4, 0.6),
+        (5, 0.7, 0.65),
+    ]
     for round_number, kappa, loss in offers:
         best.offer(round_number, {"w": np.array([round_number])}, {"quadratic_kappa": kappa, "loss": loss})
     assert best.round_number == 3

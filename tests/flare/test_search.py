@@ -67,6 +67,10 @@ def test_every_job_can_be_given_the_same_effort_from_where_it_stands(name):
     assert all(own[key] in values for key, values in space_of(job).items())
 
 
+def test_no_setting_of_the_detector_needs_masks_that_the_search_does_not_have():
+    assert "mark_weight" not in space_of(JOBS["detector_count"])
+
+
 def test_trials_are_sorted_by_score_within_the_budget_and_hold_the_job_itself():
     cohort, calls = SeedsAsked([]), []
     short = dataclasses.replace(JOB, num_rounds=1, epochs=1)

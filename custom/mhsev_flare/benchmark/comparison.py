@@ -68,13 +68,15 @@ class Summary:
     high: float = math.nan
 
     @staticmethod
-    def of(values: Sequence[float], sizes: Sizes) -> Summary:
-        """Of the values that are defined."""
+    def of(values: Sequence[float], sizes: Sizes | None) -> Summary:
+        """Of the values that are defined; without ``sizes`` there is no interval."""
         known = [value for value in values if math.isfinite(value)]
         if len(known) < 2:
             return Summary(known[0] if known else math.nan)
-        low, high = corrected_interval(np.array(known), sizes.n_train, sizes.n_test)
-        return Summary(float(np.mean(known)), float(np.std(known, ddof=1)), low, high)
+        mean, deviation = float(np.mean(known)), float(np.std(known, ddof=1))
+        if sizes is None:
+            return Summary(mean, deviation)
+        return Summary(mean, deviation, *corrected_interval(np.array(known), sizes.n_train, sizes.n_test))
 
 
 @dataclass(frozen=True)
@@ -118,8 +120,10 @@ def mean_scores(models: Models, setting: Setting) -> dict[str, float]:
 def summaries_of(result: RowResults, regime: Regime, setting: Setting, sizes: Sizes) -> dict[str, Summary]:
     """Each score over the repeats; no AUC where a row gives no probabilities."""
     values = [mean_scores(models_of(regime, outcomes[regime]), setting) for outcomes in result.repeats]
-    summaries = {name: Summary.of([entry[name] for entry in values], sizes) for name in SCORES}
-    return summaries if result.row.gives_probabilities else {**summaries, "macro_auc": Summary.of([], sizes)}
+    # Every case of a left-out site is judged in each repeat: the correction for shared cases does not hold there.
+    known = None if regime is Regime.LEAVE_ONE_OUT else sizes
+    summaries = {name: Summary.of([entry[name] for entry in values], known) for name in SCORES}
+    return summaries if result.row.gives_probabilities else {**summaries, "macro_auc": Summary.of([], None)}
 
 
 def main_regime(result: RowResults) -> Regime | None:

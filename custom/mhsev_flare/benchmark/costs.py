@@ -19,14 +19,15 @@ from mhsev_monai.networks import predict_severity
 def bytes_exchanged(row: Row, n_sites: int) -> int | None:
     """Of the weights in a federated training: the model to each site and its difference back, each round; None: no job.
 
-    Tables of counts and sums for the standardisation, some kilobytes, come on top, and what FLARE writes around them.
+    The last model goes out once more to be validated, the best one to be tested. Tables of counts and sums for the
+    standardisation, some kilobytes, come on top, and what FLARE writes around them.
     """
     if not isinstance(row.method, JobSpec):
         return None
     state = row.method.network.state_dict()
     down = sum(value.numel() * value.element_size() for value in state.values())
     up = sum(value.numel() * value.element_size() for key, value in state.items() if key not in BUFFERS)
-    return n_sites * (row.method.num_rounds * (down + up) + down)
+    return n_sites * (row.method.num_rounds * (down + up) + 2 * down)
 
 
 def seconds_per_scan(row: Row, folder: Path, n_scans: int = 2) -> float | None:

@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import inspect
 import json
 import logging
 import os
 import zlib
 from collections.abc import Mapping
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
+import monai
 import numpy as np
+import scipy
 import torch
 
 import mhsev_flare
@@ -28,6 +30,7 @@ from mhsev_flare.benchmark.graded import GradedCases, Grading
 from mhsev_flare.jobs import JobSpec
 from mhsev_flare.site import SiteData
 from mhsev_monai.model_file import class_config
+from mhsev_monai.severity import PAPER_SCALE
 
 FOLDER = Path("derivatives", "mhsev", "benchmark")
 """Below the cohort's folder. Files hold true and predicted counts by site, no case id; they stay with the cohort."""
@@ -36,6 +39,7 @@ FEDERATED_SOURCE = (
     "protocol.py",
     "result.py",
     "rounds.py",
+    "site.py",
     "standardisation.py",
     "weighting.py",
     "benchmark/averaging.py",
@@ -53,16 +57,28 @@ _OF_GRADING = ("grades", "grades_given_bleed", "probabilities", "counts")
 _NOT_DECISIVE = ("name", "inputs", "network", "min_sites", "site_models")
 
 
-def outcome_key(method: Any, regime: str, data: str) -> str:
-    """64 hexadecimal digits over a job or rule, who trains with whom, and the digest of the cases."""
+def outcome_key(method: Any, regime: str, data: str, scale: str = PAPER_SCALE.name) -> str:
+    """64 hexadecimal digits over a job or rule, who trains with whom, the digest of the cases, and their scale."""
     described = {
         "method": _described(method),
+        "scale": scale,
         "regime": regime,
         "data": data,
-        "code": _code_digest(),
-        "versions": [torch.__version__, np.__version__],
+        "code": _CODE,
+        "own_code": _own_source(method),
+        "versions": [module.__version__ for module in (torch, np, scipy, monai)],
+        "cuda": torch.cuda.is_available(),
     }
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
+
+
+def _own_source(method: Any) -> str:
+    """The class of the network or rule, which need not be one of this package."""
+    cls = type(method.network) if isinstance(method, JobSpec) else type(method)
+    try:
+        return inspect.getsource(cls)
+    except (OSError, TypeError):
+        return cls.__qualname__
 
 
 def _described(method: Any) -> Any:
@@ -86,12 +102,15 @@ def digest_sites(sites: Mapping[str, SiteData]) -> str:
     return digest.hexdigest()
 
 
-@lru_cache(maxsize=1)
 def _code_digest() -> str:
     """Hash over the source that turns features into graded cases. What makes the features shows in the data itself."""
     of_one_site = sorted(Path(str(mhsev_monai.__file__)).parent.glob("*.py"))
     federated = [Path(str(mhsev_flare.__file__)).parent / name for name in FEDERATED_SOURCE]
     return hashlib.sha256(b"".join(file.read_bytes() for file in (*of_one_site, *federated))).hexdigest()
+
+
+_CODE = _code_digest()
+# Of what was imported with this file, not of what somebody has edited since.
 
 
 def read_outcome(folder: Path, key: str) -> tuple[dict[str, GradedCases], float] | None:

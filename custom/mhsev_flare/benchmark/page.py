@@ -29,7 +29,8 @@ Research use only; simulated hospitals stand for no patient. Each repeat splits 
 by grade: 70 % for training (a fifth of it chooses the best round) and 30 % for the test. The seed of repeat r is r, for
 the split and for training, so a federated row of repeat r is the FLARE job with seed r, computed in one process. Scores
 are of test cases only: the mean over repeats and its 95 % interval, which counts that splits share cases (Nadeau and
-Bengio 2003); it may pass 1. Standard deviations are in the JSON file beside this page.
+Bengio 2003); it may pass 1. Where a site is left out, all its cases are judged in each repeat, and the mean stands with
+the standard deviation over repeats, which is that of training alone. The others' are in the JSON file beside this page.
 
 - **federated**: every site trains from the common weights, which are averaged after each round.
 - **central**: one network on all sites' training cases, as many passes.
@@ -153,7 +154,7 @@ def _left_out(report: CohortReport) -> str:
             for site in sites:
                 each = [outcomes[Regime.LEAVE_ONE_OUT][site].scores(Setting.ALL) for outcomes in result.repeats]
                 for name in ("accuracy", "quadratic_kappa"):
-                    cells.append(_with_range(Summary.of([entry[name] for entry in each], report.sizes)))
+                    cells.append(_with_range(Summary.of([entry[name] for entry in each], None)))
             rows.append([f"`{result.row.name}`", *cells])
     if not rows:
         return ""
@@ -183,8 +184,9 @@ def _comparisons(comparisons: Sequence[Comparison]) -> str:
 def _with_range(summary: Summary) -> str:
     if not math.isfinite(summary.mean):
         return NOT_DEFINED
-    ends = f" ({summary.low:.2f} to {summary.high:.2f})" if math.isfinite(summary.low) else ""
-    return f"{summary.mean:.3f}{ends}"
+    if math.isfinite(summary.low):
+        return f"{summary.mean:.3f} ({summary.low:.2f} to {summary.high:.2f})"
+    return f"{summary.mean:.3f}" + (f" ± {summary.deviation:.3f}" if math.isfinite(summary.deviation) else "")
 
 
 def _with_interval(value: float, low: float, high: float) -> str:

@@ -196,7 +196,7 @@ def _timed(part: Task) -> Finished:
 
 
 def _key(part: Task) -> str:
-    return outcome_key(part.method, str(*part.regimes), digest_sites(part.sites))
+    return outcome_key(part.method, str(*part.regimes), digest_sites(part.sites), part.scale.name)
 
 
 def _read(part: Task, kept: Path) -> Finished | None:

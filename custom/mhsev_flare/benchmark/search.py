@@ -49,7 +49,7 @@ NETWORK_SPACES: Mapping[type[nn.Module], Space] = {
         "hidden_features": ([8, 16, 16], [12, 24, 24], [16, 32, 32], [24, 48, 48]),
         "dropout": (0.0, 0.1, 0.2, 0.3),
         "noise": (0.0, 0.1, 0.3, 0.5),
-        "mark_weight": (0.1, 0.25, 0.5, 1.0),
+        "grade_weight": (0.0, 0.5, 1.0, 2.0),
     },
     SeverityMLP: {
         "hidden_features": ([16], [32], [64, 32], [128, 64]),
