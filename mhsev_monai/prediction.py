@@ -112,7 +112,7 @@ def grade_scan(
     """
     if not hasattr(model.inputs, "process"):
         raise ScanError(
-            f"the model reads {type(model.inputs).__name__}, which cannot process a scan alone; name another job's model"
+            f"the model reads {type(model.inputs).__name__}, which cannot process a scan alone; name another model"
         )
     entries = model.inputs.process(image, bvals, b0_only)
     described: CaseFeatures = model.inputs.describe(entries)  # type: ignore[attr-defined]
