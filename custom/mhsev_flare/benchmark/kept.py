@@ -109,8 +109,8 @@ def _code_digest() -> str:
     return hashlib.sha256(b"".join(file.read_bytes() for file in (*of_one_site, *federated))).hexdigest()
 
 
-_CODE = _code_digest()
 # Of what was imported with this file, not of what somebody has edited since.
+_CODE = _code_digest()
 
 
 def read_outcome(folder: Path, key: str) -> tuple[dict[str, GradedCases], float] | None:
