@@ -19,7 +19,7 @@ from monai.transforms import Compose
 from numpy.typing import NDArray
 
 from mhsev_flare.benchmark.averaging import average_federated
-from mhsev_flare.benchmark.graded import Setting, scores
+from mhsev_flare.benchmark.graded import Setting
 from mhsev_flare.benchmark.protocol import load_cohort
 from mhsev_flare.benchmark.run import grade_with
 from mhsev_flare.jobs import JobSpec
@@ -83,7 +83,7 @@ def main() -> None:
     sites = cohort.split(INPUTS, JOB.seed, PAPER_SCALE)
     best = average_federated(JOB, sites)
     graded = grade_with(JOB, best.weights, {name: data.test for name, data in sites.items()})
-    found = scores(graded.table(Setting.ALL))
+    found = graded.scores(Setting.ALL)
     print(f"best round {best.round_number} of {JOB.num_rounds}, {len(graded.true_grades)} test cases")
     print("  ".join(f"{name} {value:.3f}" for name, value in found.items()))
 
