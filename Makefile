@@ -20,7 +20,7 @@ help:
 	@echo "make test      the tests that a change must pass"
 	@echo "make test-all  also those that start FLARE processes"
 	@echo "make test-wheel  build sdist and wheel, install the wheel elsewhere, and test it there"
-	@echo "make benchmark  measure decomposition and preprocessing against their peers, and write docs/benchmarks/"
+	@echo "make benchmark  measure decomposition, preprocessing and radiomics against their peers, and write docs/benchmarks/"
 	@echo "make lint      ruff and mypy"
 	@echo "make clean     remove the environment, builds and the demo"
 
@@ -60,12 +60,15 @@ test-wheel: venv
 	cd build/wheel && venv/bin/python -m pytest -q $(PARALLEL) -m "not slow and not long" -p no:cacheprovider \
 	  tests/test_*.py tests/flare tests/report
 
-# Some ten minutes on an otherwise idle machine; `apt-get install mrtrix3` adds the rows of dwidenoise.
+# Some ten minutes on an otherwise idle machine; `apt-get install mrtrix3` adds the rows of dwidenoise, and a C compiler
+# that of pyradiomics.
 benchmark: venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[benchmark]'
+	-$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[oracle]'
 	rm -rf build/benchmark-cache
 	$(BIN)/python tests/benchmarks/benchmark_dsd.py
 	$(BIN)/python tests/benchmarks/benchmark_preprocess.py
+	$(BIN)/python tests/benchmarks/benchmark_radiomics.py
 
 lint: venv
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

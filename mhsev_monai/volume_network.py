@@ -72,7 +72,7 @@ class SeverityCNN3d(nn.Module):
             torch.manual_seed(seed)
             self.layers = _make_backbone(self.backbone, in_features, num_classes)
         # With channels last, a step of a ResNet-10 takes two thirds of the time on a CPU.
-        self.layers.to(memory_format=torch.channels_last_3d)
+        self.layers.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # torch's stubs lack it
         self._augment = _make_augmentation(self.augmentation)
         self.register_buffer("feature_mean", torch.zeros(in_features))
         self.register_buffer("feature_scale", torch.ones(in_features))
