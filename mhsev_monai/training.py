@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,6 +50,16 @@ class LabelledFeatures:
         """The cases of these indices."""
         marks = None if self.marks is None else self.marks[cases]
         return LabelledFeatures(self.features[cases], self.counts[cases], marks)
+
+    @staticmethod
+    def join(parts: Sequence[LabelledFeatures]) -> LabelledFeatures:
+        """The cases of all parts, in the order given."""
+        marks = None
+        if any(part.marks is not None for part in parts):
+            unknown = (part.features.new_full(part.features.shape[:2], torch.nan) for part in parts)
+            marks = torch.cat([u if part.marks is None else part.marks for part, u in zip(parts, unknown, strict=True)])
+        features, counts = torch.cat([part.features for part in parts]), torch.cat([part.counts for part in parts])
+        return LabelledFeatures(features, counts, marks)
 
     def grades(self, scale: GradingScale) -> Tensor:
         """``(n,)`` integer grades on ``scale``."""

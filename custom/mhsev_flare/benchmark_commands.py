@@ -106,7 +106,7 @@ def _search(options: argparse.Namespace) -> int:
     torch.set_num_threads(1)
     spec = JOBS[options.job]
     try:
-        cohort = load_cohort(options.cohort, [spec.inputs], cores(), bar)
+        cohort = load_cohort(options.cohort, spec.all_inputs, cores(), bar)
         with bar("federated trainings", "trial") as progress:
             trials = search_settings(spec, cohort, options.budget, options.seed, options.splits, progress)
     except ValueError as error:

@@ -217,6 +217,9 @@ def add_features(verbs: Any) -> None:
         action="store_true",
         help="print each feature of the fixed-length vector, and each descriptor, instead",
     )
+    parser.add_argument(
+        "--no-twins", action="store_true", help="leave out those of protocol twins, which training alone needs"
+    )
     parser.add_argument("--cache", type=Path, help="folder for the features (default: derivatives/mhsev of each root)")
     add_workers(parser)
 
@@ -227,6 +230,7 @@ def _features(options: argparse.Namespace) -> int:
     from mhsev_monai.cases import read_cases
     from mhsev_monai.errors import CohortError
     from mhsev_monai.feature_cache import compute_features
+    from mhsev_monai.twin_inputs import TwinInputs
 
     if options.list:
         return _list_features()
@@ -252,6 +256,10 @@ def _features(options: argparse.Namespace) -> int:
                 table = compute_features(
                     listed.cases, JOBS[options.job].inputs, cache, options.workers or cores(), progress
                 )
+            if JOBS[options.job].twins and not options.no_twins:
+                with bar(f"{root.name}, protocol twins", "scan") as progress:
+                    twins = TwinInputs(JOBS[options.job].inputs)
+                    compute_features(listed.cases, twins, cache, options.workers or cores(), progress)
         except OSError as error:
             complain(f"{cache}: features cannot be written ({type(error).__name__}); name another folder with --cache")
             return DATA_SAY_NO

@@ -18,6 +18,7 @@ from mhsev_flare.site import DERIVATIVES
 from mhsev_monai.cases import read_cases
 from mhsev_monai.cohort import HOSPITALS, make_cohort
 from mhsev_monai.feature_cache import compute_features
+from mhsev_monai.twin_inputs import TwinInputs
 
 JOB = "dsd_mlp"
 
@@ -83,6 +84,9 @@ def _features(root: Path, workers: int) -> None:
     listed = read_cases(root)
     with bar(root.name, "scan") as progress:
         table = compute_features(listed.cases, JOBS[JOB].inputs, root / DERIVATIVES, workers, progress)
+    if JOBS[JOB].twins:
+        with bar(f"{root.name}, protocol twins", "scan") as progress:
+            compute_features(listed.cases, TwinInputs(JOBS[JOB].inputs), root / DERIVATIVES, workers, progress)
     for case_id, reason in sorted(table.failed.items()):
         _say(f"    {root.name} {case_id} excluded: {reason}")
 

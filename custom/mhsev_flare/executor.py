@@ -61,7 +61,11 @@ class SeverityExecutor(Executor):
         batch_size: cases a step.
         count_weight: weight of the count loss beside the ordinal loss.
         seed: of splits, shuffling and dropout; combined with the site's name and the round.
+        twins: train also on each training scan's protocol twin, see ``mhsev_monai.twin_inputs``.
     """
+
+    # FLARE leaves arguments out of a job's JSON that equal their defaults, and a default may change one day.
+    _always_serialize_args = ("twins",)
 
     def __init__(
         self,
@@ -74,6 +78,7 @@ class SeverityExecutor(Executor):
         batch_size: int,
         count_weight: float,
         seed: int,
+        twins: bool = False,
     ) -> None:
         super().__init__()
         if scale not in SCALES:
@@ -87,6 +92,7 @@ class SeverityExecutor(Executor):
         self.batch_size = batch_size
         self.count_weight = count_weight
         self.seed = seed
+        self.twins = twins
         self._site = ""
         self._data: SiteData | None = None
 
@@ -129,7 +135,7 @@ class SeverityExecutor(Executor):
         except SiteError as error:
             self.log_error(fl_ctx, f"this site cannot take part: {error}")
             return self._reply(DataKind.WEIGHTS, {Moments.N: np.zeros(1)}, {Meta.REFUSAL: str(error)})
-        moments = FeatureMoments.of(data.train.features)
+        moments = FeatureMoments.of(data.lessons.features)
         scale = SCALES[self.scale]
         arrays = {
             Moments.N: np.array([moments.n], dtype=np.float64),
@@ -197,7 +203,7 @@ class SeverityExecutor(Executor):
         )
         scale = SCALES[self.scale]
         return train_severity(
-            self.network, data.train, scale, parameters, seed, should_stop=lambda: bool(abort_signal.triggered)
+            self.network, data.lessons, scale, parameters, seed, should_stop=lambda: bool(abort_signal.triggered)
         )
 
     def _seed_of(self, round_number: int) -> int:
@@ -231,7 +237,7 @@ class SeverityExecutor(Executor):
                 Path(workspace.get_site_config_dir()),
             )
             self._data = load_site_data(
-                self._site, folders, self.inputs, self.seed, SCALES[self.scale], self._progress(fl_ctx)
+                self._site, folders, self.inputs, self.seed, SCALES[self.scale], self._progress(fl_ctx), self.twins
             )
             self.log_info(fl_ctx, f"cases: {self._data.summary(SCALES[self.scale])}")
         return self._data

@@ -24,6 +24,7 @@ from mhsev_monai.patch_inputs import CandidatePatchInputs
 from mhsev_monai.patch_network import CandidateCNN
 from mhsev_monai.radiomics.inputs import RadiomicsInputs
 from mhsev_monai.severity import PAPER_SCALE, Severity
+from mhsev_monai.twin_inputs import TwinInputs
 from mhsev_monai.volume_inputs import VolumeInputs
 from mhsev_monai.volume_network import SeverityCNN3d
 
@@ -54,6 +55,7 @@ class JobSpec:
         seed: of splits, shuffling and dropout.
         min_sites: fewest sites to train with; 0 means every site that the job was sent to.
         site_models: also train what each site would have alone, and compare.
+        twins: train also on each training scan's protocol twin, see ``mhsev_monai.twin_inputs``.
     """
 
     name: str
@@ -70,6 +72,12 @@ class JobSpec:
     seed: int = 1
     min_sites: int = 0
     site_models: bool = True
+    twins: bool = False
+
+    @property
+    def all_inputs(self) -> tuple[CaseInputs, ...]:
+        """What is read of scans: the inputs, and those of the twins where there are any."""
+        return (self.inputs, TwinInputs(self.inputs)) if self.twins else (self.inputs,)
 
 
 GLOBAL_FEATURES = [name for name in FEATURE_NAMES if name.startswith(("band", "rank_", "window_", "map_"))]
@@ -107,7 +115,14 @@ def _candidate_mlp(name: str, inputs: DSDCandidateInputs) -> JobSpec:
         seed=1,
     )
     return JobSpec(
-        name=name, inputs=inputs, network=network, num_rounds=40, epochs=2, learning_rate=2e-2, weight_decay=1e-1
+        name=name,
+        inputs=inputs,
+        network=network,
+        num_rounds=30,
+        epochs=2,
+        learning_rate=2e-2,
+        weight_decay=1e-1,
+        twins=True,
     )
 
 
@@ -220,6 +235,7 @@ def severity_job(spec: JobSpec) -> FedJob:
         batch_size=spec.batch_size,
         count_weight=spec.count_weight,
         seed=spec.seed,
+        twins=spec.twins,
     )
     job.to_server(controller)
     job.to_server({"server": {"task_request_interval": TASK_REQUEST_INTERVAL}})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +21,7 @@ from mhsev_monai.inputs import POSITION_SET
 from mhsev_monai.lesion_marks import lesion_mask_path, mark_candidates, read_lesion_mask
 from mhsev_monai.severity import GradingScale, Severity
 from mhsev_monai.training import LabelledFeatures
+from mhsev_monai.twin_inputs import TwinInputs
 
 SITE_FILE = "mhsev_site.json"
 DATA_ROOT_VARIABLE = "MHSEV_DATA_ROOT"
@@ -127,12 +129,21 @@ class SiteData:
         validation: the cases that choose the best round.
         test: the cases that the final result is about.
         excluded: case id to reason, for every case that is in none of the three; stays at the site.
+        train_ids: ids of the training cases in their order; stay at the site.
+        twins: protocol twins of training cases, which training sees beside them; None where a job asks for none.
     """
 
     train: LabelledFeatures
     validation: LabelledFeatures
     test: LabelledFeatures
     excluded: Mapping[str, str]
+    train_ids: tuple[str, ...] = ()
+    twins: LabelledFeatures | None = None
+
+    @property
+    def lessons(self) -> LabelledFeatures:
+        """What training goes through: the training cases, and their twins where there are any."""
+        return self.train if self.twins is None else LabelledFeatures.join([self.train, self.twins])
 
     def split(self, name: str) -> LabelledFeatures:
         """The split called ``train``, ``validation`` or ``test``."""
@@ -163,8 +174,18 @@ def load_site_data(
     split_seed: int,
     scale: GradingScale,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    twins: bool = False,
 ) -> SiteData:
     """Read the site's cases, compute or find their features, and split them by patient.
+
+    Args:
+        site: name, for messages.
+        folders: of the site.
+        inputs: what a network reads of a case.
+        split_seed: of the split.
+        scale: turns counts into grades.
+        progress: called with the number of scans done and the total.
+        twins: also compute the protocol twins of the training cases.
 
     Raises:
         SiteError: if there is nothing to train on; the message says what is missing.
@@ -173,18 +194,34 @@ def load_site_data(
         listed = read_cases(folders.data_root)
     except CohortError as error:
         raise SiteError(f"the data root of {site} cannot be used: {error}") from error
+    table = _features(site, listed.cases, inputs, folders, progress)
+    usable = set(table.case_ids)
+    # A scan that was copied under two names must not stand in training and test at once.
+    contents = {case.case_id: content_hash(case) for case in listed.cases if case.case_id in usable}
+    marks = site_marks(listed, table, folders.data_root, folders.lesion_masks)
+    data = split_site(site, listed, table, contents, split_seed, scale, marks)
+    if not twins:
+        return data
+    chosen = set(data.train_ids)
+    cases = [case for case in listed.cases if case.case_id in chosen]
+    table = _features(site, cases, TwinInputs(inputs), folders, progress)
+    return add_twins(data, listed, table, site_marks(listed, table, folders.data_root, folders.lesion_masks))
+
+
+def _features(
+    site: str,
+    cases: Sequence[Case],
+    inputs: CaseInputs,
+    folders: SiteFolders,
+    progress: Callable[[int, int], None],
+) -> FeatureTable:
     try:
-        table = compute_features(listed.cases, inputs, folders.cache_root, progress=progress)
+        return compute_features(cases, inputs, folders.cache_root, progress=progress)
     except OSError as error:
         raise SiteError(
             f"{site} cannot write features ({type(error).__name__}): set cache_root in local/{SITE_FILE} to a folder "
             "that can be written"
         ) from error
-    usable = set(table.case_ids)
-    # A scan that was copied under two names must not stand in training and test at once.
-    contents = {case.case_id: content_hash(case) for case in listed.cases if case.case_id in usable}
-    marks = site_marks(listed, table, folders.data_root, folders.lesion_masks)
-    return split_site(site, listed, table, contents, split_seed, scale, marks)
 
 
 def site_marks(
@@ -261,23 +298,40 @@ def _split(
     marks: Mapping[str, NDArray[np.float32]],
 ) -> SiteData:
     by_id = {case.case_id: case for case in listed.cases}
-    row = {case_id: i for i, case_id in enumerate(table.case_ids)}
     usable = [by_id[case_id] for case_id in table.case_ids]
     split = split_cases(usable, seed, content_hashes=contents, scale=scale)
-
-    def labelled(cases: Sequence[Case]) -> LabelledFeatures:
-        rows = [row[case.case_id] for case in cases]
-        counts = [float(case.count or 0) for case in cases]
-        known = None
-        if any(case.case_id in marks for case in cases):
-            unknown = np.full(table.features.shape[1], np.nan, dtype=np.float32)
-            known = torch.from_numpy(np.stack([marks.get(case.case_id, unknown) for case in cases]))
-        features = torch.from_numpy(table.features[rows])
-        return LabelledFeatures(features, torch.tensor(counts, dtype=torch.float32), known)
-
     return SiteData(
-        labelled(split.train),
-        labelled(split.validation),
-        labelled(split.test),
+        train=_labelled(split.train, table, marks),
+        validation=_labelled(split.validation, table, marks),
+        test=_labelled(split.test, table, marks),
         excluded={**listed.excluded, **table.failed},
+        train_ids=tuple(case.case_id for case in split.train),
     )
+
+
+def add_twins(
+    data: SiteData, listed: CaseList, table: FeatureTable, marks: Mapping[str, NDArray[np.float32]] | None = None
+) -> SiteData:
+    """The site's data with the twins of its training cases; a case whose twin cannot be used goes without.
+
+    Args:
+        data: from :func:`split_site`.
+        listed: all cases of the site.
+        table: features of the twins by case id, of the training cases at least.
+        marks: of the twins' candidates, see :func:`site_marks`.
+    """
+    by_id, known = {case.case_id: case for case in listed.cases}, set(table.case_ids)
+    cases = [by_id[case_id] for case_id in data.train_ids if case_id in known]
+    return dataclasses.replace(data, twins=_labelled(cases, table, marks or {}) if cases else None)
+
+
+def _labelled(cases: Sequence[Case], table: FeatureTable, marks: Mapping[str, NDArray[np.float32]]) -> LabelledFeatures:
+    row = {case_id: i for i, case_id in enumerate(table.case_ids)}
+    rows = [row[case.case_id] for case in cases]
+    counts = [float(case.count or 0) for case in cases]
+    known = None
+    if any(case.case_id in marks for case in cases):
+        unknown = np.full(table.features.shape[1], np.nan, dtype=np.float32)
+        known = torch.from_numpy(np.stack([marks.get(case.case_id, unknown) for case in cases]))
+    features = torch.from_numpy(table.features[rows])
+    return LabelledFeatures(features, torch.tensor(counts, dtype=torch.float32), known)

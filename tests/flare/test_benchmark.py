@@ -17,7 +17,6 @@ from small_site import make_root
 from mhsev_flare.benchmark import rows as table_of_rows
 from mhsev_flare.benchmark.averaging import (
     average_federated,
-    join_features,
     load_weights,
     start_weights,
     train_alone,
@@ -38,7 +37,7 @@ from mhsev_monai.cases import Case, read_cases
 from mhsev_monai.dsd.descriptors import DESCRIPTORS
 from mhsev_monai.dsd.features import FEATURE_NAMES
 from mhsev_monai.errors import CohortError
-from mhsev_monai.feature_cache import CaseFeatures, compute_features
+from mhsev_monai.feature_cache import CaseFeatures, CaseInputs, compute_features
 from mhsev_monai.inputs import CANDIDATE_SET, POSITION_SET, DSDInputs
 from mhsev_monai.model_file import class_config
 from mhsev_monai.networks import SeverityMLP, SeverityPrediction
@@ -51,13 +50,14 @@ SHORT = JobSpec("short", VECTOR, SeverityMLP(4, [16], 4, 0.3, 3.0, 1), num_round
 OTHER = dataclasses.replace(JOBS["dsd_mlp"], num_rounds=2, epochs=1)
 DSD_JOBS = ("dsd_mlp", "dsd_mlp_literal")
 RULES = ("majority by site", "naive LoG count", "calibrated LoG count")
+ALL_INPUTS = [VECTOR, *(inputs for name in (*DSD_JOBS, *RULES) for inputs in ROWS[name].all_inputs)]
 
 
 @dataclass(frozen=True)
 class PretendedScan:
     """Stands for the decomposition when the cache is filled: features that follow the count, with noise."""
 
-    inputs: DSDInputs
+    inputs: CaseInputs
 
     @property
     def feature_names(self) -> tuple[str, ...]:
@@ -87,7 +87,7 @@ def folder(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("benchmark") / "pretended"
     for seed, (name, n) in enumerate(SITES.items()):
         make_root(root / name, n, seed)
-        for inputs in (VECTOR, *(ROWS[name].inputs for name in (*DSD_JOBS, *RULES))):
+        for inputs in ALL_INPUTS:
             table = compute_features(read_cases(root / name).cases, PretendedScan(inputs), root / name / DERIVATIVES)
             assert len(table.case_ids) == n
     manifest = {"n_subjects": 94, "seed": 5, "settings": {"difficulty": "easy", "backgrounds": "/data/private/heads"}}
@@ -97,7 +97,7 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def cohort(folder) -> Cohort:
-    return load_cohort(folder, [VECTOR, *(ROWS[name].inputs for name in (*DSD_JOBS, *RULES))], 1, bar)
+    return load_cohort(folder, ALL_INPUTS, 1, bar)
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +130,9 @@ def test_each_ablation_changes_the_network_or_the_input_or_the_masks_of_a_job():
     for name in set(ROWS) - {*JOBS, *RULES}:
         method = ROWS[name].method
         assert isinstance(method, JobSpec)
-        described = [(class_config(spec.network), spec.inputs.fingerprint()) for spec in (method, *JOBS.values())]
+        described = [
+            (class_config(spec.network), spec.inputs.fingerprint(), spec.twins) for spec in (method, *JOBS.values())
+        ]
         assert ROWS[name].masks or described[0] not in described[1:], name
         assert method.network.in_features == len(method.inputs.feature_names)
 
@@ -179,7 +181,7 @@ def test_averaging_one_full_step_of_equal_sites_is_one_full_step_of_their_union(
     assert federated.round_number == central.round_number == 1
     start = start_weights(spec, {"a": data, "b": data})
     load_weights(network, start)
-    severity_loss(network, join_features([data.train] * 2), PAPER_SCALE, spec.count_weight).backward()
+    severity_loss(network, LabelledFeatures.join([data.train] * 2), PAPER_SCALE, spec.count_weight).backward()
     greatest = max(float(p.grad.abs().max()) for p in network.parameters())
     n_compared = 0
     for key, parameter in network.named_parameters():
@@ -377,7 +379,7 @@ def test_flares_own_run_of_the_job_has_the_same_weights_and_tables(folder, cohor
     run_simulator(export_job(spec, tmp_path / "jobs"), tmp_path / "ws", n_sites=3, threads=3)
     result, _, path = read_run(tmp_path / "ws")
     assert result["status"] == "completed", result["reason"]
-    sites = cohort.split(spec.inputs, 2, PAPER_SCALE)
+    sites = cohort.split(spec.inputs, 2, PAPER_SCALE, twins=spec.twins)
     best = average_federated(spec, sites)
     assert best.round_number == result["best_round"]
     flare = load_model(path).network.state_dict()

@@ -11,7 +11,6 @@ import pytest
 import torch
 
 import mhsev_flare
-from mhsev_flare.benchmark.averaging import join_features
 from mhsev_flare.benchmark.kept import FEDERATED_SOURCE, digest_sites, outcome_key, read_outcome, write_outcome
 from mhsev_flare.benchmark.protocol import Regime
 from mhsev_flare.benchmark.run import Task, _run_parts
@@ -111,7 +110,7 @@ def test_what_a_row_is_called_does_not_matter_and_who_trains_does():
 @pytest.mark.parametrize("split", ["train", "validation", "test"])
 def test_one_other_case_in_any_split_is_other_data(task, split):
     site = task.sites["site-2"]
-    longer = join_features([site.split(split), cases(50)])
+    longer = LabelledFeatures.join([site.split(split), cases(50)])
     changed = {**task.sites, "site-2": dataclasses.replace(site, **{split: longer})}
     assert digest_sites(changed) != digest_sites(task.sites)
 

@@ -5,9 +5,23 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
-from mhsev_flare.site import COHORT_ROOT_VARIABLE, DATA_ROOT_VARIABLE, SITE_FILE, SiteError, find_site_folders
+from mhsev_flare.site import (
+    COHORT_ROOT_VARIABLE,
+    DATA_ROOT_VARIABLE,
+    SITE_FILE,
+    SiteData,
+    SiteError,
+    add_twins,
+    find_site_folders,
+)
+from mhsev_monai.cases import Case, CaseList
+from mhsev_monai.feature_cache import FeatureTable
+from mhsev_monai.severity import PAPER_SCALE
+from mhsev_monai.training import LabelledFeatures
 
 
 @pytest.fixture(autouse=True)
@@ -88,3 +102,47 @@ def test_a_malformed_site_file_is_refused(tmp_path, text, words):
     (local / SITE_FILE).write_text(text)
     with pytest.raises(SiteError, match=words):
         find_site_folders("site-1", None, local)
+
+
+def labelled_site() -> tuple[SiteData, CaseList]:
+    """Four training cases with counts 1 to 4; nothing else matters here."""
+    cases = tuple(Case(f"sub-{n}", Path(f"sub-{n}"), count=n) for n in (1, 2, 3, 4, 9))
+    counts = torch.tensor([1.0, 2.0, 3.0, 4.0])
+    train = LabelledFeatures(counts[:, None, None].repeat(1, 2, 3), counts)
+    other = LabelledFeatures(torch.zeros(1, 2, 3), torch.tensor([9.0]))
+    ids = ("sub-1", "sub-2", "sub-3", "sub-4")
+    return SiteData(train, other, other, excluded={}, train_ids=ids), CaseList(cases, {})
+
+
+def twin_table(*ids: str) -> FeatureTable:
+    """Each twin says which case it is of, with the sign turned."""
+    features = -np.array([float(i.removeprefix("sub-")) for i in ids], dtype=np.float32)
+    return FeatureTable(ids, np.tile(features[:, None, None], (1, 2, 3)), ({},) * len(ids))
+
+
+def test_training_goes_through_the_training_cases_and_their_twins_and_nothing_else():
+    data, listed = labelled_site()
+    found = add_twins(data, listed, twin_table("sub-9", "sub-4", "sub-1", "sub-3"))
+    assert found.twins is not None
+    assert found.twins.features[:, 0, 0].tolist() == [-1, -3, -4]
+    assert found.twins.counts.tolist() == [1, 3, 4]
+    assert found.lessons.features[:, 0, 0].tolist() == [1, 2, 3, 4, -1, -3, -4]
+    assert found.lessons.counts.tolist() == [1, 2, 3, 4, 1, 3, 4]
+    assert len(found.train) == 4
+    assert found.summary(PAPER_SCALE)["cases"]["train"] == 4
+
+
+def test_without_twins_training_goes_through_the_training_cases():
+    data, listed = labelled_site()
+    assert data.lessons is data.train
+    assert add_twins(data, listed, twin_table("sub-9")).lessons is data.train
+
+
+def test_marks_of_twins_stand_beside_unknown_ones():
+    data, listed = labelled_site()
+    marks = {"sub-3": np.array([1, 0], dtype=np.float32)}
+    lessons = add_twins(data, listed, twin_table("sub-3", "sub-4"), marks).lessons
+    assert lessons.marks is not None
+    assert lessons.marks[:4].isnan().all()
+    assert lessons.marks[4].tolist() == [1, 0]
+    assert lessons.marks[5].isnan().all()

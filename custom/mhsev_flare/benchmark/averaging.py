@@ -42,7 +42,7 @@ def start_weights(spec: JobSpec, sites: Mapping[str, SiteData]) -> dict[str, np.
     """The network's own weights, with standardisation and class weights of all sites' training cases."""
     messages = {}
     for name, data in sites.items():
-        moments = FeatureMoments.of(data.train.features)
+        moments = FeatureMoments.of(data.lessons.features)
         messages[name] = {
             Moments.N: np.array([moments.n], dtype=np.float64),
             Moments.MEAN: moments.mean,
@@ -68,7 +68,7 @@ def average_federated(spec: JobSpec, sites: Mapping[str, SiteData]) -> BestRound
         updates = []
         for name in names:
             load_weights(network, sent)
-            _fit(spec, network, sites[name].train, training_seed(spec.seed, name, round_number))
+            _fit(spec, network, sites[name].lessons, training_seed(spec.seed, name, round_number))
             updates.append({k: v - sent[k] for k, v in _weights(network).items() if k not in BUFFERS})
         mean = weighted_mean(updates, shares)
         sent = {key: value + mean[key] if key in mean else value for key, value in sent.items()}
@@ -89,7 +89,7 @@ def train_alone(spec: JobSpec, name: str, data: SiteData, start: Weights) -> Bes
     load_weights(network, start)
     for round_number in range(spec.num_rounds):
         _offer(best, round_number, spec, network, _weights(network), {name: data})
-        _fit(spec, network, data.train, training_seed(spec.seed, name, round_number))
+        _fit(spec, network, data.lessons, training_seed(spec.seed, name, round_number))
     _offer(best, spec.num_rounds, spec, network, _weights(network), {name: data})
     return best
 
@@ -103,19 +103,10 @@ def pool_sites(sites: Mapping[str, SiteData]) -> SiteData:
     """All sites' cases as one site's, split by split, in the order of the names."""
     parts = [sites[name] for name in sorted(sites)]
     train, validation, test = (
-        join_features([part.split(split) for part in parts]) for split in ("train", "validation", "test")
+        LabelledFeatures.join([part.split(split) for part in parts]) for split in ("train", "validation", "test")
     )
-    return SiteData(train, validation, test, excluded={})
-
-
-def join_features(parts: list[LabelledFeatures]) -> LabelledFeatures:
-    """The cases of all parts, in the order given."""
-    marks = None
-    if any(part.marks is not None for part in parts):
-        unknown = (part.features.new_full(part.features.shape[:2], torch.nan) for part in parts)
-        marks = torch.cat([u if part.marks is None else part.marks for part, u in zip(parts, unknown, strict=True)])
-    features, counts = torch.cat([part.features for part in parts]), torch.cat([part.counts for part in parts])
-    return LabelledFeatures(features, counts, marks)
+    twins = [part.twins for part in parts if part.twins is not None]
+    return SiteData(train, validation, test, excluded={}, twins=LabelledFeatures.join(twins) if twins else None)
 
 
 def load_weights(network: nn.Module, weights: Weights) -> None:

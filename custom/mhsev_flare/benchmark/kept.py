@@ -89,11 +89,13 @@ def _described(method: Any) -> Any:
 
 
 def digest_sites(sites: Mapping[str, SiteData]) -> str:
-    """64 hexadecimal digits over features, counts and marks of every case of every split."""
+    """64 hexadecimal digits over features, counts and marks of every case of every split, twins included."""
     digest = hashlib.sha256()
     for name in sorted(sites):
-        for split in ("train", "validation", "test"):
-            data = sites[name].split(split)
+        parts = {split: sites[name].split(split) for split in ("train", "validation", "test")}
+        if (twins := sites[name].twins) is not None:
+            parts["twins"] = twins
+        for split, data in parts.items():
             for tensor in (data.features, data.counts, data.marks):
                 shape = None if tensor is None else tuple(tensor.shape)
                 digest.update(f"{name} {split} {shape}".encode())

@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mhsev_flare.site import DERIVATIVES, SiteData, site_marks, split_site
+from mhsev_flare.site import DERIVATIVES, SiteData, add_twins, site_marks, split_site
 from mhsev_monai.cases import CaseList, content_hash, read_cases
 from mhsev_monai.errors import CohortError
 from mhsev_monai.feature_cache import CaseInputs, FeatureTable, compute_features
 from mhsev_monai.severity import GradingScale
+from mhsev_monai.twin_inputs import TwinInputs
 
 MANIFEST = "cohort.json"
 TRUTH = Path("derivatives", "truth")
@@ -48,7 +49,7 @@ class Hospital:
         name: of its folder, and so of the site in a job.
         listed: cases and what was left out of them.
         contents: hash of the scan by case id.
-        tables: features by fingerprint; all tables hold the same cases.
+        tables: features by fingerprint; all tables hold the same cases, but for those of twins, which may hold fewer.
         marks: of the candidates by fingerprint and case id, from the masks of the simulation.
     """
 
@@ -58,11 +59,19 @@ class Hospital:
     tables: Mapping[str, FeatureTable]
     marks: Mapping[str, Mapping[str, NDArray[np.float32]]] = field(default_factory=dict)
 
-    def split(self, inputs: CaseInputs, seed: int, scale: GradingScale, masks: bool = False) -> SiteData:
+    def split(
+        self, inputs: CaseInputs, seed: int, scale: GradingScale, masks: bool = False, twins: bool = False
+    ) -> SiteData:
         """The split of ``seed``, which is that of a job with this seed; raises ``SiteError`` for too few cases."""
         key = inputs.fingerprint()
-        marks = self.marks.get(key, {}) if masks else {}
-        return split_site(self.name, self.listed, self.tables[key], self.contents, seed, scale, marks)
+        data = split_site(self.name, self.listed, self.tables[key], self.contents, seed, scale, self._marks(key, masks))
+        if not twins:
+            return data
+        key = TwinInputs(inputs).fingerprint()
+        return add_twins(data, self.listed, self.tables[key], self._marks(key, masks))
+
+    def _marks(self, key: str, masks: bool) -> Mapping[str, NDArray[np.float32]]:
+        return self.marks.get(key, {}) if masks else {}
 
 
 @dataclass(frozen=True)
@@ -79,9 +88,11 @@ class Cohort:
     settings: Mapping[str, Any]
     hospitals: tuple[Hospital, ...]
 
-    def split(self, inputs: CaseInputs, seed: int, scale: GradingScale, masks: bool = False) -> dict[str, SiteData]:
-        """The splits of all sites by name; ``masks``: with the marks of their candidates."""
-        return {hospital.name: hospital.split(inputs, seed, scale, masks) for hospital in self.hospitals}
+    def split(
+        self, inputs: CaseInputs, seed: int, scale: GradingScale, masks: bool = False, twins: bool = False
+    ) -> dict[str, SiteData]:
+        """The splits of all sites by name; ``masks``: with the marks of their candidates; ``twins``: with these."""
+        return {hospital.name: hospital.split(inputs, seed, scale, masks, twins) for hospital in self.hospitals}
 
 
 def load_cohort(folder: Path, all_inputs: Iterable[CaseInputs], workers: int, bar: Bar) -> Cohort:
@@ -119,7 +130,9 @@ def _load_hospital(root: Path, inputs: Sequence[CaseInputs], workers: int, bar: 
             needed = 1 if entry.computation() in computed else workers
             tables[entry.fingerprint()] = compute_features(listed.cases, entry, root / DERIVATIVES, needed, progress)
         computed.add(entry.computation())
-    failed = {case_id: reason for table in tables.values() for case_id, reason in table.failed.items()}
+    # A scan without a twin trains without one; it is not left out.
+    needed_by_all = [tables[entry.fingerprint()] for entry in inputs if not isinstance(entry, TwinInputs)]
+    failed = {case_id: reason for table in needed_by_all for case_id, reason in table.failed.items()}
     contents = {case.case_id: content_hash(case) for case in listed.cases if case.case_id not in failed}
     tables = {key: _without(table, set(failed)) for key, table in tables.items()}
     masks = root / TRUTH if (root / TRUTH).is_dir() else None

@@ -58,7 +58,7 @@ def write_benchmark(cohorts: Sequence[Path], out: Path, command: str, plan: Plan
 
 def benchmark_cohort(folder: Path, plan: Plan, bar: Bar) -> CohortReport:
     """All rows of ``plan`` on one cohort; raises as :func:`write_benchmark`."""
-    cohort = load_cohort(folder, [row.inputs for row in plan.rows], plan.workers, bar)
+    cohort = load_cohort(folder, [entry for row in plan.rows for entry in row.all_inputs], plan.workers, bar)
     with bar(f"{cohort.name}: rows", "training") as progress:
         results = run_rows(cohort, plan.rows, plan.regimes, plan.n_repeats, plan.workers, progress, folder / FOLDER)
     with bar(f"{cohort.name}: seconds a scan", "row") as progress:

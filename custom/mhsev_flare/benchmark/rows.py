@@ -43,6 +43,16 @@ class Row:
         return self.method.inputs
 
     @property
+    def all_inputs(self) -> tuple[CaseInputs, ...]:
+        """Of the row, and of its protocol twins where it trains with them."""
+        return self.method.all_inputs if isinstance(self.method, JobSpec) else (self.method.inputs,)
+
+    @property
+    def twins(self) -> bool:
+        """Whether it trains with protocol twins."""
+        return isinstance(self.method, JobSpec) and self.method.twins
+
+    @property
     def gives_probabilities(self) -> bool:
         """Whether probabilities of the grades are more than a certain answer."""
         return isinstance(self.method, JobSpec)
@@ -65,6 +75,7 @@ def _vector(spec: JobSpec, inputs: CaseInputs) -> JobSpec:
 
 
 _CANDIDATES, _LITERAL = JOBS["dsd_mlp"], JOBS["dsd_mlp_literal"]
+_UNTWINNED = replace(_CANDIDATES, twins=False)
 
 # From the paper's wording to the job that is shipped, one change a row.
 _ABLATION = (
@@ -77,9 +88,22 @@ _ABLATION = (
         _with_network(_CANDIDATES, within_scan=False, max_deviation=4.0),
         "descriptors standardised over the federation, not within the scan",
     ),
-    Row("candidates, fixed window", replace(_CANDIDATES, inputs=DSDCandidateInputs(dynamic=False)), "one window size"),
-    Row("candidates, no threshold", replace(_CANDIDATES, inputs=DSDCandidateInputs(kappa=0.0)), "every bin passes"),
-    Row("candidates, no SVD", replace(_CANDIDATES, inputs=DSDCandidateInputs(energy=0.9999)), "99.99 % of the energy"),
+    Row("candidates, no twins", _UNTWINNED, "dsd_mlp without protocol twins"),
+    Row(
+        "candidates, fixed window",
+        replace(_UNTWINNED, inputs=DSDCandidateInputs(dynamic=False)),
+        "one window size; no twins",
+    ),
+    Row(
+        "candidates, no threshold",
+        replace(_UNTWINNED, inputs=DSDCandidateInputs(kappa=0.0)),
+        "every bin passes; no twins",
+    ),
+    Row(
+        "candidates, no SVD",
+        replace(_UNTWINNED, inputs=DSDCandidateInputs(energy=0.9999)),
+        "99.99 % of the energy; no twins",
+    ),
     Row("dsd_mlp with masks", _CANDIDATES, "trained with lesion masks beside the counts", masks=True),
 )
 

@@ -19,7 +19,6 @@ import torch
 from mhsev_flare.benchmark.averaging import (
     Weights,
     average_federated,
-    join_features,
     load_weights,
     start_weights,
     train_alone,
@@ -150,7 +149,8 @@ def _row_results(row: Row, repeats: Sequence[Sequence[Finished]]) -> RowResults:
 def make_task(cohort: Cohort, row: Row, seed: int, regimes: Collection[Regime]) -> Task:
     """``row`` on the split of ``seed``."""
     method = dataclasses.replace(row.method, seed=seed) if isinstance(row.method, JobSpec) else row.method
-    return Task(method, row.scale, cohort.split(row.inputs, seed, row.scale, row.masks), frozenset(regimes))
+    sites = cohort.split(row.inputs, seed, row.scale, row.masks, row.twins)
+    return Task(method, row.scale, sites, frozenset(regimes))
 
 
 def _run_parts(
@@ -234,7 +234,7 @@ def _run_job(spec: JobSpec, task: Task) -> Outcomes:
 
 
 def _run_rule(rule: Rule, task: Task) -> Outcomes:
-    training = {name: join_features([data.train, data.validation]) for name, data in task.sites.items()}
+    training = {name: LabelledFeatures.join([data.train, data.validation]) for name, data in task.sites.items()}
     fitted = rule.fit(training, task.scale)
     graded = {
         name: GradedCases.of(name, data.test, fitted.grade(name, data.test), task.scale)
@@ -271,7 +271,7 @@ def _others(sites: Mapping[str, Any], left_out: str) -> dict[str, Any]:
 
 
 def _every_case(data: SiteData) -> LabelledFeatures:
-    return join_features([data.train, data.validation, data.test])
+    return LabelledFeatures.join([data.train, data.validation, data.test])
 
 
 def sizes_of(sites: Sites) -> Sizes:

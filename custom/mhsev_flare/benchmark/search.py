@@ -167,7 +167,7 @@ def _try(spec: JobSpec, cohort: Cohort, n_splits: int) -> Trial:
     scores, kappas = [], []
     for split_seed in range(1, n_splits + 1):
         seeded = replace(spec, seed=split_seed)
-        sites = cohort.split(spec.inputs, split_seed, SCALES[spec.scale])
+        sites = cohort.split(spec.inputs, split_seed, SCALES[spec.scale], twins=spec.twins)
         network = copy.deepcopy(spec.network)
         load_weights(network, average_federated(seeded, sites).weights)
         tables = {name: evaluate_severity(network, data.validation, SCALES[spec.scale]) for name, data in sites.items()}
