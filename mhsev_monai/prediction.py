@@ -26,8 +26,11 @@ from mhsev_monai.severity import Severity
 LIMITS = "Research use only. DWI shows fewer microbleeds than T2*-GRE or SWI."
 
 
-FINDING_PROBABILITY = 0.2
-"""Candidates from this probability on are listed; what makes the count is the sum over all of them."""
+FINDING_PROBABILITY = 0.5
+"""The operating point: a candidate that is at least as likely a bleed as not is a finding. The count does not rest on
+it: that is made of the probabilities of all candidates."""
+POSSIBLE_PROBABILITY = 0.2
+"""Candidates from this probability on that are no findings are listed apart."""
 
 INTERVAL_SHARE = 0.9
 
@@ -47,6 +50,14 @@ class Finding(NamedTuple):
     depth: float
     probability: float | None
 
+    def to_json(self) -> dict[str, Any]:
+        """Plain values under stable names."""
+        return {
+            "position_mm": [round(x, 1) for x in self.position_mm],
+            "depth": round(self.depth, 3),
+            "probability": None if self.probability is None else round(self.probability, 3),
+        }
+
 
 @dataclass(frozen=True)
 class ScanGrade:
@@ -58,7 +69,9 @@ class ScanGrade:
         count_interval: central 90 % interval of the count; None where the model has no distribution of it.
         probabilities: probability of each grade, by its label.
         n_candidates: dark spots before the model judges them.
-        findings: those that the model counts, most probable first; all of them where it judges the scan as a whole.
+        findings: candidates at or above ``FINDING_PROBABILITY``, most probable first; all of them where the model
+            judges the scan as a whole.
+        possible: those below it and at or above ``POSSIBLE_PROBABILITY``, most probable first.
         quality: measurements of the scan and its processing.
         flags: reasons to doubt the grade, one sentence each; none is the usual case.
     """
@@ -69,6 +82,7 @@ class ScanGrade:
     probabilities: Mapping[str, float]
     n_candidates: int
     findings: Sequence[Finding]
+    possible: Sequence[Finding]
     quality: Mapping[str, Any]
     flags: Sequence[str]
 
@@ -80,14 +94,8 @@ class ScanGrade:
             "count_interval": None if self.count_interval is None else list(self.count_interval),
             "probabilities": {label: round(p, 6) for label, p in self.probabilities.items()},
             "candidates": self.n_candidates,
-            "findings": [
-                {
-                    "position_mm": [round(x, 1) for x in finding.position_mm],
-                    "depth": round(finding.depth, 3),
-                    "probability": None if finding.probability is None else round(finding.probability, 3),
-                }
-                for finding in self.findings
-            ],
+            "findings": [finding.to_json() for finding in self.findings],
+            "possible_findings": [finding.to_json() for finding in self.possible],
             "quality": dict(self.quality),
             "flags": list(self.flags),
         }
@@ -119,15 +127,16 @@ def grade_scan(
     features = torch.from_numpy(model.inputs.assemble(described)).float()[None]
     prediction = predict_severity(model.network, features, model.scale)
     probabilities = {g.label: float(p) for g, p in zip(Severity, prediction.probabilities[0], strict=True)}
-    findings = _findings(model.network, features, entries)
-    counted = [f for f in findings if f.probability is None or f.probability >= FINDING_PROBABILITY]
+    spots = _spots(model.network, features, entries)
+    findings, possible = sort_spots(spots)
     grade = ScanGrade(
         grade=Severity(int(prediction.grades[0])),
         count=int(prediction.counts[0]),
         count_interval=_count_interval(model.network, features),
         probabilities=probabilities,
-        n_candidates=len(findings),
-        findings=tuple(sorted(counted, key=lambda finding: -(finding.probability or 0.0))),
+        n_candidates=len(spots),
+        findings=findings,
+        possible=possible,
         quality=described.quality,
         flags=quality_flags(described.quality, _deviations(model.network, features), model.inputs.feature_names),
     )
@@ -154,8 +163,19 @@ def _count_interval(network: torch.nn.Module, features: Tensor) -> tuple[int, in
     return int(count_quantile(pmf, outside)[0]), int(count_quantile(pmf, 1 - outside)[0])
 
 
+def sort_spots(spots: Sequence[Finding]) -> tuple[tuple[Finding, ...], tuple[Finding, ...]]:
+    """The findings, and the possible ones, each most probable first."""
+
+    def between(low: float, high: float) -> tuple[Finding, ...]:
+        chosen = [spot for spot in spots if spot.probability is not None and low <= spot.probability < high]
+        return tuple(sorted(chosen, key=lambda spot: -(spot.probability or 0.0)))
+
+    without = tuple(spot for spot in spots if spot.probability is None)
+    return without + between(FINDING_PROBABILITY, np.inf), between(POSSIBLE_PROBABILITY, FINDING_PROBABILITY)
+
+
 @torch.no_grad()
-def _findings(network: torch.nn.Module, features: Tensor, entries: Mapping[str, Any]) -> list[Finding]:
+def _spots(network: torch.nn.Module, features: Tensor, entries: Mapping[str, Any]) -> list[Finding]:
     affine = np.asarray(entries[Keys.B0].affine)
     if not isinstance(network, CandidateMLP):
         spots = [(candidate.centre_voxel, candidate.depth, None) for candidate in entries.get(Keys.CANDIDATES, ())]

@@ -129,7 +129,10 @@ def test_features_lists_what_it_left_out(tmp_path, capsys):
     printed = capsys.readouterr()
     assert printed.out == f"{root}: features of 1 scans, 1 excluded\n"
     assert "site sub-2: " in printed.err
-    assert len(list((root / "derivatives" / "mhsev" / "features").glob("*.json"))) == 1
+    kept = root / "derivatives" / "mhsev" / "features"
+    assert len(list(kept.glob("*.json"))) == 2  # the scan and its protocol twin
+    assert main(["features", str(root), "--workers", "1", "--no-twins", "--cache", str(tmp_path / "own")]) == 1
+    assert len(list((tmp_path / "own").glob("*.json"))) == 1
 
 
 def test_every_feature_is_listed_with_unit_and_definition(capsys):

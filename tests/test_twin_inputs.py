@@ -73,7 +73,7 @@ def test_a_twin_without_trace_is_the_scan_of_its_b0_alone(case, tmp_path):
 
 
 def test_a_coarser_twin_is_described_in_its_own_voxels(case):
-    """40 and 46 samples of 3 mm become 36 and 40, the even numbers nearest to what 3.4 mm ask for; slices are 4.2 mm."""
+    """40 and 46 samples of 3 mm become 36 and 40, the even numbers nearest to 3.4 mm; slices are 4.2 mm."""
     rows = table(case, COARSER)
     sides = SHAPE[0] * SIDE_MM / 36, SHAPE[1] * SIDE_MM / 40
     assert column(rows, "in_plane_spacing") == pytest.approx(np.sqrt(np.prod(sides)), rel=1e-5)

@@ -171,11 +171,18 @@ def _describe(scan: Path, grade: ScanGrade) -> str:
         f"{scan}",
         f"  grade          {grade.grade.label}",
         f"  microbleeds    {grade.count}   ({interval}candidates before grading: {grade.n_candidates})",
+        f"  findings       {_findings(grade)}",
         f"  probabilities  {probabilities}",
         f"  brain mask     {grade.quality['brain_mask_ml']:.0f} ml",
     ]
     lines += [f"  doubt          {flag}" for flag in grade.flags]
     return "\n".join([*lines, f"  {LIMITS}"])
+
+
+def _findings(grade: ScanGrade) -> str:
+    if any(finding.probability is None for finding in grade.findings):
+        return "none are pointed at: the model judges the scan as a whole"
+    return f"{len(grade.findings)} at least as likely a bleed as not, {len(grade.possible)} less likely"
 
 
 def _add_report(verbs: Any) -> None:

@@ -231,4 +231,5 @@ def _example(site: str, case: Case, model: SeverityModel) -> ExampleCase:
 def _shown(n_here: int, grade: ScanGrade, has_map: bool) -> str:
     if not has_map:
         return "has the most brain; the model judges the scan as a whole and points at no place"
-    return f"shows {n_here} of {len(grade.findings)} findings; the scan has {grade.n_candidates} candidates"
+    less = f", and {len(grade.possible)} less likely ones" if grade.possible else ""
+    return f"shows {n_here} of {len(grade.findings)} findings{less}; the scan has {grade.n_candidates} candidates"
