@@ -401,3 +401,12 @@ def test_the_seconds_of_a_scan_are_those_of_its_inputs_and_its_network(folder):
     assert seconds is not None
     assert 0 < seconds < 5
     assert seconds_per_scan(ROWS["dsd_mlp"], folder) is None
+
+
+def test_progress_rises_over_all_repeats_to_its_total(cohort):
+    seen: list[tuple[int, int]] = []
+    rows = [ROWS[name] for name in RULES]
+    run_rows(cohort, rows, {Regime.LEAVE_ONE_OUT}, 2, 1, progress=lambda done, total: seen.append((done, total)))
+    assert {total for _, total in seen} == {2 * len(rows) * 2}  # repeats, rows, and the rule itself beside leaving out
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+    assert seen[-1] == (12, 12)

@@ -66,11 +66,17 @@ class Task:
 
     def parts(self) -> list[Task]:
         """The same task by regime: what is computed, and kept, at once."""
-        if isinstance(self.method, JobSpec):
-            own = self.regimes - {Regime.RULE}
-        else:
-            own = (self.regimes & {Regime.LEAVE_ONE_OUT}) | {Regime.RULE}
-        return [dataclasses.replace(self, regimes=frozenset({regime})) for regime in Regime if regime in own]
+        own = _regimes_of(self.method, self.regimes)
+        return [dataclasses.replace(self, regimes=frozenset({regime})) for regime in own]
+
+
+def _regimes_of(method: JobSpec | Rule, wanted: Collection[Regime]) -> list[Regime]:
+    """Those of ``wanted`` that mean something for a job or a rule, in the order of ``Regime``."""
+    if isinstance(method, JobSpec):
+        own = set(wanted) - {Regime.RULE}
+    else:
+        own = (set(wanted) & {Regime.LEAVE_ONE_OUT}) | {Regime.RULE}
+    return [regime for regime in Regime if regime in own]
 
 
 class Finished(NamedTuple):
@@ -129,11 +135,18 @@ def run_rows(
     Raises:
         OSError: if ``kept`` cannot be written.
     """
-    tasks = [make_task(cohort, row, seed, regimes) for row in rows for seed in range(1, n_repeats + 1)]
-    finished = iter(_run_parts([part for task in tasks for part in task.parts()], workers, progress, kept))
-    by_task = [[next(finished) for _ in task.parts()] for task in tasks]
-    of_rows = (by_task[number * n_repeats : (number + 1) * n_repeats] for number in range(len(rows)))
-    return [_row_results(row, parts) for row, parts in zip(rows, of_rows, strict=True)]
+    # One repeat at a time: the splits of all would be several times the features in memory, and volumes are large.
+    n_parts = sum(len(_regimes_of(row.method, regimes)) for row in rows)
+    by_repeat: list[list[list[Finished]]] = []
+    for number, seed in enumerate(range(1, n_repeats + 1)):
+        tasks = [make_task(cohort, row, seed, regimes) for row in rows]
+
+        def shown(done: int, _total: int, before: int = number * n_parts) -> None:
+            progress(before + done, n_repeats * n_parts)
+
+        finished = iter(_run_parts([part for task in tasks for part in task.parts()], workers, shown, kept))
+        by_repeat.append([[next(finished) for _ in task.parts()] for task in tasks])
+    return [_row_results(row, of_row) for row, of_row in zip(rows, zip(*by_repeat, strict=True), strict=True)]
 
 
 def _row_results(row: Row, repeats: Sequence[Sequence[Finished]]) -> RowResults:
