@@ -94,7 +94,7 @@ class RadiomicsInputs:
 
     def computation(self) -> str:
         """64 hexadecimal digits over parameters and the code from scan to features: what a cached vector is tied to."""
-        return hashlib.sha256(f"{_code_digest()} {json.dumps(self._parameters())}".encode()).hexdigest()
+        return hashlib.sha256(f"{code_digest()} {json.dumps(self._parameters())}".encode()).hexdigest()
 
     def _parameters(self) -> dict[str, Any]:
         # A ratio to the median, not a z-score: it leaves mean, spread and percentiles their meaning.
@@ -147,7 +147,7 @@ class RadiomicsInputs:
 
 
 @lru_cache(maxsize=1)
-def _code_digest() -> str:
+def code_digest() -> str:
     """Hash over the files that make features of a scan: this room, and those that it begins with."""
     base = Path(__file__).parents[1]
     rooms = ("ingest", "preprocess", "radiomics")

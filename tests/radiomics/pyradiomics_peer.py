@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from oracle_data import snake_case
 
-AVAILABLE = importlib.util.find_spec("radiomics") is not None
+# This folder has the name of its package, and is one without a file where ``tests`` is on the path.
+_SPEC = importlib.util.find_spec("radiomics")
+AVAILABLE = _SPEC is not None and _SPEC.origin is not None
 FAMILIES = ("firstorder", "glcm", "glrlm", "glszm", "gldm", "ngtdm")
 
 

@@ -12,6 +12,7 @@ from mhsev_monai.clinical_inputs import ClinicalInputs
 from mhsev_monai.feature_cache import CaseInputs
 from mhsev_monai.inputs import DSDCandidateInputs, DSDInputs
 from mhsev_monai.model_file import class_config
+from mhsev_monai.radiomics.spot_inputs import SpotRadiomicsInputs
 from mhsev_monai.severity import SCALES, GradingScale
 
 RULE_SCALE = SCALES[next(iter(JOBS.values())).scale]
@@ -122,6 +123,11 @@ ROWS: Mapping[str, Row] = {
             JOBS["detector_count"],
             "trained with lesion masks beside the counts",
             masks=True,
+        ),
+        Row(
+            "radiomics of spots",
+            _vector(JOBS["radiomics_mlp"], SpotRadiomicsInputs()),
+            "radiomics_mlp on the 24 darkest spots, put together",
         ),
         Row("clinical variables", _CLINICAL, "age, sex and risk factors: an ordinal regression without the scan"),
         Row("majority by site", MajorityBySite(_LOG_COUNTS), "the most frequent grade of the site's training cases"),
