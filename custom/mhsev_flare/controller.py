@@ -50,7 +50,7 @@ class SeverityFedAvg(FedAvg):
     Before round 0 every site is asked for sums over its training cases, which give the global standardisation and
     class weights; a site that cannot take part says why, and the run stops unless ``min_sites`` others remain. The
     metrics that arrive with an update describe the model that was sent, so each round's model is judged one round
-    later and the last one by a round of its own; the best by validation quadratic kappa is evaluated on the test cases
+    later and the last one by a round of its own; the best by validation loss is evaluated on the test cases
     and saved, that very model. ``result.json`` is written whatever happens, since FLARE's job status does not tell.
 
     Args:
