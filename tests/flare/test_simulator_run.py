@@ -25,17 +25,18 @@ SITES = ("site-1", "site-2", "site-3")
 
 @pytest.fixture(scope="module")
 def cohort(tmp_path_factory) -> Path:
+    from mhsev_flare.jobs import JOBS
     from mhsev_flare.site import DERIVATIVES
     from mhsev_monai.cases import read_cases
     from mhsev_monai.cohort import make_cohort
     from mhsev_monai.feature_cache import compute_features
-    from mhsev_monai.inputs import DSDInputs
 
     root = tmp_path_factory.mktemp("cohort")
     make_cohort(root, 45, 11, workers=2)
     for site in SITES:
-        table = compute_features(read_cases(root / site).cases, DSDInputs(), root / site / DERIVATIVES, workers=2)
-        assert table.failed == {}
+        for inputs in JOBS["dsd_mlp"].all_inputs:
+            table = compute_features(read_cases(root / site).cases, inputs, root / site / DERIVATIVES, workers=2)
+            assert table.failed == {}
     return root
 
 
@@ -85,17 +86,13 @@ def test_the_saved_model_scores_exactly_the_reported_metrics(short_run, cohort):
     assert pooled.confusion.tolist() == result["test"]["pooled"]["table"]["confusion"]
 
 
-def test_the_global_standardisation_is_that_of_all_training_cases(short_run, cohort):
+def test_the_global_standardisation_is_that_of_all_training_cases_and_their_twins(short_run, cohort):
     from mhsev_flare.site import DERIVATIVES, SiteFolders, load_site_data
     from mhsev_monai.model_file import load_model
 
     model = load_model(short_run[2])
-    rows = [
-        load_site_data(
-            s, SiteFolders(cohort / s, cohort / s / DERIVATIVES), model.inputs, 1, model.scale
-        ).train.features
-        for s in SITES
-    ]
+    folders = {s: SiteFolders(cohort / s, cohort / s / DERIVATIVES) for s in SITES}
+    rows = [load_site_data(s, folders[s], model.inputs, 1, model.scale, twins=True).lessons.features for s in SITES]
     # One row a candidate; rows of NaN only fill up, and a descriptor that never varies, such as has_trace, keeps 1.
     together = torch.cat(rows).flatten(0, 1).double().numpy()
     together = together[~np.isnan(together[:, 0])]
