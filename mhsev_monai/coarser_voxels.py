@@ -30,7 +30,7 @@ def coarser_in_plane(volume: Tensor, spacing: Sequence[float], target: Sequence[
     for axis in (0, 1):
         n_before = volume.shape[axis]
         n_after = 2 * round(n_before * sides[axis] / target[axis] / 2)
-        if not 2 <= n_after < n_before:
+        if sides[axis] >= target[axis] or not 2 <= n_after < n_before:
             continue
         k_space = torch.fft.fftshift(torch.fft.fft(volume, dim=axis), dim=axis)
         middle = k_space.narrow(axis, n_before // 2 - n_after // 2, n_after)
@@ -101,3 +101,6 @@ class CoarserVoxelsd(MapTransform):
         affine[:3, :3] *= torch.tensor([sides[0] / before[0], sides[1] / before[1], ratio], dtype=affine.dtype)
         meta = {"original_affine": affine.clone(), "original_channel_dim": 0, "spatial_shape": list(volume.shape)}
         return MetaTensor(volume[None].contiguous(), affine=affine, meta=meta)
+
+
+CoarserVoxelsD = CoarserVoxelsDict = CoarserVoxelsd

@@ -68,6 +68,7 @@ class ScanGrade:
         count: estimated number of microbleeds.
         count_interval: central 90 % interval of the count; None where the model has no distribution of it.
         probabilities: probability of each grade, by its label.
+        judges_spots: whether the model gives each candidate a probability; otherwise it judges the scan as a whole.
         n_candidates: dark spots before the model judges them.
         findings: candidates at or above ``FINDING_PROBABILITY``, most probable first; all of them where the model
             judges the scan as a whole.
@@ -80,6 +81,7 @@ class ScanGrade:
     count: int
     count_interval: tuple[int, int] | None
     probabilities: Mapping[str, float]
+    judges_spots: bool
     n_candidates: int
     findings: Sequence[Finding]
     possible: Sequence[Finding]
@@ -134,6 +136,7 @@ def grade_scan(
         count=int(prediction.counts[0]),
         count_interval=_count_interval(model.network, features),
         probabilities=probabilities,
+        judges_spots=isinstance(model.network, CandidateMLP),
         n_candidates=len(spots),
         findings=findings,
         possible=possible,

@@ -46,7 +46,7 @@ def _benchmark(options: argparse.Namespace) -> int:
     from mhsev_flare.benchmark.report import Plan, write_benchmark
     from mhsev_flare.benchmark.rows import ROWS
     from mhsev_flare.progress import bar, cores
-    from mhsev_flare.site import SiteError
+    from mhsev_flare.site_data import SiteError
     from mhsev_monai.errors import CohortError
 
     names = list(dict.fromkeys(options.rows or ROWS))
@@ -97,7 +97,7 @@ def _search(options: argparse.Namespace) -> int:
     from mhsev_flare.benchmark.search import search_settings
     from mhsev_flare.jobs import JOBS
     from mhsev_flare.progress import bar, cores
-    from mhsev_flare.site import SiteError
+    from mhsev_flare.site_data import SiteError
     from mhsev_monai.errors import CohortError
 
     if options.job not in JOBS:

@@ -151,7 +151,7 @@ def _predict_one(scan: Path, model: SeverityModel, options: argparse.Namespace) 
     if options.json:
         print(json.dumps({"scan": str(scan), **grade.to_json()}), flush=True)
     else:
-        print(_describe(scan, grade), flush=True)
+        print(describe_grade(scan, grade), flush=True)
     return True
 
 
@@ -162,7 +162,8 @@ def _not_graded(scan: Path, reason: str, options: argparse.Namespace) -> bool:
     return False
 
 
-def _describe(scan: Path, grade: ScanGrade) -> str:
+def describe_grade(scan: Path, grade: ScanGrade) -> str:
+    """One fact a line, for the terminal."""
     from mhsev_monai.prediction import LIMITS
 
     probabilities = "  ".join(f"{label} {p:.2f}" for label, p in grade.probabilities.items())
@@ -180,7 +181,7 @@ def _describe(scan: Path, grade: ScanGrade) -> str:
 
 
 def _findings(grade: ScanGrade) -> str:
-    if any(finding.probability is None for finding in grade.findings):
+    if not grade.judges_spots:
         return "none are pointed at: the model judges the scan as a whole"
     return f"{len(grade.findings)} at least as likely a bleed as not, {len(grade.possible)} less likely"
 

@@ -47,11 +47,12 @@ class StudyStoppedError(RuntimeError):
 class SeverityFedAvg(FedAvg):
     """Federated averaging (McMahan et al. 2017) of a severity network, with its evaluation.
 
-    Before round 0 every site is asked for sums over its training cases, which give the global standardisation and
-    class weights; a site that cannot take part says why, and the run stops unless ``min_sites`` others remain. The
-    metrics that arrive with an update describe the model that was sent, so each round's model is judged one round
-    later and the last one by a round of its own; the best by validation loss is evaluated on the test cases
-    and saved, that very model. ``result.json`` is written whatever happens, since FLARE's job status does not tell.
+    Before round 0 every site is asked for sums over its training cases and their twins, which give the global
+    standardisation, and for numbers of cases by grade, which give class weights. A site that cannot take part says why,
+    and the run stops unless ``min_sites`` others remain. The metrics that arrive with an update describe the model that
+    was sent, so each round's model is judged one round later and the last one by a round of its own; the best by
+    validation loss is evaluated on the test cases and saved, that very model. ``result.json`` is written whatever
+    happens, since FLARE's job status does not tell.
 
     Args:
         study: name of the job, for the result.

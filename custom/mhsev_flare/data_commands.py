@@ -242,7 +242,7 @@ def _features(options: argparse.Namespace) -> int:
     if not options.roots:
         complain("features needs at least one BIDS root, or --list")
         return WRONG_CALL
-    status = DONE
+    spec, status = JOBS[options.job], DONE
     for root in options.roots:
         try:
             listed = read_cases(root)
@@ -251,15 +251,15 @@ def _features(options: argparse.Namespace) -> int:
             status = DATA_SAY_NO
             continue
         cache = options.cache or root / DERIVATIVES
+        workers = options.workers or cores()
+        without_twin: dict[str, str] = {}
         try:
             with bar(root.name, "scan") as progress:
-                table = compute_features(
-                    listed.cases, JOBS[options.job].inputs, cache, options.workers or cores(), progress
-                )
-            if JOBS[options.job].twins and not options.no_twins:
+                table = compute_features(listed.cases, spec.inputs, cache, workers, progress)
+            if spec.twins and not options.no_twins:
                 with bar(f"{root.name}, protocol twins", "scan") as progress:
-                    twins = TwinInputs(JOBS[options.job].inputs)
-                    compute_features(listed.cases, twins, cache, options.workers or cores(), progress)
+                    twins = compute_features(listed.cases, TwinInputs(spec.inputs), cache, workers, progress)
+                without_twin = {name: why for name, why in twins.failed.items() if name not in table.failed}
         except OSError as error:
             complain(f"{cache}: features cannot be written ({type(error).__name__}); name another folder with --cache")
             return DATA_SAY_NO
@@ -267,6 +267,8 @@ def _features(options: argparse.Namespace) -> int:
         print(f"{root}: features of {len(table.case_ids)} scans, {len(excluded)} excluded")
         for case_id, reason in sorted(excluded.items()):
             complain(f"{root.name} {case_id}: {reason}")
+        for case_id, reason in sorted(without_twin.items()):
+            complain(f"{root.name} {case_id} trains without a protocol twin: {reason}")
         if excluded:
             status = DATA_SAY_NO
     return status

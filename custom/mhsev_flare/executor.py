@@ -29,7 +29,8 @@ from mhsev_flare.protocol import (
     Moments,
 )
 from mhsev_flare.rounds import BestRound, training_seed
-from mhsev_flare.site import SiteData, SiteError, find_site_folders, grade_counts, load_site_data
+from mhsev_flare.site import find_site_folders, load_site_data
+from mhsev_flare.site_data import SiteData, SiteError, grade_counts
 from mhsev_monai.evaluation import evaluate_severity
 from mhsev_monai.feature_cache import CaseInputs
 from mhsev_monai.metrics import SeverityTable, severity_metrics
@@ -41,6 +42,7 @@ from mhsev_monai.training import (
     severity_loss,
     train_severity,
 )
+from mhsev_monai.twin_inputs import TwinInputs
 from mhsev_monai.volume_network import SeverityCNN3d, place_network
 
 
@@ -55,7 +57,7 @@ class SeverityExecutor(Executor):
         network: the network to train; its weights are replaced by those that arrive.
         inputs: turns a case into the network's input.
         scale: name of the grading scale, a key of ``mhsev_monai.severity.SCALES``.
-        epochs: passes over the training cases in each round.
+        epochs: passes over the training cases, and their twins, in each round.
         learning_rate: of AdamW.
         weight_decay: of AdamW.
         batch_size: cases a step.
@@ -63,9 +65,6 @@ class SeverityExecutor(Executor):
         seed: of splits, shuffling and dropout; combined with the site's name and the round.
         twins: train also on each training scan's protocol twin, see ``mhsev_monai.twin_inputs``.
     """
-
-    # FLARE leaves arguments out of a job's JSON that equal their defaults, and a default may change one day.
-    _always_serialize_args = ("twins",)
 
     def __init__(
         self,
@@ -78,11 +77,13 @@ class SeverityExecutor(Executor):
         batch_size: int,
         count_weight: float,
         seed: int,
-        twins: bool = False,
+        twins: bool,
     ) -> None:
         super().__init__()
         if scale not in SCALES:
             raise ValueError(f"scale must be one of {sorted(SCALES)}, got {scale!r}")
+        if twins:
+            TwinInputs(inputs)  # refuses inputs that no twin can go through
         self.network = network
         self.inputs = inputs
         self.scale = scale

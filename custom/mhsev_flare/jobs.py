@@ -47,7 +47,7 @@ class JobSpec:
         weighting: how sites count in the average; see ``mhsev_flare.weighting``.
         scale: name of the grading scale.
         num_rounds: rounds of training.
-        epochs: passes over a site's training cases in each round.
+        epochs: passes over a site's training cases, and their twins, in each round.
         learning_rate: of AdamW.
         weight_decay: of AdamW.
         batch_size: cases a step.
@@ -74,6 +74,10 @@ class JobSpec:
     site_models: bool = True
     twins: bool = False
 
+    def __post_init__(self) -> None:
+        if self.twins:
+            TwinInputs(self.inputs)  # refuses inputs that no twin can go through
+
     @property
     def all_inputs(self) -> tuple[CaseInputs, ...]:
         """What is read of scans: the inputs, and those of the twins where there are any."""
@@ -84,7 +88,7 @@ GLOBAL_FEATURES = [name for name in FEATURE_NAMES if name.startswith(("band", "r
 """What the paper's wording makes of a feature map: energies, components and moments of the whole of it, no count."""
 
 
-def _vector_mlp(name: str, inputs: DSDInputs | RadiomicsInputs) -> JobSpec:
+def _vector_mlp(name: str, inputs: CaseInputs) -> JobSpec:
     """The paper's classifier: an MLP over one vector a scan."""
     network = SeverityMLP(
         in_features=len(inputs.feature_names),
@@ -95,6 +99,19 @@ def _vector_mlp(name: str, inputs: DSDInputs | RadiomicsInputs) -> JobSpec:
         seed=1,
     )
     return JobSpec(name=name, inputs=inputs, network=network)
+
+
+def _radiomics_mlp(name: str, inputs: RadiomicsInputs) -> JobSpec:
+    """The same classifier with what a search found for it; see docs/baselines.md."""
+    network = SeverityMLP(
+        in_features=len(inputs.feature_names),
+        hidden_features=[128, 64],
+        num_classes=len(Severity),
+        dropout=0.5,
+        max_deviation=5.0,
+        seed=1,
+    )
+    return JobSpec(name=name, inputs=inputs, network=network, learning_rate=1e-2, weight_decay=1e-2)
 
 
 def _candidate_mlp(name: str, inputs: DSDCandidateInputs) -> JobSpec:
@@ -193,7 +210,7 @@ JOBS: Mapping[str, JobSpec] = {
     for spec in (
         _candidate_mlp("dsd_mlp", DSDCandidateInputs()),
         _vector_mlp("dsd_mlp_literal", DSDInputs(source="b0", kappa=3.0, least_brain=0.25, features=GLOBAL_FEATURES)),
-        _vector_mlp("radiomics_mlp", RadiomicsInputs()),
+        _radiomics_mlp("radiomics_mlp", RadiomicsInputs()),
         _volume_cnn(
             "cnn3d",
             VolumeInputs(),

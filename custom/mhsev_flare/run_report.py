@@ -224,12 +224,13 @@ def _example(site: str, case: Case, model: SeverityModel) -> ExampleCase:
         candidates=[
             CandidateRow(f"slice {z + 1}, depth {100 * finding.depth:.0f} %", finding.probability) for finding in listed
         ],
-        note=f"slice {z + 1} of {b0.shape[2]} " + _shown(len(here), grade, feature_map is not None),
+        note=f"slice {z + 1} of {b0.shape[2]} " + what_is_shown(len(here), grade, feature_map is not None),
     )
 
 
-def _shown(n_here: int, grade: ScanGrade, has_map: bool) -> str:
+def what_is_shown(n_here: int, grade: ScanGrade, has_map: bool) -> str:
+    """What a picture shows of a scan's findings, the end of a sentence."""
     if not has_map:
         return "has the most brain; the model judges the scan as a whole and points at no place"
-    less = f", and {len(grade.possible)} less likely ones" if grade.possible else ""
-    return f"shows {n_here} of {len(grade.findings)} findings{less}; the scan has {grade.n_candidates} candidates"
+    less = f"{len(grade.possible)} less likely ones, which are not drawn, and " if grade.possible else ""
+    return f"shows {n_here} of {len(grade.findings)} findings; the scan has {less}{grade.n_candidates} candidates"

@@ -13,7 +13,7 @@ from mhsev_monai.training import FeatureMoments, balanced_class_weights
 
 @dataclass(frozen=True)
 class Standardisation:
-    """Entries of the global model that come from all sites' training cases together."""
+    """Entries of the global model that come from all sites' training cases, and their twins, together."""
 
     feature_mean: np.ndarray
     feature_scale: np.ndarray
@@ -36,7 +36,7 @@ def pool_standardisation(messages: Mapping[str, Mapping[str, np.ndarray]]) -> St
             which site answered first.
 
     Returns:
-        The mean and standard deviation over all sites' training cases, equal to those of the pooled cases.
+        The mean and standard deviation over all sites' training cases and twins, equal to those of the pooled ones.
 
     Raises:
         ValueError: if no site sent anything, or a site's numbers are not finite or do not fit the others' shape.

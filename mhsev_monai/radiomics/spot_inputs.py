@@ -71,7 +71,8 @@ class SpotRadiomicsInputs:
 
     def fingerprint(self) -> str:
         """64 hexadecimal digits over parameters and schema version: what a model is tied to."""
-        described = {"kind": "spot radiomics", "schema": SCHEMA_VERSION, **self._parameters()}
+        fixed = {"sigmas": SIGMAS_MM, "rim": RIM_MM, "limits": LIMITS, "features": self.feature_names}
+        described = {"kind": "spot radiomics", "schema": SCHEMA_VERSION, **fixed, **self._parameters()}
         return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
 
     def computation(self) -> str:

@@ -56,8 +56,8 @@ def main() -> None:
         "",
         f"`python tests/benchmarks/benchmark_radiomics.py` (in `make benchmark`) on {machine()}; peer: "
         f"pyradiomics-bhklab {version}, whose matrices are written in C. A smooth random texture in an ellipsoid; "
-        f"families {', '.join(FAMILIES)}, no shape; its time includes cutting the region out, "
-        f"not reading a file. Least of {REPEATS} runs, one thread.",
+        f"families {', '.join(FAMILIES)}, no shape. pyradiomics' time includes cutting out "
+        f"the region, not reading a file. Least of {REPEATS} runs, one thread.",
         "",
         *table(header, rows()),
     ]

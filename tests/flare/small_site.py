@@ -98,5 +98,6 @@ def executor(**changes: Any) -> SeverityExecutor:
         "batch_size": 1000,
         "count_weight": 1.0,
         "seed": 1,
+        "twins": False,
     }
     return SeverityExecutor(**{**arguments, **changes})

@@ -15,7 +15,7 @@ from mhsev_flare.benchmark.kept import FEDERATED_SOURCE, digest_sites, outcome_k
 from mhsev_flare.benchmark.protocol import Regime
 from mhsev_flare.benchmark.run import Task, _run_parts
 from mhsev_flare.jobs import JobSpec
-from mhsev_flare.site import SiteData
+from mhsev_flare.site_data import SiteData
 from mhsev_monai.inputs import DSDInputs
 from mhsev_monai.networks import SeverityMLP
 from mhsev_monai.severity import PAPER_SCALE

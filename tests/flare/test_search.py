@@ -16,7 +16,7 @@ from mhsev_flare.benchmark.search import (
     with_settings,
 )
 from mhsev_flare.jobs import JOBS
-from mhsev_flare.site import SiteData
+from mhsev_flare.site_data import SiteData
 from mhsev_monai.training import LabelledFeatures
 
 JOB = JOBS["dsd_mlp"]
@@ -30,7 +30,7 @@ class SeedsAsked:
     seeds: list
 
     # The signature of the benchmark's cohorts, of which this stub needs the seed alone.
-    def split(self, inputs, seed, scale, masks=False):  # noqa: ARG002
+    def split(self, inputs, seed, scale, masks=False, twins=False):  # noqa: ARG002
         self.seeds.append(seed)
         return {f"site-{number}": site(seed, number) for number in (1, 2)}
 

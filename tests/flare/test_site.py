@@ -9,15 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from mhsev_flare.site import (
-    COHORT_ROOT_VARIABLE,
-    DATA_ROOT_VARIABLE,
-    SITE_FILE,
-    SiteData,
-    SiteError,
-    add_twins,
-    find_site_folders,
-)
+from mhsev_flare.site import COHORT_ROOT_VARIABLE, DATA_ROOT_VARIABLE, SITE_FILE, find_site_folders
+from mhsev_flare.site_data import SiteData, SiteError, add_twins
 from mhsev_monai.cases import Case, CaseList
 from mhsev_monai.feature_cache import FeatureTable
 from mhsev_monai.severity import PAPER_SCALE

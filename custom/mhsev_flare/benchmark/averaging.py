@@ -18,7 +18,7 @@ from mhsev_flare.jobs import JobSpec
 from mhsev_flare.protocol import BUFFERS, Moments
 from mhsev_flare.result import pool_tables
 from mhsev_flare.rounds import BestRound, ledger_row, training_seed
-from mhsev_flare.site import SiteData, grade_counts
+from mhsev_flare.site_data import SiteData, grade_counts
 from mhsev_flare.standardisation import pool_standardisation
 from mhsev_flare.weighting import WEIGHTINGS, weighted_mean
 from mhsev_monai.evaluation import evaluate_severity
@@ -39,7 +39,7 @@ Weights = Mapping[str, np.ndarray]
 
 
 def start_weights(spec: JobSpec, sites: Mapping[str, SiteData]) -> dict[str, np.ndarray]:
-    """The network's own weights, with standardisation and class weights of all sites' training cases."""
+    """The network's own weights, standardisation by all sites' training cases and twins, class weights by the cases."""
     messages = {}
     for name, data in sites.items():
         moments = FeatureMoments.of(data.lessons.features)

@@ -28,7 +28,7 @@ import mhsev_flare
 import mhsev_monai
 from mhsev_flare.benchmark.graded import GradedCases, Grading
 from mhsev_flare.jobs import JobSpec
-from mhsev_flare.site import SiteData
+from mhsev_flare.site_data import SiteData
 from mhsev_monai.model_file import class_config
 from mhsev_monai.severity import PAPER_SCALE
 
@@ -40,6 +40,7 @@ FEDERATED_SOURCE = (
     "result.py",
     "rounds.py",
     "site.py",
+    "site_data.py",
     "standardisation.py",
     "weighting.py",
     "benchmark/averaging.py",

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mhsev_flare.site import DERIVATIVES, SiteData, add_twins, site_marks, split_site
+from mhsev_flare.site import DERIVATIVES
+from mhsev_flare.site_data import SiteData, add_twins, site_marks, split_site
 from mhsev_monai.cases import CaseList, content_hash, read_cases
 from mhsev_monai.errors import CohortError
 from mhsev_monai.feature_cache import CaseInputs, FeatureTable, compute_features

@@ -19,7 +19,7 @@ from mhsev_flare.benchmark.protocol import Bar, Cohort, Regime, load_cohort
 from mhsev_flare.benchmark.record import to_json
 from mhsev_flare.benchmark.rows import Row
 from mhsev_flare.benchmark.run import RowResults, run_rows, sizes_of
-from mhsev_flare.site import grade_counts
+from mhsev_flare.site_data import grade_counts
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from mhsev_flare.benchmark.protocol import Cohort, Regime
 from mhsev_flare.benchmark.rows import Row
 from mhsev_flare.benchmark.rules import Rule
 from mhsev_flare.jobs import JobSpec
-from mhsev_flare.site import SiteData
+from mhsev_flare.site_data import SiteData
 from mhsev_monai.errors import CohortError
 from mhsev_monai.networks import predict_severity
 from mhsev_monai.severity import SCALES, GradingScale
@@ -135,18 +135,34 @@ def run_rows(
     Raises:
         OSError: if ``kept`` cannot be written.
     """
-    # One repeat at a time: the splits of all would be several times the features in memory, and volumes are large.
     n_parts = sum(len(_regimes_of(row.method, regimes)) for row in rows)
-    by_repeat: list[list[list[Finished]]] = []
-    for number, seed in enumerate(range(1, n_repeats + 1)):
-        tasks = [make_task(cohort, row, seed, regimes) for row in rows]
+    by_repeat = []
+    for seed in range(1, n_repeats + 1):
 
-        def shown(done: int, _total: int, before: int = number * n_parts) -> None:
+        def shown(done: int, _total: int, before: int = (seed - 1) * n_parts) -> None:
             progress(before + done, n_repeats * n_parts)
 
-        finished = iter(_run_parts([part for task in tasks for part in task.parts()], workers, shown, kept))
-        by_repeat.append([[next(finished) for _ in task.parts()] for task in tasks])
+        by_repeat.append(_run_repeat(cohort, rows, regimes, seed, workers, shown, kept))
     return [_row_results(row, of_row) for row, of_row in zip(rows, zip(*by_repeat, strict=True), strict=True)]
+
+
+def _run_repeat(
+    cohort: Cohort,
+    rows: Sequence[Row],
+    regimes: Collection[Regime],
+    seed: int,
+    workers: int,
+    progress: Callable[[int, int], None],
+    kept: Path | None,
+) -> list[list[Finished]]:
+    """The parts of each row on the split of ``seed``.
+
+    One repeat at a time: the splits of all would be several times the features in memory, and volumes are large. The
+    price is that one row of one regime is trained by one process, whatever the number of workers.
+    """
+    tasks = [make_task(cohort, row, seed, regimes) for row in rows]
+    finished = iter(_run_parts([part for task in tasks for part in task.parts()], workers, progress, kept))
+    return [[next(finished) for _ in task.parts()] for task in tasks]
 
 
 def _row_results(row: Row, repeats: Sequence[Sequence[Finished]]) -> RowResults:
