@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -88,30 +88,29 @@ GLOBAL_FEATURES = [name for name in FEATURE_NAMES if name.startswith(("band", "r
 """What the paper's wording makes of a feature map: energies, components and moments of the whole of it, no count."""
 
 
-def _vector_mlp(name: str, inputs: CaseInputs) -> JobSpec:
+def _vector_mlp(
+    name: str,
+    inputs: CaseInputs,
+    hidden_features: tuple[int, ...] = (64, 32),
+    dropout: float = 0.3,
+    max_deviation: float = 3.0,
+) -> JobSpec:
     """The paper's classifier: an MLP over one vector a scan."""
     network = SeverityMLP(
         in_features=len(inputs.feature_names),
-        hidden_features=[64, 32],
+        hidden_features=list(hidden_features),
         num_classes=len(Severity),
-        dropout=0.3,
-        max_deviation=3.0,
+        dropout=dropout,
+        max_deviation=max_deviation,
         seed=1,
     )
     return JobSpec(name=name, inputs=inputs, network=network)
 
 
 def _radiomics_mlp(name: str, inputs: RadiomicsInputs) -> JobSpec:
-    """The same classifier with what a search found for it; see docs/baselines.md."""
-    network = SeverityMLP(
-        in_features=len(inputs.feature_names),
-        hidden_features=[128, 64],
-        num_classes=len(Severity),
-        dropout=0.5,
-        max_deviation=5.0,
-        seed=1,
-    )
-    return JobSpec(name=name, inputs=inputs, network=network, learning_rate=1e-2, weight_decay=1e-2)
+    """The same with what a search found for it; see docs/baselines.md."""
+    spec = _vector_mlp(name, inputs, hidden_features=(128, 64), dropout=0.5, max_deviation=5.0)
+    return replace(spec, learning_rate=1e-2, weight_decay=1e-2)
 
 
 def _candidate_mlp(name: str, inputs: DSDCandidateInputs) -> JobSpec:
