@@ -34,7 +34,7 @@ Space = Mapping[str, Sequence[Any]]
 
 _GROUPS = ["group", {"num_groups": 4}]
 _RESNETS = tuple(
-    # A first stride of 1 is not among them: a training on a CPU takes eight times as long.
+    # A first stride of 1 is not among them: every later layer has eight times as many voxels then, too many for a CPU.
     {"_target_": name, "widen_factor": width, "conv1_t_size": 3, "conv1_t_stride": 2, "norm": _GROUPS}
     for name, width in (("resnet10", 0.125), ("resnet10", 0.25), ("resnet10", 0.5), ("resnet18", 0.125))
 )
