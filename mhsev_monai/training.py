@@ -113,13 +113,28 @@ def severity_loss(network: nn.Module, data: LabelledFeatures, scale: GradingScal
     return ordinal + count_weight * F.smooth_l1_loss(output.log_count, torch.log1p(data.counts))
 
 
+@dataclass(frozen=True)
+class TrainingHooks:
+    """What a federated optimiser adds to plain local training.
+
+    Attributes:
+        should_stop: asked before each step.
+        penalty: added to the loss of each step, such as FedProx's distance to the global model.
+        after_step: called after each step, such as SCAFFOLD's correction.
+    """
+
+    should_stop: Callable[[], bool] = lambda: False
+    penalty: Callable[[nn.Module], Tensor] | None = None
+    after_step: Callable[[nn.Module], None] | None = None
+
+
 def train_severity(
     network: nn.Module,
     data: LabelledFeatures,
     scale: GradingScale,
     parameters: TrainingParameters,
     seed: int,
-    should_stop: Callable[[], bool] = lambda: False,
+    hooks: TrainingHooks | None = None,
 ) -> int:
     """Train ``network`` in place on ``data``.
 
@@ -129,17 +144,18 @@ def train_severity(
         scale: turns counts into grades.
         parameters: see ``TrainingParameters``.
         seed: of shuffling and dropout; equal seeds give equal weights on one machine.
-        should_stop: asked before each step.
+        hooks: what a federated optimiser adds, see ``TrainingHooks``.
 
     Returns:
         Number of optimiser steps.
 
     Raises:
         ValueError: if there is no case to train on.
-        TrainingAbortedError: if ``should_stop`` said so.
+        TrainingAbortedError: if ``hooks.should_stop`` said so.
     """
     if len(data) == 0:
         raise ValueError("training needs at least one case, got none")
+    hooks = hooks or TrainingHooks()
     loss_of = _loss_of(network, data, scale, parameters.count_weight)
     optimiser = torch.optim.AdamW(
         network.parameters(), lr=parameters.learning_rate, weight_decay=parameters.weight_decay
@@ -150,11 +166,14 @@ def train_severity(
         network.train()
         for _ in range(parameters.epochs):
             for batch in torch.randperm(len(data)).split(parameters.batch_size):
-                if should_stop():
+                if hooks.should_stop():
                     raise TrainingAbortedError(f"stopped after {n_steps} steps")
                 optimiser.zero_grad()
-                loss_of(batch).backward()
+                loss = loss_of(batch)
+                (loss if hooks.penalty is None else loss + hooks.penalty(network)).backward()
                 optimiser.step()
+                if hooks.after_step is not None:
+                    hooks.after_step(network)
                 n_steps += 1
     network.eval()
     return n_steps

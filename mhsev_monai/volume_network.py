@@ -110,6 +110,12 @@ def place_network(network: nn.Module) -> nn.Module:
     return network.to("cuda") if wanted else network
 
 
+def device_name(network: nn.Module) -> str:
+    """Where a network lies: ``cpu``, or the name of its GPU."""
+    device = next(network.parameters()).device
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device.type)
+
+
 def _make_backbone(config: Mapping[str, Any], in_features: int, num_classes: int) -> nn.Module:
     name = config.get(_TARGET)
     if name not in BACKBONES:

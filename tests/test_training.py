@@ -14,6 +14,7 @@ from mhsev_monai.training import (
     FeatureMoments,
     LabelledFeatures,
     TrainingAbortedError,
+    TrainingHooks,
     TrainingParameters,
     balanced_class_weights,
     severity_loss,
@@ -81,8 +82,9 @@ def test_one_full_batch_epoch_is_one_optimiser_step():
 
 
 def test_training_stops_when_asked():
+    hooks = TrainingHooks(should_stop=lambda: True)
     with pytest.raises(TrainingAbortedError, match="after 0 steps"):
-        train_severity(network(), counted_cases(20, 1), PAPER_SCALE, PARAMETERS, seed=5, should_stop=lambda: True)
+        train_severity(network(), counted_cases(20, 1), PAPER_SCALE, PARAMETERS, seed=5, hooks=hooks)
 
 
 def test_training_on_nothing_is_refused():

@@ -2,37 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import nvflare
 import torch
 from nvflare.app_common.abstract.fl_model import FLModel, ParamsType
-from nvflare.app_common.workflows.fedavg import FedAvg
 from torch import nn
 
 from mhsev_flare.aggregator import SeverityAggregator
+from mhsev_flare.checkpoint import CheckpointError
+from mhsev_flare.control_variates import added_controls, control_arrays, zero_controls
+from mhsev_flare.final_evaluation import FinalEvaluation
+from mhsev_flare.gates import ExpectedUpdate, weights_digest
+from mhsev_flare.handshake import SiteReport, sort_answers
+from mhsev_flare.participation import RoundPolicy
 from mhsev_flare.protocol import (
     MODEL_FILE,
     PROTOCOL_VERSION,
     RUN_FOLDER,
     TASK_STANDARDISE,
-    TASK_SUBMIT_MODEL,
-    TASK_VALIDATE,
     Meta,
 )
+from mhsev_flare.quorum import QuorumFedAvg
 from mhsev_flare.result import (
-    compare_with_site_models,
     file_digest,
     pool_tables,
     test_results,
     write_ledger,
     write_result,
 )
-from mhsev_flare.rounds import BestRound, ledger_row
+from mhsev_flare.rounds import ledger_row
+from mhsev_flare.site import find_checkpoint_folder
 from mhsev_flare.standardisation import pool_standardisation
+from mhsev_flare.study_record import StudyRecord, configuration_digest
 from mhsev_monai._version import __version__
 from mhsev_monai.feature_cache import CaseInputs
 from mhsev_monai.metrics import SeverityTable
@@ -44,15 +49,21 @@ class StudyStoppedError(RuntimeError):
     """The run cannot go on; the message is for the result file and holds nothing private."""
 
 
-class SeverityFedAvg(FedAvg):
+class ConvergedError(Exception):
+    """Ends FLARE's loop over rounds, which knows no other way to stop early without a metric of its own."""
+
+
+class SeverityFedAvg(QuorumFedAvg):
     """Federated averaging (McMahan et al. 2017) of a severity network, with its evaluation.
 
-    Before round 0 every site is asked for sums over its training cases and their twins, which give the global
-    standardisation, and for numbers of cases by grade, which give class weights. A site that cannot take part says why,
-    and the run stops unless ``min_sites`` others remain. The metrics that arrive with an update describe the model that
-    was sent, so each round's model is judged one round later and the last one by a round of its own; the best by
-    validation loss is evaluated on the test cases and saved, that very model. ``result.json`` is written whatever
-    happens, since FLARE's job status does not tell.
+    Before round 0 every site tells versions, schema and device, and is asked for sums over its training cases and their
+    twins, which give the global standardisation, and for numbers of cases by grade, which give class weights. A site
+    that cannot take part says why, and the run stops unless ``min_sites`` others remain. From then on a round counts
+    with the quorum of ``policy``. The metrics that arrive with an update describe the model that was sent, so each
+    round's model is judged one round later and the last one by a round of its own; the best by validation loss is
+    evaluated on the test cases and saved, that very model. After each round the state is kept on the server's disk;
+    with ``resume`` a job goes on from there. ``result.json`` is written whatever happens, since FLARE's job status does
+    not tell.
 
     Args:
         study: name of the job, for the result.
@@ -61,13 +72,27 @@ class SeverityFedAvg(FedAvg):
         inputs: what the network reads, equal to the executor's; the model file keeps its arguments.
         scale: name of the grading scale.
         aggregator: combines the sites' updates.
+        policy: when a round closes and counts, and when training ends.
         num_rounds: rounds of training.
-        min_sites: fewest sites to train with; 0 means every site that the job was sent to.
+        min_sites: fewest sites to begin with; 0 means every site that the job was sent to.
         site_models: also train what each site would have alone, and compare.
+        personalise: at the end each site trains the best model further for itself, keeps it, and says what it scores.
+        control_variates: correct local steps by SCAFFOLD's control variates (Karimireddy et al. 2020).
+        resume: go on from the last checkpoint of the unfinished run of this study.
         task_check_period: seconds between looks for answers.
+        kwargs: FedAvg's, such as ``fedprox_mu``.
     """
 
-    _always_serialize_args = ("num_rounds", "min_sites", "site_models", "task_check_period")
+    _always_serialize_args: ClassVar[tuple[str, ...]] = (
+        "num_rounds",
+        "min_sites",
+        "site_models",
+        "personalise",
+        "control_variates",
+        "resume",
+        "fedprox_mu",
+        "task_check_period",
+    )
 
     def __init__(
         self,
@@ -77,18 +102,26 @@ class SeverityFedAvg(FedAvg):
         inputs: CaseInputs,
         scale: str,
         aggregator: SeverityAggregator,
+        policy: RoundPolicy,
         num_rounds: int = 20,
         min_sites: int = 0,
         site_models: bool = True,
+        personalise: bool = False,
+        control_variates: bool = False,
+        resume: bool = False,
         task_check_period: float = 0.1,
+        fedprox_mu: float | None = None,
+        **kwargs: Any,
     ) -> None:
         # No persistor: the model file is ours, and FLARE's default allow list does not hold its torch persistor.
         super().__init__(
+            policy=policy,
             persistor_id="",
-            num_clients=None,
             num_rounds=num_rounds,
             aggregator=aggregator,
             task_check_period=task_check_period,
+            fedprox_mu=fedprox_mu,
+            **kwargs,
         )
         self.study = study
         self.seed = seed
@@ -97,13 +130,23 @@ class SeverityFedAvg(FedAvg):
         self.scale = scale
         self.min_sites = min_sites
         self.site_models = site_models
+        self.personalise = personalise
+        self.control_variates = control_variates
+        self.resume = resume
         self.task_check_period = task_check_period
         self._result: dict[str, Any] = {}
-        self._ledger: list[dict[str, Any]] = []
-        self._best = BestRound()
-        self._sent: dict[str, np.ndarray] = {}
         self._sites: list[str] = []
-        self._needed = 0
+        self._cases: dict[str, int] = {}
+        self._fingerprint = ""
+        self._total_rounds = num_rounds
+        self._record: StudyRecord | None = None
+
+    @property
+    def record(self) -> StudyRecord:
+        """Of the study that is under way."""
+        if self._record is None:
+            raise StudyStoppedError("the study has not begun")
+        return self._record
 
     def run(self) -> None:
         """The whole study; ends with a result file, also when it fails."""
@@ -116,152 +159,202 @@ class SeverityFedAvg(FedAvg):
             "scale": self.scale,
             "num_rounds": self.num_rounds,
             "weighting": self.aggregator.weighting,
+            "rule": self.aggregator.rule,
         }
         try:
             self._study()
         except Exception as error:
+            known = isinstance(error, (StudyStoppedError, ValueError))
             self._result["reason"] = (
-                str(error)
-                if isinstance(error, (StudyStoppedError, ValueError))
-                else (f"the server failed unexpectedly with {type(error).__name__}; see its log")
+                str(error) if known else f"the server failed unexpectedly with {type(error).__name__}; see its log"
             )
             raise
         finally:
-            write_ledger(self._folder(), self._ledger)
+            write_ledger(self._folder(), self._record.ledger if self._record else [])
             write_result(self._folder(), self._result)
 
     def _folder(self) -> Path:
         return Path(self.get_run_dir()) / RUN_FOLDER
 
     def _study(self) -> None:
-        fingerprint = self.inputs.fingerprint()
-        initial = {key: value.numpy().copy() for key, value in self.network.state_dict().items()}
-        sites, buffers = self._handshake(fingerprint)
-        initial.update(buffers)
-        self._result["features"] = {"fingerprint": fingerprint, "names": list(self.inputs.feature_names)}
-        self.aggregator.expect(initial, fingerprint)
-        self._sent = {key: value.copy() for key, value in initial.items()}
-        self._sites = sites
-        self.model = FLModel(params={k: v.copy() for k, v in initial.items()}, params_type=ParamsType.FULL)
-        super().run()
-        if len(self._ledger) < self.num_rounds:
-            failed = ", ".join(sorted(self._current_failed_clients)) or "none is known to have failed"
+        self._fingerprint = self.inputs.fingerprint()
+        own = {key: value.detach().cpu().numpy().copy() for key, value in self.network.state_dict().items()}
+        self._record = self._new_record(own)
+        buffers = self._handshake()
+        initial = {**own, **buffers}
+        self._result["features"] = {"fingerprint": self._fingerprint, "names": list(self.inputs.feature_names)}
+        self.aggregator.start(len(self._sites))
+        self._begin(initial)
+        self._train()
+        self._finish(initial)
+        self.record.forget_checkpoints([self.record.job_id, str(self._result.get("resumed", {}).get("job", ""))])
+
+    def _new_record(self, own: Mapping[str, np.ndarray]) -> StudyRecord:
+        settings = {
+            "study": self.study,
+            "seed": self.seed,
+            "scale": self.scale,
+            "features": self._fingerprint,
+            "weighting": self.aggregator.weighting,
+            "rule": self.aggregator.rule,
+            "control_variates": self.control_variates,
+            "fedprox_mu": self.fedprox_mu,
+        }
+        workspace = self.engine.get_workspace()
+        root = find_checkpoint_folder(Path(workspace.get_site_config_dir()), Path(workspace.get_root_dir()))
+        digest = configuration_digest(settings, own)
+        return StudyRecord(self._folder(), root / self.study, str(self.fl_ctx.get_job_id()), digest)
+
+    def _begin(self, initial: Mapping[str, np.ndarray]) -> None:
+        """Start from the initial weights, or from where the unfinished run was."""
+        record = self.record
+        if self.resume:
+            try:
+                state = record.resume()
+            except CheckpointError as error:
+                raise StudyStoppedError(str(error)) from error
+            self._result["resumed"] = {"round": state.next_round, "job": state.job_id}
+            self.info(f"resuming at round {state.next_round}")
+            # The sites' own variates went with the job that ended, and both sides must begin from the same.
+            record.extra = zero_controls(initial) if self.control_variates else record.extra
+        else:
+            record.forget_checkpoints([record.job_id])
+            record.sent = {key: np.array(value) for key, value in initial.items()}
+            record.extra = zero_controls(initial) if self.control_variates else {}
+        self.model = FLModel(params={k: v.copy() for k, v in record.sent.items()}, params_type=ParamsType.FULL)
+        self.start_round = record.next_round
+        self.num_rounds = self._total_rounds - record.next_round
+
+    def _train(self) -> None:
+        try:
+            if self.num_rounds > 0:
+                super().run()
+        except ConvergedError:
+            self._result["converged_at_round"] = self.record.next_round
+            return
+        if self.record.next_round < self._total_rounds:
             raise StudyStoppedError(
-                f"training stopped after {len(self._ledger)} of {self.num_rounds} rounds; sites that failed: {failed}; "
-                "the reason is in their own logs"
+                f"training stopped after {self.record.next_round} of {self._total_rounds} rounds; a site's process "
+                "ended or the run was aborted: see the sites' logs, then send the job again with resume"
             )
-        self._judge_last(sites)
-        self._finish(sites, initial)
 
     def sample_clients(self, num_clients: int | None = None) -> list[str]:
         """The sites that passed the handshake; FedAvg asks anew in each round, and those that refused stay out."""
         return list(self._sites) if self._sites else sorted(super().sample_clients(num_clients))
 
-    def _ask(
-        self, task: str, sites: list[str] | None, params: Mapping[str, np.ndarray], meta: dict[str, Any]
-    ) -> list[FLModel]:
-        message = FLModel(params=dict(params), params_type=ParamsType.FULL, meta=meta, total_rounds=self.num_rounds)
-        answers = self.send_model_and_wait(task_name=task, data=message, targets=sites)
+    def _ask(self, task: str, sites: Sequence[str], params: Mapping[str, np.ndarray], **meta: Any) -> list[FLModel]:
+        message = FLModel(
+            params=dict(params), params_type=ParamsType.FULL, meta=dict(meta), total_rounds=self._total_rounds
+        )
+        answers = self.ask(task, message, sites, patient=task == TASK_STANDARDISE)
         if self.abort_signal.triggered:
             raise StudyStoppedError(f"the run was stopped while the sites worked on {task}")
-        return sorted(answers, key=lambda answer: str(answer.meta["client_name"]))
+        return answers
 
-    def _handshake(self, fingerprint: str) -> tuple[list[str], dict[str, np.ndarray]]:
+    def _ask_all(self, task: str, params: Mapping[str, np.ndarray], **meta: Any) -> list[FLModel]:
+        """Ask every site of the study; those that do not answer are named in the result."""
+        answers = self._ask(task, self._sites, params, **meta)
+        absent = sorted(set(self._sites) - {str(a.meta["client_name"]) for a in answers})
+        if absent:
+            self._result.setdefault("absent", {}).setdefault(task, absent)
+            self.error(f"{task}: {', '.join(absent)} gave no answer; the result is without them")
+        if not answers:
+            raise StudyStoppedError(f"no site answered {task}; see the sites' logs, then send the job with resume")
+        return answers
+
+    def _handshake(self) -> dict[str, np.ndarray]:
         asked = self.sample_clients()
-        answers = self._ask(TASK_STANDARDISE, asked, {"protocol": np.array([PROTOCOL_VERSION])}, {})
-        refused = dict.fromkeys(asked, "did not answer; see the log of that site")
-        accepted: dict[str, FLModel] = {}
-        for answer in answers:
-            site, reason = str(answer.meta["client_name"]), _refusal(answer, fingerprint)
-            del refused[site]
-            if reason:
-                refused[site] = reason
-            else:
-                accepted[site] = answer
+        answers = self._ask(TASK_STANDARDISE, asked, {"protocol": np.array([PROTOCOL_VERSION])})
+        accepted, refused = sort_answers(asked, answers, self._fingerprint, SiteReport.of_this_machine(self.scale))
         self._result["sites"] = {site: accepted[site].meta[Meta.SITE_SUMMARY] for site in sorted(accepted)}
+        self._result["reports"] = {site: accepted[site].meta[Meta.REPORT] for site in sorted(accepted)}
         self._result["refused"] = refused
         for site, reason in refused.items():
             self.error(f"{site} does not take part: {reason}")
-        self._needed = max(self.min_sites or len(asked), 1)
-        if len(accepted) < self._needed:
+        needed = max(self.min_sites or len(asked), 1)
+        absent = sorted(set(self.policy.mandatory_sites) - set(accepted))
+        if len(accepted) < needed or absent:
             self._result["status"] = "refused"
             reasons = "; ".join(f"{site}: {reason}" for site, reason in sorted(refused.items()))
+            mandatory = f"; {', '.join(absent)} must take part" if absent else ""
             raise StudyStoppedError(
-                f"{len(accepted)} of {len(asked)} sites can take part, {self._needed} are needed ({reasons})"
+                f"{len(accepted)} of {len(asked)} sites can take part, {needed} are needed{mandatory} ({reasons})"
             )
-        standardisation = pool_standardisation({site: answer.params for site, answer in accepted.items()})
-        return sorted(accepted), standardisation.buffers()
+        self._sites = sorted(accepted)
+        self._cases = {site: int(accepted[site].meta[Meta.N_SAMPLES]) for site in self._sites}
+        return pool_standardisation({site: answer.params for site, answer in accepted.items()}).buffers()
+
+    def before_task(self, task_name: str, message: FLModel) -> None:
+        """Before a round, tell the aggregator what fits to the model that is sent."""
+        if task_name != self.task_name:
+            return
+        self.aggregator.expect(
+            ExpectedUpdate(
+                shapes=ExpectedUpdate.shapes_of(message.params),
+                fingerprint=self._fingerprint,
+                round_number=int(self.current_round),
+                base=weights_digest(message.params),
+                cases=self._cases,
+                controls=self.control_variates,
+            )
+        )
+        if self.control_variates:
+            message.meta = {**(message.meta or {}), Meta.CONTROLS: control_arrays(self.record.extra)}
 
     def save_model(self, model: FLModel) -> None:
-        """FLARE's hook at the end of each round: judge the model that was sent in it, and write the ledger."""
+        """FLARE's hook at the end of each round: judge the model that was sent in it, write ledger and checkpoint."""
         contributions = self.aggregator.contributions()
-        refused = {c.site: c.reason for c in contributions if not c.accepted}
-        if len(contributions) - len(refused) < self._needed:
-            reasons = "; ".join(f"{site}: {reason}" for site, reason in refused.items()) or "the others sent nothing"
+        accepted = [c for c in contributions if c.accepted]
+        missing = self.policy.missing([c.site for c in accepted], len(self._sites))
+        if missing:
+            reasons = "; ".join(f"{c.site}: {c.reason}" for c in contributions if not c.accepted)
             raise StudyStoppedError(
-                f"round {self.current_round}: {len(contributions) - len(refused)} updates can be used, {self._needed} "
-                f"are needed ({reasons})"
+                f"round {self.current_round}: {missing} ({reasons or 'the others sent nothing'}); the model of the "
+                "round before is kept, and the job can be sent again with resume"
             )
-        tables = {c.site: SeverityTable.from_json(c.meta[Meta.TABLE]) for c in contributions if c.accepted}
-        row = ledger_row(self.current_round, contributions, pool_tables(tables), self.aggregator.weighting)
-        self._ledger.append(row)
-        self._best.offer(self.current_round, self._sent, row["validation"])
-        self._sent = {key: np.array(value, copy=True) for key, value in model.params.items()}
-        write_ledger(self._folder(), self._ledger)
+        if self.control_variates:
+            deltas = [c.meta[Meta.CONTROL_DELTAS] for c in accepted]
+            self.record.extra = added_controls(self.record.extra, deltas, len(self._sites))
+        tables = {c.site: SeverityTable.from_json(c.meta[Meta.TABLE]) for c in accepted}
+        row = ledger_row(
+            self.current_round, contributions, pool_tables(tables), self.aggregator.weighting, asked=self._sites
+        )
+        often = self.record.close_round(row, model.params)
+        for site in [*row["refused"], *row["absent"]]:
+            self.warning(f"round {self.current_round} is without {site}: {row['refused'].get(site, 'no answer')}")
+        for site in often:
+            self.error(
+                f"{site} WAS LEFT OUT OF {self.record.attendance.left_out[site]} ROUNDS: the model hardly knows it"
+            )
         self.info(f"round {self.current_round}: validation {row['validation']}")
+        if self.record.has_converged(self.policy) and self.record.next_round < self._total_rounds:
+            raise ConvergedError
 
-    def _judge_last(self, sites: list[str]) -> None:
-        answers = self._ask(TASK_VALIDATE, sites, self._sent, {Meta.SPLIT: "validation"})
-        tables = _tables(answers)
-        losses = [(a.metrics["loss"], tables[str(a.meta["client_name"])].n) for a in answers]
-        row = ledger_row(self.num_rounds, (), pool_tables(tables), self.aggregator.weighting, losses)
-        self._ledger.append(row)
-        self._best.offer(self.num_rounds, self._sent, row["validation"])
-
-    def _finish(self, sites: list[str], initial: Mapping[str, np.ndarray]) -> None:
-        weights = self._best.weights
-        tables = _tables(self._ask(TASK_VALIDATE, sites, weights, {Meta.SPLIT: "test"}))
-        self._result["best_round"] = self._best.round_number
+    def _finish(self, initial: Mapping[str, np.ndarray]) -> None:
+        record, evaluation = self.record, FinalEvaluation(self._ask_all)
+        tables, losses = evaluation.judge(record.sent, "validation")
+        record.close_last(ledger_row(record.next_round, (), pool_tables(tables), self.aggregator.weighting, losses))
+        best = record.best
+        tables, _ = evaluation.judge(best.weights, "test")
+        self._result["best_round"] = best.round_number
         self._result["test"] = test_results(tables, SCALES[self.scale])
-        self._save(weights, len(sites))
+        self._result["left_out"] = dict(record.attendance.left_out)
+        self._save(best.weights)
         if self.site_models:
-            self._result["comparison"] = compare_with_site_models(
-                pool_tables(tables), self._evaluate_site_models(sites, initial)
-            )
+            self._result["comparison"] = evaluation.site_models(pool_tables(tables), initial)
+        if self.personalise:
+            self._result["personalised"] = evaluation.personalised(best.weights)
         self._result["status"], self._result["reason"] = "completed", ""
 
-    def _save(self, weights: Mapping[str, np.ndarray], n_sites: int) -> None:
+    def _save(self, weights: Mapping[str, np.ndarray]) -> None:
         """Write the model before anything else can fail."""
         path = self._folder() / MODEL_FILE
         path.parent.mkdir(parents=True, exist_ok=True)
-        provenance = {"best_round": self._best.round_number, "sites": n_sites, "versions": self._result["versions"]}
+        provenance = {
+            "best_round": self.record.best.round_number,
+            "sites": len(self._sites),
+            "versions": self._result["versions"],
+        }
         tensors = {key: torch.from_numpy(np.array(value, dtype=np.float32)) for key, value in weights.items()}
         save_model(path, self.network, self.inputs, self.scale, tensors, provenance)
         self._result["model"] = {"file": MODEL_FILE, "sha256": file_digest(path)}
-
-    def _evaluate_site_models(self, sites: list[str], initial: Mapping[str, np.ndarray]) -> dict[str, SeverityTable]:
-        pooled = {}
-        for answer in self._ask(TASK_SUBMIT_MODEL, sites, initial, {}):
-            owner = str(answer.meta["client_name"])
-            answers = self._ask(TASK_VALIDATE, sites, answer.params, {Meta.SPLIT: "test"})
-            pooled[owner] = pool_tables(_tables(answers))
-        return pooled
-
-
-def _refusal(answer: FLModel, fingerprint: str) -> str:
-    meta = answer.meta
-    if meta.get(Meta.PROTOCOL) != PROTOCOL_VERSION:
-        return f"speaks protocol {meta.get(Meta.PROTOCOL)} where {PROTOCOL_VERSION} is spoken; install the same mhsev"
-    if meta.get(Meta.REFUSAL):
-        return str(meta[Meta.REFUSAL])
-    if meta.get(Meta.FINGERPRINT) != fingerprint:
-        return "computes other features than the server expects; install the same mhsev everywhere"
-    try:
-        pool_standardisation({"this site": answer.params})
-    except ValueError as error:
-        return str(error)
-    return ""
-
-
-def _tables(answers: list[FLModel]) -> dict[str, SeverityTable]:
-    return {str(a.meta["client_name"]): SeverityTable.from_json(a.meta[Meta.TABLE]) for a in answers}

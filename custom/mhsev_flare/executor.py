@@ -18,9 +18,13 @@ from nvflare.apis.signal import Signal
 from nvflare.app_common.app_constant import AppConstants
 from torch import nn
 
+from mhsev_flare.gates import weights_digest
+from mhsev_flare.handshake import SiteReport
 from mhsev_flare.protocol import (
     BUFFERS,
     PROTOCOL_VERSION,
+    RUN_FOLDER,
+    TASK_PERSONALISE,
     TASK_STANDARDISE,
     TASK_SUBMIT_MODEL,
     TASK_TRAIN,
@@ -31,19 +35,27 @@ from mhsev_flare.protocol import (
 from mhsev_flare.rounds import BestRound, training_seed
 from mhsev_flare.site import find_site_folders, load_site_data
 from mhsev_flare.site_data import SiteData, SiteError, grade_counts
+from mhsev_flare.site_optimisers import ScaffoldRound, fedprox_penalty
 from mhsev_monai.evaluation import evaluate_severity
 from mhsev_monai.feature_cache import CaseInputs
 from mhsev_monai.metrics import SeverityTable, severity_metrics
+from mhsev_monai.model_file import save_model
 from mhsev_monai.severity import SCALES
 from mhsev_monai.training import (
     FeatureMoments,
     TrainingAbortedError,
+    TrainingHooks,
     TrainingParameters,
     severity_loss,
     train_severity,
 )
 from mhsev_monai.twin_inputs import TwinInputs
-from mhsev_monai.volume_network import SeverityCNN3d, place_network
+from mhsev_monai.volume_network import SeverityCNN3d, device_name, place_network
+
+PERSONAL_ROUNDS = 10
+"""Rounds of a site's own training beyond the global model; the best of them is kept, or the global model."""
+
+PERSONAL_MODEL, CONTROL_FILE = "personal.pt", "controls.npz"
 
 
 class SeverityExecutor(Executor):
@@ -115,6 +127,7 @@ class SeverityExecutor(Executor):
             TASK_TRAIN: self._train,
             TASK_VALIDATE: self._validate,
             TASK_SUBMIT_MODEL: self._submit_model,
+            TASK_PERSONALISE: self._personalise,
         }
         if task_name not in tasks:
             return make_reply(ReturnCode.TASK_UNKNOWN)
@@ -144,14 +157,23 @@ class SeverityExecutor(Executor):
             Moments.SQUARED_DEVIATION: moments.squared_deviation,
             Moments.CLASS_COUNTS: grade_counts(data.train, scale).astype(np.float64),
         }
-        return self._reply(DataKind.WEIGHTS, arrays, {Meta.SITE_SUMMARY: data.summary(scale)})
+        report = SiteReport.of_this_machine(self.scale, device_name(self.network)).to_json()
+        meta = {Meta.SITE_SUMMARY: data.summary(scale), Meta.N_SAMPLES: len(data.train), Meta.REPORT: report}
+        return self._reply(DataKind.WEIGHTS, arrays, meta)
 
     def _train(self, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> DXO:
         data = self._site_data(fl_ctx)
-        received = self._load(from_shareable(shareable).data)
+        message = from_shareable(shareable)
+        received = self._load(message.data)
         round_number = int(shareable.get_header(AppConstants.CURRENT_ROUND, 0))
         table, validation_loss = self._evaluate("validation", data)
-        steps = self._fit(data, self._seed_of(round_number), abort_signal)
+        scaffold = self._scaffold(message.get_meta_prop(Meta.CONTROLS), fl_ctx)
+        hooks = TrainingHooks(
+            should_stop=lambda: bool(abort_signal.triggered),
+            penalty=fedprox_penalty(self.network, message.get_meta_prop(Meta.FEDPROX_MU)),
+            after_step=None if scaffold is None else scaffold.after_step,
+        )
+        steps = self._fit(data, self._seed_of(round_number), hooks)
         update = {
             key: (value.detach().cpu().numpy() - received[key]).astype(np.float32)
             for key, value in self.network.state_dict().items()
@@ -159,11 +181,15 @@ class SeverityExecutor(Executor):
         }
         meta = {
             Meta.N_SAMPLES: len(data.train),
+            Meta.ROUND: round_number,
+            Meta.BASE: weights_digest(received),
             Meta.TABLE: table,
             Meta.VALIDATION_LOSS: validation_loss,
             Meta.TRAIN_LOSS: self._loss("train", data),
             MetaKey.NUM_STEPS_CURRENT_ROUND: steps,
         }
+        if scaffold is not None:
+            meta[Meta.CONTROL_DELTAS] = scaffold.finish(self.network)
         return self._reply(DataKind.WEIGHT_DIFF, update, meta)
 
     def _validate(self, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> DXO:
@@ -181,12 +207,42 @@ class SeverityExecutor(Executor):
         """
         data = self._site_data(fl_ctx)
         self._load(from_shareable(shareable).data)
-        rounds, best = int(shareable.get_header(AppConstants.NUM_ROUNDS, 1)), BestRound()
+        best = self._train_alone(data, int(shareable.get_header(AppConstants.NUM_ROUNDS, 1)), abort_signal)
+        return self._reply(DataKind.WEIGHTS, best.weights, {Meta.N_SAMPLES: len(data.train)})
+
+    def _personalise(self, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> DXO:
+        """Train the global model on with this site's cases; and keep the best by its own validation.
+
+        The global model itself is among those that are judged, so a site keeps it where training on does not help.
+        """
+        data = self._site_data(fl_ctx)
+        self._load(from_shareable(shareable).data)
+        best = self._train_alone(data, PERSONAL_ROUNDS, abort_signal)
+        self._load(best.weights)
+        path = self._run_folder(fl_ctx) / PERSONAL_MODEL
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tensors = {key: torch.from_numpy(value.copy()) for key, value in best.weights.items()}
+        save_model(path, self.network, self.inputs, self.scale, tensors, {"personalised": best.round_number})
+        table, loss = self._evaluate("test", data)
+        return self._reply(DataKind.METRICS, {"loss": loss}, {Meta.TABLE: table, Meta.SPLIT: "test"})
+
+    def _train_alone(self, data: SiteData, rounds: int, abort_signal: Signal) -> BestRound:
+        """The best of the model that is loaded and what ``rounds`` of this site's own training make of it."""
+        best, hooks = BestRound(), TrainingHooks(should_stop=lambda: bool(abort_signal.triggered))
         for round_number in range(rounds):
             self._offer(best, round_number, data)
-            self._fit(data, self._seed_of(round_number), abort_signal)
+            self._fit(data, self._seed_of(round_number), hooks)
         self._offer(best, rounds, data)
-        return self._reply(DataKind.WEIGHTS, best.weights, {Meta.N_SAMPLES: len(data.train)})
+        return best
+
+    def _scaffold(self, controls: Mapping[str, Any] | None, fl_ctx: FLContext) -> ScaffoldRound | None:
+        if controls is None:
+            return None
+        return ScaffoldRound(self.network, controls, self.learning_rate, self._run_folder(fl_ctx) / CONTROL_FILE)
+
+    def _run_folder(self, fl_ctx: FLContext) -> Path:
+        workspace = fl_ctx.get_engine().get_workspace()
+        return Path(workspace.get_run_dir(fl_ctx.get_job_id())) / RUN_FOLDER
 
     def _offer(self, best: BestRound, round_number: int, data: SiteData) -> None:
         weights = {key: value.detach().cpu().numpy() for key, value in self.network.state_dict().items()}
@@ -198,14 +254,12 @@ class SeverityExecutor(Executor):
         own = {Meta.PROTOCOL: PROTOCOL_VERSION, Meta.FINGERPRINT: self.inputs.fingerprint()}
         return DXO(kind, data=dict(data), meta={**own, **meta})
 
-    def _fit(self, data: SiteData, seed: int, abort_signal: Signal) -> int:
+    def _fit(self, data: SiteData, seed: int, hooks: TrainingHooks) -> int:
         parameters = TrainingParameters(
             self.epochs, self.learning_rate, self.weight_decay, self.batch_size, self.count_weight
         )
         scale = SCALES[self.scale]
-        return train_severity(
-            self.network, data.lessons, scale, parameters, seed, should_stop=lambda: bool(abort_signal.triggered)
-        )
+        return train_severity(self.network, data.lessons, scale, parameters, seed, hooks)
 
     def _seed_of(self, round_number: int) -> int:
         return training_seed(self.seed, self._site, round_number)

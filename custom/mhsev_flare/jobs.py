@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,11 @@ from nvflare.job_config.api import FedJob
 from torch import nn
 
 from mhsev_flare.aggregator import SeverityAggregator
+from mhsev_flare.combination import Combination
 from mhsev_flare.controller import SeverityFedAvg
 from mhsev_flare.executor import SeverityExecutor
+from mhsev_flare.participation import RoundPolicy
+from mhsev_flare.server_optimiser import SeverityFedOpt
 from mhsev_monai.candidate_network import CandidateMLP
 from mhsev_monai.dsd.features import FEATURE_NAMES
 from mhsev_monai.feature_cache import CaseInputs
@@ -36,6 +39,38 @@ TASK_REQUEST_INTERVAL = 0.1
 INSTALLED_PACKAGES = ["mhsev_flare", "mhsev_monai", "monai", "nvflare", "torch", "numpy", "scipy"]
 
 
+def majority_policy() -> RoundPolicy:
+    """The policy of the shipped jobs: two sites' updates make a round, the others have ten minutes more."""
+    return RoundPolicy(min_sites=2, grace_seconds=600.0)
+
+
+@dataclass(frozen=True)
+class FederatedOptimiser:
+    """What is added to FedAvg; nothing by default.
+
+    Attributes:
+        fedprox_mu: weight of FedProx's penalty; None for none.
+        control_variates: SCAFFOLD.
+        server: FedOpt: ``path`` and ``args`` of a PyTorch optimiser that takes the mean update as a gradient; None: the
+            mean update is added as it is.
+    """
+
+    fedprox_mu: float | None = None
+    control_variates: bool = False
+    server: Mapping[str, Any] | None = None
+
+
+OPTIMISERS: Mapping[str, FederatedOptimiser] = {
+    "fedavg": FederatedOptimiser(),
+    "fedprox": FederatedOptimiser(fedprox_mu=0.1),
+    "fedopt": FederatedOptimiser(server={"path": "torch.optim.SGD", "args": {"lr": 1.0, "momentum": 0.6}}),
+    "scaffold": FederatedOptimiser(control_variates=True),
+}
+"""By the name that a recipe takes; FedOpt's momentum is FLARE's default."""
+
+NO_SCHEDULE = {"path": "torch.optim.lr_scheduler.ConstantLR", "args": {"factor": 1.0}}
+
+
 @dataclass(frozen=True)
 class JobSpec:
     """One experiment: what an experiment decides, and nothing that a site decides.
@@ -53,9 +88,15 @@ class JobSpec:
         batch_size: cases a step.
         count_weight: weight of the count loss beside the ordinal loss.
         seed: of splits, shuffling and dropout.
-        min_sites: fewest sites to train with; 0 means every site that the job was sent to.
+        min_sites: fewest sites to begin with; 0 means every site that the job was sent to.
         site_models: also train what each site would have alone, and compare.
         twins: train also on each training scan's protocol twin, see ``mhsev_monai.twin_inputs``.
+        rule: how updates are combined; see ``mhsev_flare.aggregator``.
+        tolerated: sites that may lie without harm, where the rule is a robust one.
+        policy: when a round closes and counts, and when training ends.
+        optimiser: what the federated optimiser adds to FedAvg.
+        personalise: at the end each site trains the model further for itself and keeps it.
+        resume: go on from where the unfinished run of this study ended.
     """
 
     name: str
@@ -73,10 +114,21 @@ class JobSpec:
     min_sites: int = 0
     site_models: bool = True
     twins: bool = False
+    rule: str = "clip"
+    tolerated: int = 0
+    policy: RoundPolicy = field(default_factory=majority_policy)
+    optimiser: FederatedOptimiser = field(default_factory=FederatedOptimiser)
+    personalise: bool = False
+    resume: bool = False
 
     def __post_init__(self) -> None:
         if self.twins:
             TwinInputs(self.inputs)  # refuses inputs that no twin can go through
+
+    @property
+    def combination(self) -> Combination:
+        """How the sites' updates are combined."""
+        return Combination(self.weighting, self.rule, self.tolerated)
 
     @property
     def all_inputs(self) -> tuple[CaseInputs, ...]:
@@ -230,17 +282,6 @@ JOBS: Mapping[str, JobSpec] = {
 def severity_job(spec: JobSpec) -> FedJob:
     """The FLARE job of one row: our workflow at the server, our executor at every site, no code, no data path."""
     job = FedJob(name=spec.name, min_clients=max(spec.min_sites, 2))
-    controller = SeverityFedAvg(
-        study=spec.name,
-        seed=spec.seed,
-        network=spec.network,
-        inputs=spec.inputs,
-        scale=spec.scale,
-        aggregator=SeverityAggregator(weighting=spec.weighting),
-        num_rounds=spec.num_rounds,
-        min_sites=spec.min_sites,
-        site_models=spec.site_models,
-    )
     executor = SeverityExecutor(
         network=spec.network,
         inputs=spec.inputs,
@@ -253,11 +294,33 @@ def severity_job(spec: JobSpec) -> FedJob:
         seed=spec.seed,
         twins=spec.twins,
     )
-    job.to_server(controller)
+    job.to_server(_controller(spec))
     job.to_server({"server": {"task_request_interval": TASK_REQUEST_INTERVAL}})
     job.to_clients(executor)
     job.set_app_packages(INSTALLED_PACKAGES)
     return job
+
+
+def _controller(spec: JobSpec) -> SeverityFedAvg:
+    arguments: dict[str, Any] = {
+        "study": spec.name,
+        "seed": spec.seed,
+        "network": spec.network,
+        "inputs": spec.inputs,
+        "scale": spec.scale,
+        "aggregator": SeverityAggregator(weighting=spec.weighting, rule=spec.rule, tolerated=spec.tolerated),
+        "policy": spec.policy,
+        "num_rounds": spec.num_rounds,
+        "min_sites": spec.min_sites,
+        "site_models": spec.site_models,
+        "personalise": spec.personalise,
+        "control_variates": spec.optimiser.control_variates,
+        "resume": spec.resume,
+        "fedprox_mu": spec.optimiser.fedprox_mu,
+    }
+    if spec.optimiser.server is None:
+        return SeverityFedAvg(**arguments)
+    return SeverityFedOpt(optimizer_args=dict(spec.optimiser.server), lr_scheduler_args=NO_SCHEDULE, **arguments)
 
 
 def export_job(spec: JobSpec, folder: Path) -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 """Raised whenever the meaning of a message changes; both ends refuse another's."""
 
 TASK_STANDARDISE = "standardise"
@@ -12,14 +12,23 @@ TASK_TRAIN = "train"
 TASK_VALIDATE = "validate"
 TASK_SUBMIT_MODEL = "submit_model"
 
+TASK_PERSONALISE = "personalise"
+"""At the end, where a job asks for it: a site trains the global model on for itself, and keeps what comes of it."""
+
 
 class Meta:
     """Entries of a message beside its arrays; plain JSON values."""
 
+    BASE = "mhsev_base"
+    CONTROLS = "scaffold_c_global"  # this and the next are FLARE's own names
+    CONTROL_DELTAS = "scaffold_c_diff"
+    FEDPROX_MU = "fedprox_mu"  # FLARE's own
     FINGERPRINT = "mhsev_fingerprint"
     N_SAMPLES = "mhsev_n_samples"
     PROTOCOL = "mhsev_protocol"
     REFUSAL = "mhsev_refusal"
+    REPORT = "mhsev_report"
+    ROUND = "mhsev_round"
     SITE_SUMMARY = "mhsev_site_summary"
     SPLIT = "mhsev_split"
     TABLE = "mhsev_table"

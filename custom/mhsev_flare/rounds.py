@@ -19,6 +19,14 @@ def training_seed(seed: int, site: str, round_number: int) -> int:
     return int(np.random.SeedSequence([seed, zlib.crc32(site.encode()), round_number]).generate_state(1)[0])
 
 
+class OddityLike(Protocol):
+    """How an update lay beside the others, see ``mhsev_flare.anomalies.Oddity``."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        ...
+
+
 class ContributionLike(Protocol):
     """What a ledger row needs of one site's contribution."""
 
@@ -27,6 +35,12 @@ class ContributionLike(Protocol):
     accepted: bool
     reason: str
     meta: dict[str, Any]
+    share: float
+
+    @property
+    def oddity(self) -> OddityLike | None:
+        """None where it was not compared."""
+        ...
 
 
 def ledger_row(
@@ -35,6 +49,7 @@ def ledger_row(
     validation: SeverityTable,
     weighting: str,
     losses: Sequence[tuple[float, int]] = (),
+    asked: Sequence[str] = (),
 ) -> dict[str, Any]:
     """One round: who took part, who did not and why, and how good the model was with which the round began.
 
@@ -44,6 +59,7 @@ def ledger_row(
         validation: pooled validation table of the model that was sent in this round.
         weighting: name of the weighting of the average.
         losses: (validation loss, number of validation cases) of each site, where they did not come with updates.
+        asked: sites that were asked for an update; those of them that sent none are absent.
     """
     accepted = [c for c in contributions if c.accepted]
     pairs = list(losses) or [
@@ -55,12 +71,25 @@ def ledger_row(
         "weighting": weighting,
         "sites": {c.site: {"n_samples": c.n_samples, "train_loss": c.meta[Meta.TRAIN_LOSS]} for c in accepted},
         "refused": {c.site: c.reason for c in contributions if not c.accepted},
+        "absent": sorted(set(asked) - {c.site for c in contributions}),
+        "anomalies": {c.site: _anomaly(c) for c in contributions},
         "validation": {
             "n": validation.n,
             "quadratic_kappa": metrics.quadratic_kappa,
             "balanced_accuracy": metrics.balanced_accuracy,
             "loss": _mean(pairs),
         },
+    }
+
+
+def _anomaly(contribution: ContributionLike) -> dict[str, Any]:
+    """One row of the anomaly table: the decision, and what it rests on."""
+    measured = {} if contribution.oddity is None else contribution.oddity.to_json()
+    return {
+        "accepted": contribution.accepted,
+        "reason": contribution.reason,
+        "share": float(f"{contribution.share:.4g}"),
+        **measured,
     }
 
 
@@ -80,6 +109,18 @@ class BestRound:
     round_number: int = -1
     weights: dict[str, np.ndarray] = field(default_factory=dict)
     _score: tuple[float, float] = (-np.inf, -np.inf)
+
+    @property
+    def score(self) -> tuple[float | None, float | None]:
+        """What it is compared by, for a file; None for minus infinity, which JSON does not know."""
+        loss, kappa = (value if np.isfinite(value) else None for value in self._score)
+        return loss, kappa
+
+    @staticmethod
+    def restored(round_number: int, score: Sequence[float | None], weights: Mapping[str, np.ndarray]) -> BestRound:
+        """The one that was stored by its round, ``score`` and weights."""
+        loss, kappa = (-np.inf if value is None else float(value) for value in score)
+        return BestRound(round_number, dict(weights), (loss, kappa))
 
     def offer(self, round_number: int, weights: Mapping[str, np.ndarray], validation: Mapping[str, Any]) -> None:
         """Take ``weights`` if they are better than what is kept.

@@ -19,6 +19,7 @@ from mhsev_monai.twin_inputs import TwinInputs
 SITE_FILE = "mhsev_site.json"
 DATA_ROOT_VARIABLE = "MHSEV_DATA_ROOT"
 COHORT_ROOT_VARIABLE = "MHSEV_COHORT_ROOT"
+CHECKPOINT_ROOT_VARIABLE = "MHSEV_CHECKPOINT_ROOT"
 DERIVATIVES = Path("derivatives", "mhsev", "features")
 
 
@@ -87,6 +88,21 @@ def find_site_folders(site: str, scope_properties: Mapping[str, Any] | None, loc
             f"lesion_masks of {site} is no folder under its data root; correct it in local/{SITE_FILE}, or leave it out"
         )
     return SiteFolders(data_root, Path(cache), data_root / str(masks) if masks else None)
+
+
+def find_checkpoint_folder(local_folder: Path, workspace_root: Path) -> Path:
+    """Where the server keeps the state of unfinished studies: outside the job, whose folder goes with it.
+
+    ``checkpoint_root`` in ``local/mhsev_site.json`` of the server; else the environment variable
+    ``MHSEV_CHECKPOINT_ROOT``; else ``mhsev_checkpoints`` in the server's workspace.
+
+    Raises:
+        SiteError: if the file cannot be read, or names a relative path.
+    """
+    named = _site_file("the server", local_folder).get("checkpoint_root") or os.environ.get(CHECKPOINT_ROOT_VARIABLE)
+    if named and not Path(str(named)).is_absolute():
+        raise SiteError(f"checkpoint_root must be an absolute path; correct it in local/{SITE_FILE} of the server")
+    return Path(str(named)) if named else workspace_root / "mhsev_checkpoints"
 
 
 def _in_cohort(cohort_root: str | None, site: str) -> str | None:

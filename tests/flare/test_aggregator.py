@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from nvflare.app_common.abstract.fl_model import FLModel, ParamsType
 
 from mhsev_flare.aggregator import RefusedUpdateError, SeverityAggregator
+from mhsev_flare.gates import ExpectedUpdate
 from mhsev_flare.protocol import PROTOCOL_VERSION, Meta
 from mhsev_monai.metrics import SeverityTable
 
@@ -31,9 +34,9 @@ def update(site: str, value: float, n: int = 10) -> FLModel:
     return FLModel(params=params, params_type=ParamsType.DIFF, meta=meta)
 
 
-def aggregator(weighting: str = "samples") -> SeverityAggregator:
-    made = SeverityAggregator(weighting=weighting)
-    made.expect(MODEL, "f")
+def aggregator(weighting: str = "samples", **arguments: Any) -> SeverityAggregator:
+    made = SeverityAggregator(weighting=weighting, **arguments)
+    made.expect(ExpectedUpdate(ExpectedUpdate.shapes_of(MODEL), "f"))
     return made
 
 
@@ -48,11 +51,12 @@ def test_mean_is_weighted_by_cases():
     np.testing.assert_allclose(result.params["layers.0.bias"], 2.08, rtol=1e-6)
 
 
-def test_order_of_arrival_does_not_change_a_bit():
+@pytest.mark.parametrize("rule", ["mean", "median", "geometric_median"])
+def test_order_of_arrival_does_not_change_a_bit(rule):
     values = {"a": 0.1, "b": 1e8, "c": -1e8, "d": 0.3}
     results = []
     for order in ("abcd", "dcba", "cadb"):
-        made = aggregator("uniform")
+        made = aggregator("uniform", rule=rule, norm_gate=np.inf, opposition=1.0)
         for site in order:
             made.accept_model(update(site, values[site]))
         results.append(made.aggregate_model().params["layers.0.weight"])
@@ -87,14 +91,14 @@ def full_weights() -> FLModel:
         ),
         (with_params(**{"layers.0.bias": np.array([np.inf, 0], np.float32)}), "not finite"),
         (with_params(**{"layers.0.bias": np.zeros(3, np.float32)}), r"shape \(3,\) where \(2,\)"),
-        (with_params(extra=np.zeros(1, np.float32)), "keys that differ from the model's: extra"),
-        (with_params(feature_mean=np.zeros(3, np.float32)), "keys that differ from the model's: feature_mean"),
+        (with_params(extra=np.zeros(1, np.float32)), "keys that differ from the model's: 1 are not"),
+        (with_params(feature_mean=np.zeros(3, np.float32)), "keys that differ from the model's: 1 are not"),
         (with_params(**{"layers.0.bias": np.zeros(2, np.int64)}), "int64"),
         (with_meta(**{Meta.FINGERPRINT: "g"}), "features of another schema"),
-        (with_meta(**{Meta.PROTOCOL: 0}), "protocol 0 where 1 is spoken"),
-        (with_meta(**{Meta.N_SAMPLES: 0}), "0 training cases"),
-        (with_meta(**{Meta.N_SAMPLES: 2.5}), "2.5 training cases"),
-        (with_meta(**{Meta.N_SAMPLES: True}), "True training cases"),
+        (with_meta(**{Meta.PROTOCOL: 0}), "protocol 0 where 2 is spoken"),
+        (with_meta(**{Meta.N_SAMPLES: 0}), "not a positive whole number"),
+        (with_meta(**{Meta.N_SAMPLES: 2.5}), "not a positive whole number"),
+        (with_meta(**{Meta.N_SAMPLES: True}), "not a positive whole number"),
         (with_meta(**{Meta.TABLE: {"confusion": []}}), "evaluation table"),
         (with_meta(**{Meta.TRAIN_LOSS: float("nan")}), "losses that are not finite"),
         (full_weights(), "full weights"),
@@ -118,7 +122,7 @@ def test_a_round_without_acceptable_update_fails_with_the_reasons():
     made = aggregator()
     with pytest.raises(RefusedUpdateError):
         made.accept_model(with_meta(**{Meta.FINGERPRINT: "g"}))
-    with pytest.raises(RefusedUpdateError, match=r"no acceptable update in this round .b: features of another schema"):
+    with pytest.raises(RefusedUpdateError, match=r"0 acceptable updates .*too few for clip .b: features"):
         made.aggregate_model()
 
 

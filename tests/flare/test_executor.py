@@ -16,6 +16,7 @@ from nvflare.app_common.utils.fl_model_utils import FLModelUtils
 from small_site import executor
 
 from mhsev_flare.aggregator import SeverityAggregator
+from mhsev_flare.gates import ExpectedUpdate
 from mhsev_flare.protocol import BUFFERS, Meta, Moments
 from mhsev_monai.metrics import SeverityTable
 from mhsev_monai.severity import PAPER_SCALE
@@ -101,7 +102,7 @@ def test_one_full_batch_step_of_all_sites_is_the_mean_of_their_steps(site):
     sites = [site(f"site-{i}", n=30 + 10 * i, seed=i) for i in range(3)]
     start = weights_of(sites[0][0])
     aggregator = SeverityAggregator(weighting="samples")
-    aggregator.expect(start, sites[0][0].inputs.fingerprint())
+    aggregator.expect(ExpectedUpdate(ExpectedUpdate.shapes_of(start), sites[0][0].inputs.fingerprint()))
     parameters = TrainingParameters(1, 1e-2, 0.0, 1000, 1.0)
     total, expected = 0, {key: np.zeros_like(value, dtype=np.float64) for key, value in start.items()}
     for made, fl_ctx in sites:

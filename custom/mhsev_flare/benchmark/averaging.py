@@ -7,20 +7,24 @@ standardisation, seeds, weights of the sites, the choice of the best round.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
+from mhsev_flare.anomalies import Oddity
+from mhsev_flare.combination import TooFewUpdatesError
+from mhsev_flare.convergence import has_converged
+from mhsev_flare.gates import ExpectedUpdate, array_refusal
 from mhsev_flare.jobs import JobSpec
 from mhsev_flare.protocol import BUFFERS, Moments
 from mhsev_flare.result import pool_tables
 from mhsev_flare.rounds import BestRound, ledger_row, training_seed
 from mhsev_flare.site_data import SiteData, grade_counts
 from mhsev_flare.standardisation import pool_standardisation
-from mhsev_flare.weighting import WEIGHTINGS, weighted_mean
 from mhsev_monai.evaluation import evaluate_severity
 from mhsev_monai.severity import SCALES
 from mhsev_monai.training import (
@@ -53,27 +57,103 @@ def start_weights(spec: JobSpec, sites: Mapping[str, SiteData]) -> dict[str, np.
     return {**own, **pool_standardisation(messages).buffers()}
 
 
+@dataclass(frozen=True)
+class SiteUpdate:
+    """What one site sends in a round.
+
+    Attributes:
+        site: its name.
+        n_samples: training cases that it says it has.
+        update: weight differences.
+    """
+
+    site: str
+    n_samples: int
+    update: dict[str, np.ndarray]
+
+
+Meddle = Callable[[int, list[SiteUpdate]], list[SiteUpdate]]
+"""From a round and its updates, in order of the sites' names, to those that arrive: what an attacker does."""
+
+
+@dataclass(frozen=True)
+class Averaged:
+    """What a federation in one process came to.
+
+    Attributes:
+        best: the kept round and its weights.
+        oddities: of each round, by site; None where the rule does not compare updates.
+        stopped: why it ended before its rounds did; empty if it did not.
+    """
+
+    best: BestRound
+    oddities: tuple[Mapping[str, Oddity | None], ...]
+    stopped: str = ""
+
+
 def average_federated(spec: JobSpec, sites: Mapping[str, SiteData]) -> BestRound:
     """What ``SeverityFedAvg`` and its executors arrive at with these cases: the best round and its weights.
 
     Args:
         spec: its ``seed`` is that of shuffling and dropout.
         sites: name to cases; the test cases are not looked at.
+
+    Raises:
+        ValueError: if the job has another optimiser than FedAvg, which only FLARE's own processes run.
+        TooFewUpdatesError: if a round's updates were too few for the rule.
     """
+    averaged = federate(spec, sites)
+    if averaged.stopped:
+        raise TooFewUpdatesError(averaged.stopped)
+    return averaged.best
+
+
+def federate(spec: JobSpec, sites: Mapping[str, SiteData], meddle: Meddle | None = None) -> Averaged:
+    """Federated averaging in one process, with an attacker where there is one.
+
+    Args:
+        spec: the job.
+        sites: name to cases.
+        meddle: changes the updates of a round.
+
+    Raises:
+        ValueError: if the job has another optimiser than FedAvg.
+    """
+    if spec.optimiser.control_variates or spec.optimiser.server or spec.optimiser.fedprox_mu:
+        raise ValueError("one process trains by FedAvg alone; run FedProx, FedOpt and SCAFFOLD in FLARE's simulator")
     names = sorted(sites)
     network, sent, best = copy.deepcopy(spec.network), start_weights(spec, sites), BestRound()
-    shares = WEIGHTINGS[spec.weighting]([len(sites[name].train) for name in names])
+    expected = ExpectedUpdate(ExpectedUpdate.shapes_of(sent), "")
+    told, losses = [len(sites[name].train) for name in names], []
+    oddities: list[Mapping[str, Oddity | None]] = []
     for round_number in range(spec.num_rounds):
-        _offer(best, round_number, spec, network, sent, sites)
-        updates = []
-        for name in names:
-            load_weights(network, sent)
-            _fit(spec, network, sites[name].lessons, training_seed(spec.seed, name, round_number))
-            updates.append({k: v - sent[k] for k, v in _weights(network).items() if k not in BUFFERS})
-        mean = weighted_mean(updates, shares)
+        losses.append(_offer(best, round_number, spec, network, sent, sites))
+        if has_converged(losses, spec.policy.patience, spec.policy.least_improvement):
+            return Averaged(best, tuple(oddities))
+        updates = [_update(spec, network, sent, name, sites[name], round_number) for name in names]
+        arrived = updates if meddle is None else meddle(round_number, updates)
+        kept = [u for u in arrived if not array_refusal(u.update, expected)]
+        try:
+            combined = spec.combination.combine(
+                [u.update for u in kept], [u.n_samples for u in kept], told, len(arrived) - len(kept)
+            )
+        except TooFewUpdatesError as error:
+            return Averaged(best, tuple(oddities), str(error))
+        oddities.append({u.site: oddity for u, oddity in zip(kept, combined.oddities, strict=True)})
+        mean = combined.update
         sent = {key: value + mean[key] if key in mean else value for key, value in sent.items()}
     _offer(best, spec.num_rounds, spec, network, sent, sites)
-    return best
+    return Averaged(best, tuple(oddities))
+
+
+def _update(
+    spec: JobSpec, network: nn.Module, sent: Weights, name: str, data: SiteData, round_number: int
+) -> SiteUpdate:
+    """What an honest site sends."""
+    load_weights(network, sent)
+    _fit(spec, network, data.lessons, training_seed(spec.seed, name, round_number))
+    update = {k: v - sent[k] for k, v in _weights(network).items() if k not in BUFFERS}
+    return SiteUpdate(name, len(data.train), update)
 
 
 def train_alone(spec: JobSpec, name: str, data: SiteData, start: Weights) -> BestRound:
@@ -133,9 +213,15 @@ def _offer(
     network: nn.Module,
     weights: Weights,
     sites: Mapping[str, SiteData],
-) -> None:
-    """Judge ``weights`` by the sites' validation cases; ``network`` holds them afterwards, in evaluation mode."""
-    best.offer(round_number, weights, _judged(round_number, spec, network, weights, sites))
+) -> float | None:
+    """Judge ``weights`` by the sites' validation cases; ``network`` holds them afterwards, in evaluation mode.
+
+    Returns:
+        The loss; None where it is not finite.
+    """
+    judged = _judged(round_number, spec, network, weights, sites)
+    best.offer(round_number, weights, judged)
+    return None if judged["loss"] is None else float(judged["loss"])
 
 
 @torch.no_grad()

@@ -36,8 +36,14 @@ FOLDER = Path("derivatives", "mhsev", "benchmark")
 """Below the cohort's folder. Files hold true and predicted counts by site, no case id; they stay with the cohort."""
 
 FEDERATED_SOURCE = (
+    "anomalies.py",
+    "combination.py",
+    "convergence.py",
+    "gates.py",
+    "participation.py",
     "protocol.py",
     "result.py",
+    "robust.py",
     "rounds.py",
     "site.py",
     "site_data.py",
@@ -55,7 +61,7 @@ logger = logging.getLogger(__name__)
 _OF_CASES = ("sites", "true_counts", "true_grades")
 _OF_GRADING = ("grades", "grades_given_bleed", "probabilities", "counts")
 # They say who runs and when, or what the row is called; the seed and all else decides the result.
-_NOT_DECISIVE = ("name", "inputs", "network", "min_sites", "site_models")
+_NOT_DECISIVE = ("name", "inputs", "network", "min_sites", "site_models", "personalise", "resume")
 
 
 def outcome_key(method: Any, regime: str, data: str, scale: str = PAPER_SCALE.name) -> str:
@@ -86,6 +92,7 @@ def _described(method: Any) -> Any:
     if not isinstance(method, JobSpec):
         return {"rule": type(method).__name__, "inputs": method.inputs.fingerprint()}
     settings = {f.name: getattr(method, f.name) for f in dataclasses.fields(method) if f.name not in _NOT_DECISIVE}
+    settings |= {name: dataclasses.asdict(settings[name]) for name in ("policy", "optimiser")}
     return {**settings, "network": class_config(method.network), "inputs": method.inputs.fingerprint()}
 
 

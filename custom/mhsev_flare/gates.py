@@ -1,0 +1,145 @@
+"""What an update must be before any rule sees it: pure checks, no FLARE.
+
+Each check returns one sentence on what came and what is accepted; it names keys of the server's own model only, since a
+key that a site made up may hold anything.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from mhsev_flare.protocol import BUFFERS, PROTOCOL_VERSION, Meta
+from mhsev_monai.metrics import SeverityTable
+
+
+def weights_digest(weights: Mapping[str, Any]) -> str:
+    """SHA-256 over keys in order and float32 values: names the weights from which a site trained, or an update."""
+    digest = hashlib.sha256()
+    for key in sorted(weights):
+        digest.update(key.encode())
+        digest.update(np.ascontiguousarray(weights[key], dtype=np.float32).tobytes())
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class ExpectedUpdate:
+    """What the server knows of an acceptable update.
+
+    Attributes:
+        shapes: of every entry, by key.
+        fingerprint: of the feature schema.
+        round_number: of the round that is under way.
+        base: ``weights_digest`` of the weights that were sent in it; empty where it is not checked.
+        cases: training cases by site, as each said in the handshake; empty where they are not checked.
+        controls: whether changes of control variates must come with it.
+    """
+
+    shapes: Mapping[str, tuple[int, ...]]
+    fingerprint: str
+    round_number: int = 0
+    base: str = ""
+    cases: Mapping[str, int] = field(default_factory=dict)
+    controls: bool = False
+
+    @staticmethod
+    def shapes_of(model: Mapping[str, np.ndarray]) -> dict[str, tuple[int, ...]]:
+        """Keys and shapes of ``model`` less its buffers, which training never changes."""
+        return {key: np.shape(value) for key, value in model.items() if key not in BUFFERS}
+
+
+def refusal(params: Mapping[str, Any], meta: Mapping[str, Any], site: str, expected: ExpectedUpdate) -> str:
+    """Why an update is refused by itself, without a look at the others; empty where it is not.
+
+    Args:
+        params: arrays that came, weight differences.
+        meta: values that came with them.
+        site: who sent it.
+        expected: what is accepted.
+    """
+    return (
+        _schema_refusal(meta, expected)
+        or _moment_refusal(meta, expected)
+        or _samples_refusal(meta, site, expected)
+        or _evaluation_refusal(meta)
+        or array_refusal(params, expected)
+        or _control_refusal(meta, expected)
+    )
+
+
+def _schema_refusal(meta: Mapping[str, Any], expected: ExpectedUpdate) -> str:
+    if meta.get(Meta.PROTOCOL) != PROTOCOL_VERSION:
+        return f"protocol {meta.get(Meta.PROTOCOL)} where {PROTOCOL_VERSION} is spoken; use one mhsev everywhere"
+    if meta.get(Meta.FINGERPRINT) != expected.fingerprint:
+        return "features of another schema or with other parameters; install the same mhsev everywhere"
+    return ""
+
+
+def _moment_refusal(meta: Mapping[str, Any], expected: ExpectedUpdate) -> str:
+    if not expected.base:
+        return ""
+    if meta.get(Meta.ROUND) != expected.round_number:
+        return f"an update of round {meta.get(Meta.ROUND)} where round {expected.round_number} is under way"
+    if meta.get(Meta.BASE) != expected.base:
+        return "an update of other weights than were sent in this round"
+    return ""
+
+
+def _samples_refusal(meta: Mapping[str, Any], site: str, expected: ExpectedUpdate) -> str:
+    samples = meta.get(Meta.N_SAMPLES)
+    if not isinstance(samples, int) or isinstance(samples, bool) or samples < 1:
+        return "a number of training cases that is not a positive whole number"
+    told = expected.cases.get(site)
+    if told is not None and samples != told:
+        return f"{samples} training cases where it had {told} in the handshake"
+    return ""
+
+
+def _evaluation_refusal(meta: Mapping[str, Any]) -> str:
+    try:
+        SeverityTable.from_json(meta.get(Meta.TABLE, {}))
+    except ValueError:
+        return "an evaluation table that is not one"
+    if not is_number(meta.get(Meta.TRAIN_LOSS)) or not is_number(meta.get(Meta.VALIDATION_LOSS)):
+        return "losses that are not finite numbers"
+    return ""
+
+
+def array_refusal(params: Mapping[str, Any], expected: ExpectedUpdate) -> str:
+    """Why an update's arrays are not those of the model; empty where they are."""
+    missing = sorted(set(expected.shapes) - set(params))
+    n_odd = len(set(params) - set(expected.shapes))
+    if missing or n_odd:
+        return (
+            f"keys that differ from the model's: {n_odd} are not of the model, missing: {', '.join(missing) or 'none'}"
+        )
+    for key, shape in expected.shapes.items():
+        value = np.asarray(params[key])
+        if value.shape != shape:
+            return f"{key} has shape {value.shape} where {shape} is expected"
+        if not np.issubdtype(value.dtype, np.floating):
+            return f"{key} holds {value.dtype} where floating-point numbers are expected"
+        if not np.isfinite(value).all():
+            return f"{key} holds values that are not finite"
+    return ""
+
+
+def _control_refusal(meta: Mapping[str, Any], expected: ExpectedUpdate) -> str:
+    if not expected.controls:
+        return ""
+    deltas = meta.get(Meta.CONTROL_DELTAS)
+    if not isinstance(deltas, Mapping) or not set(deltas) <= set(expected.shapes):
+        return "changes of control variates that do not belong to this model, or none"
+    for key, value in deltas.items():
+        if np.shape(value) != expected.shapes[key] or not np.isfinite(np.asarray(value, dtype=np.float64)).all():
+            return f"a change of the control variate of {key} that has another shape or is not finite"
+    return ""
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is one finite number."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and bool(np.isfinite(value))

@@ -1,0 +1,116 @@
+"""What a site says of itself before round 0, and why the server would not train with it. No FLARE messages here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+import nvflare
+import torch
+
+from mhsev_flare.protocol import PROTOCOL_VERSION, Meta
+from mhsev_flare.standardisation import pool_standardisation
+from mhsev_monai._version import __version__
+
+INSTALL = "install the same version at every site and the server"
+
+
+@dataclass(frozen=True)
+class SiteReport:
+    """What must agree between the server and a site, and what is good to know.
+
+    Attributes:
+        mhsev: version of this package.
+        nvflare: version of FLARE; the first two numbers must agree.
+        torch: version of PyTorch; reported only.
+        scale: name of the grading scale.
+        device: where the site trains, ``cpu`` or the name of its GPU; reported only.
+    """
+
+    mhsev: str
+    nvflare: str
+    torch: str
+    scale: str
+    device: str = "cpu"
+
+    @staticmethod
+    def of_this_machine(scale: str, device: str = "cpu") -> SiteReport:
+        """The report of the running process."""
+        return SiteReport(__version__, str(nvflare.__version__), str(torch.__version__), scale, device)
+
+    def to_json(self) -> dict[str, str]:
+        """Plain values, for a message."""
+        return asdict(self)
+
+
+def site_refusal(meta: Mapping[str, Any], fingerprint: str, own: SiteReport) -> str:
+    """Why a site that answered so cannot take part, with the remedy; empty where it can.
+
+    Args:
+        meta: of the site's answer.
+        fingerprint: of the feature schema that the server expects.
+        own: the server's report.
+    """
+    if meta.get(Meta.PROTOCOL) != PROTOCOL_VERSION:
+        return f"speaks protocol {meta.get(Meta.PROTOCOL)} where {PROTOCOL_VERSION} is spoken; install the same mhsev"
+    if meta.get(Meta.REFUSAL):
+        return str(meta[Meta.REFUSAL])
+    report = meta.get(Meta.REPORT)
+    if not isinstance(report, Mapping):
+        return "did not say which versions it runs; install the same mhsev everywhere"
+    for what, theirs, ours in (
+        ("mhsev", report.get("mhsev"), own.mhsev),
+        ("NVIDIA FLARE", _minor(report.get("nvflare")), _minor(own.nvflare)),
+    ):
+        if theirs != ours:
+            return f"runs {what} {theirs} where the server runs {ours}; {INSTALL}"
+    if report.get("scale") != own.scale:
+        return f"grades by the scale {report.get('scale')} where {own.scale} is used; send the job again"
+    if meta.get(Meta.FINGERPRINT) != fingerprint:
+        return "computes other features than the server expects; install the same mhsev everywhere"
+    return ""
+
+
+class AnswerLike(Protocol):
+    """A site's answer: arrays and what came with them."""
+
+    params: Any
+    meta: Any
+
+
+def sort_answers(
+    asked: Sequence[str], answers: Sequence[AnswerLike], fingerprint: str, own: SiteReport
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Answers of the sites that can take part, and the reason of each that cannot.
+
+    Args:
+        asked: names of all sites that were asked.
+        answers: of those that answered; ``client_name`` of ``meta`` says who.
+        fingerprint: of the feature schema that the server expects.
+        own: the server's report.
+    """
+    refused = dict.fromkeys(asked, "did not answer; see the log of that site")
+    accepted: dict[str, Any] = {}
+    for answer in answers:
+        site = str(answer.meta["client_name"])
+        reason = site_refusal(answer.meta, fingerprint, own) or _sums_refusal(answer)
+        refused.pop(site, None)
+        if reason:
+            refused[site] = reason
+        else:
+            accepted[site] = answer
+    return accepted, refused
+
+
+def _sums_refusal(answer: AnswerLike) -> str:
+    try:
+        pool_standardisation({"this site": answer.params})
+    except ValueError as error:
+        return str(error)
+    samples = answer.meta.get(Meta.N_SAMPLES)
+    return "" if isinstance(samples, int) and samples > 0 else "did not tell its number of training cases"
+
+
+def _minor(version: object) -> str:
+    return ".".join(str(version).split(".")[:2])

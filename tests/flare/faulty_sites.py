@@ -1,0 +1,76 @@
+"""Sites that misbehave on purpose, for runs with FLARE's own processes: an executor whose replies a fault changes."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+import numpy as np
+from nvflare.apis.dxo import from_shareable
+from nvflare.apis.fl_context import FLContext
+from nvflare.apis.shareable import Shareable
+from nvflare.apis.signal import Signal
+from nvflare.app_common.app_constant import AppConstants
+
+from mhsev_flare.executor import SeverityExecutor
+from mhsev_flare.protocol import TASK_TRAIN, Meta
+
+
+class FaultySite(SeverityExecutor):
+    """A site that is honest but for one fault.
+
+    Args:
+        faults: by site name: ``kind``, and the round ``at`` which it happens (left out: every round).
+    """
+
+    def __init__(self, faults: dict[str, dict[str, Any]], **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.faults = faults
+
+    def execute(self, task_name: str, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> Shareable:
+        fault = self.faults.get(fl_ctx.get_identity_name(), {})
+        round_number = shareable.get_header(AppConstants.CURRENT_ROUND, -1)
+        if task_name != TASK_TRAIN or not fault or fault.get("at", round_number) != round_number:
+            return super().execute(task_name, shareable, fl_ctx, abort_signal)
+        before(fault)
+        reply = super().execute(task_name, shareable, fl_ctx, abort_signal)
+        return spoiled(reply, fault["kind"])
+
+    def _train(self, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> Any:
+        if self.faults.get(fl_ctx.get_identity_name(), {}).get("kind") == "exception":
+            raise OSError("cannot open /data/DOE^JANE_19500101/dwi.nii.gz")
+        return super()._train(shareable, fl_ctx, abort_signal)
+
+
+def before(fault: dict[str, Any]) -> None:
+    """What happens instead of, or before, training."""
+    if fault["kind"] == "kill":
+        os.kill(os.getpid(), 9)
+    if fault["kind"] == "slow":
+        time.sleep(fault["seconds"])
+
+
+def spoiled(reply: Shareable, kind: str) -> Shareable:
+    """The reply with the fault in it."""
+    if kind in ("kill", "slow", "exception"):
+        return reply
+    dxo = from_shareable(reply)
+    first = sorted(dxo.data)[0]
+    if kind == "nan":
+        dxo.data[first] = np.full_like(dxo.data[first], np.nan)
+    elif kind == "inf":
+        dxo.data[first] = np.full_like(dxo.data[first], np.inf)
+    elif kind == "shape":
+        dxo.data[first] = np.zeros((1, 1), np.float32)
+    elif kind == "extra key":
+        dxo.data["DOE^JANE"] = np.zeros(3, np.float32)
+    elif kind == "fingerprint":
+        dxo.set_meta_prop(Meta.FINGERPRINT, "another")
+    elif kind == "huge":
+        dxo.data = {key: value * np.float32(1e6) for key, value in dxo.data.items()}
+    elif kind == "samples":
+        dxo.set_meta_prop(Meta.N_SAMPLES, 100_000)
+    else:
+        raise ValueError(f"no fault is called {kind}")
+    return dxo.to_shareable()
