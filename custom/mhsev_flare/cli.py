@@ -7,6 +7,7 @@ Exit status: 0 done, 1 the data say no, 2 the call was wrong. Heavy imports stan
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import signal
 import sys
@@ -210,6 +211,9 @@ def _add_jobs(verbs: Any) -> None:
     parser = verb(nouns, "export", "write the jobs as FLARE job folders", _jobs_export)
     parser.add_argument("folder", type=Path, help="folder that gets one folder per job")
     parser.add_argument("--only", action="append", metavar="NAME", help="this job alone; may be given several times")
+    parser.add_argument(
+        "--resume", action="store_true", help="jobs that go on from where an unfinished run of the same study ended"
+    )
 
 
 def _jobs_export(options: argparse.Namespace) -> int:
@@ -222,7 +226,8 @@ def _jobs_export(options: argparse.Namespace) -> int:
         return WRONG_CALL
     try:
         for name in names:
-            print(f"wrote {export_job(JOBS[name], options.folder)}")
+            spec = dataclasses.replace(JOBS[name], resume=options.resume)
+            print(f"wrote {export_job(spec, options.folder)}")
     except OSError as error:
         complain(f"{options.folder}: jobs cannot be written ({type(error).__name__}); name another folder")
         return WRONG_CALL

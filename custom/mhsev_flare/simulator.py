@@ -28,7 +28,7 @@ class WorkspaceError(ValueError):
 
 
 def prepare_workspace(workspace: Path, cohort_root: Path | None = None) -> None:
-    """Write what each simulated site decides: which classes a job may name, and where the site's data lie.
+    """Write what each simulated site decides: which classes a job may name, where data and checkpoints lie.
 
     FLARE's simulator deletes all of its workspace but ``local`` and ``startup`` when it starts. So a folder that holds
     anything is taken only if it was prepared before, and never one that holds the cohort.
@@ -55,8 +55,11 @@ def prepare_workspace(workspace: Path, cohort_root: Path | None = None) -> None:
     local.mkdir(parents=True, exist_ok=True)
     resources = {"format_version": 2, "class_allow_list": [*DEFAULT_CLASS_ALLOW_LIST, *PACKAGE_PREFIXES]}
     (local / "resources.json").write_text(json.dumps(resources, indent=1) + "\n")
+    # Beside the workspace, which the simulator empties: from there a run that was cut off can be resumed.
+    own = {"checkpoint_root": str(workspace.with_name(f"{workspace.name}-checkpoints").resolve())}
     if cohort_root is not None:
-        (local / SITE_FILE).write_text(json.dumps({"cohort_root": str(cohort_root.resolve())}, indent=1) + "\n")
+        own["cohort_root"] = str(cohort_root.resolve())
+    (local / SITE_FILE).write_text(json.dumps(own, indent=1) + "\n")
 
 
 def run_simulator(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,29 +19,43 @@ from mhsev_flare.protocol import TASK_TRAIN, Meta
 
 
 class FaultySite(SeverityExecutor):
-    """A site that is honest but for one fault.
+    """A site that is honest but for its faults.
 
     Args:
-        faults: by site name: ``kind``, and the round ``at`` which it happens (left out: every round).
+        faults: by site name, each with its ``kind`` and the round ``at`` which it happens; ``once`` names a file that
+            keeps it from happening again.
     """
 
-    def __init__(self, faults: dict[str, dict[str, Any]], **arguments: Any) -> None:
+    def __init__(self, faults: dict[str, list[dict[str, Any]]], **arguments: Any) -> None:
         super().__init__(**arguments)
         self.faults = faults
 
     def execute(self, task_name: str, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> Shareable:
-        fault = self.faults.get(fl_ctx.get_identity_name(), {})
-        round_number = shareable.get_header(AppConstants.CURRENT_ROUND, -1)
-        if task_name != TASK_TRAIN or not fault or fault.get("at", round_number) != round_number:
+        self.fault: dict[str, Any] = {}
+        if task_name == TASK_TRAIN:
+            round_number = shareable.get_header(AppConstants.CURRENT_ROUND, -1)
+            faults = self.faults.get(fl_ctx.get_identity_name(), [])
+            self.fault = next((f for f in faults if f["at"] == round_number and not done_before(f)), {})
+        if not self.fault:
             return super().execute(task_name, shareable, fl_ctx, abort_signal)
-        before(fault)
-        reply = super().execute(task_name, shareable, fl_ctx, abort_signal)
-        return spoiled(reply, fault["kind"])
+        before(self.fault)
+        return spoiled(super().execute(task_name, shareable, fl_ctx, abort_signal), self.fault["kind"])
 
     def _train(self, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> Any:
-        if self.faults.get(fl_ctx.get_identity_name(), {}).get("kind") == "exception":
+        if self.fault.get("kind") == "exception":
             raise OSError("cannot open /data/DOE^JANE_19500101/dwi.nii.gz")
         return super()._train(shareable, fl_ctx, abort_signal)
+
+
+def done_before(fault: dict[str, Any]) -> bool:
+    """Whether a fault that happens once has happened; notes that it does now."""
+    if "once" not in fault:
+        return False
+    mark = Path(fault["once"])
+    if mark.exists():
+        return True
+    mark.touch()
+    return False
 
 
 def before(fault: dict[str, Any]) -> None:
@@ -69,6 +84,8 @@ def spoiled(reply: Shareable, kind: str) -> Shareable:
         dxo.set_meta_prop(Meta.FINGERPRINT, "another")
     elif kind == "huge":
         dxo.data = {key: value * np.float32(1e6) for key, value in dxo.data.items()}
+    elif kind == "stale":
+        dxo.set_meta_prop(Meta.ROUND, 0)
     elif kind == "samples":
         dxo.set_meta_prop(Meta.N_SAMPLES, 100_000)
     else:

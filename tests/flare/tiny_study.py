@@ -10,7 +10,7 @@ from typing import Any
 
 from small_site import NumbersInFile, make_root
 
-from mhsev_flare.jobs import JOBS, JobSpec, severity_job
+from mhsev_flare.jobs import INSTALLED_PACKAGES, JOBS, JobSpec, severity_job
 from mhsev_flare.participation import RoundPolicy
 from mhsev_flare.result import read_run
 from mhsev_flare.simulator import prepare_workspace, run_simulator
@@ -43,9 +43,11 @@ def tiny_spec(**changes: Any) -> JobSpec:
     return dataclasses.replace(spec, **changes)
 
 
-def export_tiny(folder: Path, spec: JobSpec, faults: dict[str, dict[str, Any]] | None = None) -> Path:
+def export_tiny(folder: Path, spec: JobSpec, faults: dict[str, list[dict[str, Any]]] | None = None) -> Path:
     """Write the job; with faults, its executor is the faulty one."""
-    severity_job(spec).export_job(str(folder))
+    made = severity_job(spec)
+    made.set_app_packages([*INSTALLED_PACKAGES, *(module.rstrip(".") for module in TEST_MODULES)])
+    made.export_job(str(folder))
     job = folder / spec.name
     if faults:
         for path in job.rglob("config_fed_client.json"):
@@ -66,7 +68,7 @@ def allow_test_modules(workspace: Path) -> None:
 
 
 def simulate(
-    folder: Path, cohort: Path, spec: JobSpec, faults: dict[str, dict[str, Any]] | None = None, **options: Any
+    folder: Path, cohort: Path, spec: JobSpec, faults: dict[str, list[dict[str, Any]]] | None = None, **options: Any
 ) -> tuple[dict[str, Any], list[dict[str, Any]], Path]:
     """Run the job in FLARE's simulator with a process a site; result, ledger and model path."""
     job, workspace = export_tiny(folder / "jobs", spec, faults), folder / "workspace"

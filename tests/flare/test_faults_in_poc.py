@@ -1,0 +1,102 @@
+"""Processes that are killed, jobs that are aborted, names that must not travel: in FLARE's POC mode, four processes and
+those of each job, as on hospital machines.
+"""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+import torch
+from poc_federation import PocFederation
+from tiny_study import SITES, export_tiny, make_sites, tiny_spec
+
+pytestmark = pytest.mark.slow
+
+CANARY = b"DOE^JANE"
+
+
+@pytest.fixture(scope="module")
+def poc(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("poc")
+    federation = PocFederation(folder / "federation", make_sites(folder / "cohort"))
+    try:
+        federation.start()
+        yield federation
+    finally:
+        federation.stop()
+
+
+@pytest.fixture(scope="module")
+def clean(poc):
+    job_id = poc.submit(export_tiny(poc.folder / "clean", tiny_spec()))
+    poc.wait(job_id)
+    return poc.result(job_id)
+
+
+def weights(path):
+    return torch.load(path, weights_only=True)["weights"]
+
+
+def resumed(poc, folder, clean):
+    """Send the job again with resume; it must end as the run that nothing had befallen."""
+    job_id = poc.submit(export_tiny(folder, tiny_spec(resume=True)))
+    poc.wait(job_id)
+    result, ledger, model = poc.result(job_id)
+    assert result["status"] == "completed", result["reason"]
+    assert result["resumed"]["round"] == 2
+    assert ledger == clean[1]
+    for key, value in weights(clean[2]).items():
+        torch.testing.assert_close(value, weights(model)[key], rtol=0, atol=1e-6)
+
+
+def test_no_name_of_a_patient_reaches_the_server(poc, clean):
+    """Site 2's executor fails with a path that holds a name; its exception, log and reply must not carry it."""
+    faults = {"site-2": [{"kind": "exception", "at": 1}, {"kind": "extra key", "at": 2}]}
+    job_id = poc.submit(export_tiny(poc.folder / "canary", tiny_spec(), faults))
+    poc.wait(job_id)
+    result, ledger, _ = poc.result(job_id)
+    assert result["status"] == "completed", result["reason"]
+    assert ledger[1]["absent"] == ["site-2"]
+    at_server = [poc.kits / "server", poc.folder / "storage", poc.folder / "downloads"]
+    files = [f for folder in at_server for f in folder.rglob("*") if f.is_file()]
+    assert len(files) > 20
+    assert [f.name for f in files if CANARY in f.read_bytes()] == []
+
+
+def test_a_killed_job_process_of_a_site_ends_the_job_and_resume_goes_on(poc, clean, tmp_path):
+    """FLARE 2.9 fails the job when a site's job process dies; what was reached is not lost."""
+    faults = {"site-3": [{"kind": "kill", "at": 2}]}
+    job_id = poc.submit(export_tiny(tmp_path / "killed", tiny_spec(), faults))
+    poc.wait(job_id)
+    result, ledger, _ = poc.result(job_id)
+    assert result["status"] == "failed"
+    assert "2 of 4 rounds" in result["reason"]
+    assert "send the job again with resume" in result["reason"]
+    assert ledger == clean[1][:2]
+    resumed(poc, tmp_path / "again", clean)
+
+
+def test_abort_ends_training_within_five_seconds(poc, tmp_path):
+    spec = tiny_spec(epochs=1_000_000, name="endless")
+    job_id = poc.submit(export_tiny(tmp_path, spec))
+    poc.wait_for(lambda: all(poc.processes(site, job_id) for site in SITES), 90)
+    time.sleep(10)
+    poc.flare("job", "abort", job_id, "--force")
+    log = poc.kits / "site-1" / job_id / "log.txt"
+    begun = time.monotonic()
+    poc.wait_for(lambda: not any(poc.processes(site, job_id) for site in SITES), 60)
+    took = time.monotonic() - begun
+    assert took < 5.0, log.read_text()[-2000:] if log.exists() else took
+
+
+def test_a_killed_server_is_resumed_from(poc, clean, tmp_path):
+    faults = {"site-1": [{"kind": "slow", "at": 2, "seconds": 60.0}]}
+    job_id = poc.submit(export_tiny(tmp_path / "cut", tiny_spec(), faults))
+    checkpoints = poc.kits / "server" / "mhsev_checkpoints" / "tiny" / job_id
+    poc.wait_for(lambda: (checkpoints / "round-0002").is_dir(), 120)
+    for process in poc.processes("server"):
+        process.kill()
+    # FLARE's own watchdog starts the server again, and the sites register anew; the job is not restored.
+    poc.wait_for(lambda: poc.processes("server"), 60)
+    resumed(poc, tmp_path / "again", clean)
