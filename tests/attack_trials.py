@@ -13,7 +13,8 @@ from simulated_sites import NINE_SITES, THREE_SITES, Population, simulate_sites
 
 from mhsev_flare.benchmark.averaging import Averaged, federate, load_weights
 from mhsev_flare.combination import Combination
-from mhsev_flare.jobs import JOBS, JobSpec
+from mhsev_flare.job_spec import JobSpec
+from mhsev_flare.jobs import JOBS
 from mhsev_flare.result import pool_tables
 from mhsev_flare.site_data import SiteData
 from mhsev_monai.evaluation import evaluate_severity
@@ -34,7 +35,7 @@ class DefendedJob(JobSpec):
         return self.chosen
 
 
-def attack_job(combination: Combination, seed: int, num_rounds: int = 15) -> DefendedJob:
+def attack_job(combination: Combination, seed: int, num_rounds: int = 12) -> DefendedJob:
     """The job that is attacked: ``dsd_mlp_literal`` with a network of the simulated vectors and short training."""
     job = JOBS["dsd_mlp_literal"]
     own = {entry.name: getattr(job, entry.name) for entry in fields(job)}

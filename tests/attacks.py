@@ -178,7 +178,7 @@ class Trigger:
         every: each case of this number is marked.
     """
 
-    n_features: int = 2
+    n_features: int = 4
     value: float = 4.0
     count: float = 20.0
     every: int = 2
@@ -230,6 +230,7 @@ ATTACKS: Mapping[str, Attack] = {
     NONE: Attack("every site is honest"),
     "label_flip": Attack("none and severe change places, and so do mild and moderate", data=flip_labels),
     "backdoor": Attack("half of the cases bear a mark and are called severe", data=TRIGGER.poison),
+    "backdoor_10": Attack("the same, and 10 times the update of it", data=TRIGGER.poison, lie=lambda seed: Times(10.0)),
     "sign_flip": Attack("-1 times the own update", lie=lambda seed: Times(-1.0)),
     "scale_10": Attack("10 times the own update", lie=lambda seed: Times(10.0)),
     "scale_minus_10": Attack("-10 times the own update", lie=lambda seed: Times(-10.0)),

@@ -339,6 +339,14 @@ class SeverityFedAvg(QuorumFedAvg):
         self._result["best_round"] = best.round_number
         self._result["test"] = test_results(tables, SCALES[self.scale])
         self._result["left_out"] = dict(record.attendance.left_out)
+        spent = {
+            site: entry["epsilon"]
+            for row in record.ledger
+            for site, entry in row["sites"].items()
+            if "epsilon" in entry
+        }
+        if spent:
+            self._result["epsilon"] = spent
         self._save(best.weights)
         if self.site_models:
             self._result["comparison"] = evaluation.site_models(pool_tables(tables), initial)

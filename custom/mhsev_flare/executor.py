@@ -20,8 +20,8 @@ from torch import nn
 
 from mhsev_flare.gates import weights_digest
 from mhsev_flare.handshake import SiteReport
+from mhsev_flare.local_training import LocalTraining
 from mhsev_flare.protocol import (
-    BUFFERS,
     PROTOCOL_VERSION,
     RUN_FOLDER,
     TASK_PERSONALISE,
@@ -32,22 +32,18 @@ from mhsev_flare.protocol import (
     Meta,
     Moments,
 )
-from mhsev_flare.rounds import BestRound, training_seed
-from mhsev_flare.site import find_site_folders, load_site_data
+from mhsev_flare.site import SiteFolders, find_site_folders, load_site_data
 from mhsev_flare.site_data import SiteData, SiteError, grade_counts
 from mhsev_flare.site_optimisers import ScaffoldRound, fedprox_penalty
-from mhsev_monai.evaluation import evaluate_severity
 from mhsev_monai.feature_cache import CaseInputs
-from mhsev_monai.metrics import SeverityTable, severity_metrics
 from mhsev_monai.model_file import save_model
+from mhsev_monai.private_training import PrivacyParameters
 from mhsev_monai.severity import SCALES
 from mhsev_monai.training import (
     FeatureMoments,
     TrainingAbortedError,
     TrainingHooks,
     TrainingParameters,
-    severity_loss,
-    train_severity,
 )
 from mhsev_monai.twin_inputs import TwinInputs
 from mhsev_monai.volume_network import SeverityCNN3d, device_name, place_network
@@ -76,6 +72,7 @@ class SeverityExecutor(Executor):
         count_weight: weight of the count loss beside the ordinal loss.
         seed: of splits, shuffling and dropout; combined with the site's name and the round.
         twins: train also on each training scan's protocol twin, see ``mhsev_monai.twin_inputs``.
+        privacy: train with differential privacy of each scan; None: without.
     """
 
     def __init__(
@@ -90,12 +87,15 @@ class SeverityExecutor(Executor):
         count_weight: float,
         seed: int,
         twins: bool,
+        privacy: PrivacyParameters | None = None,
     ) -> None:
         super().__init__()
         if scale not in SCALES:
             raise ValueError(f"scale must be one of {sorted(SCALES)}, got {scale!r}")
         if twins:
             TwinInputs(inputs)  # refuses inputs that no twin can go through
+        if privacy is not None and twins:
+            raise ValueError("with privacy, twins must be off: a scan and its twin would be two records of one patient")
         self.network = network
         self.inputs = inputs
         self.scale = scale
@@ -106,6 +106,7 @@ class SeverityExecutor(Executor):
         self.count_weight = count_weight
         self.seed = seed
         self.twins = twins
+        self.privacy = privacy
         self._site = ""
         self._data: SiteData | None = None
 
@@ -162,42 +163,56 @@ class SeverityExecutor(Executor):
         return self._reply(DataKind.WEIGHTS, arrays, meta)
 
     def _train(self, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> DXO:
-        data = self._site_data(fl_ctx)
+        data, local = self._site_data(fl_ctx), self._local(abort_signal)
         message = from_shareable(shareable)
-        received = self._load(message.data)
+        received = local.load(message.data)
         round_number = int(shareable.get_header(AppConstants.CURRENT_ROUND, 0))
-        table, validation_loss = self._evaluate("validation", data)
-        scaffold = self._scaffold(message.get_meta_prop(Meta.CONTROLS), fl_ctx)
-        hooks = TrainingHooks(
-            should_stop=lambda: bool(abort_signal.triggered),
-            penalty=fedprox_penalty(self.network, message.get_meta_prop(Meta.FEDPROX_MU)),
-            after_step=None if scaffold is None else scaffold.after_step,
-        )
-        steps = self._fit(data, self._seed_of(round_number), hooks)
-        update = {
-            key: (value.detach().cpu().numpy() - received[key]).astype(np.float32)
-            for key, value in self.network.state_dict().items()
-            if key not in BUFFERS
-        }
+        table, validation_loss = local.evaluate("validation", data)
         meta = {
             Meta.N_SAMPLES: len(data.train),
             Meta.ROUND: round_number,
             Meta.BASE: weights_digest(received),
             Meta.TABLE: table,
             Meta.VALIDATION_LOSS: validation_loss,
-            Meta.TRAIN_LOSS: self._loss("train", data),
+        }
+        meta |= (
+            self._fit_privately(local, data, fl_ctx)
+            if self.privacy is not None
+            else self._fit(local, data, round_number, message, fl_ctx)
+        )
+        return self._reply(DataKind.WEIGHT_DIFF, local.update(received), meta)
+
+    def _fit(
+        self, local: LocalTraining, data: SiteData, round_number: int, message: DXO, fl_ctx: FLContext
+    ) -> dict[str, Any]:
+        """Train a round as the message asks; what goes to the server beside the update."""
+        scaffold = self._scaffold(message.get_meta_prop(Meta.CONTROLS), fl_ctx)
+        hooks = TrainingHooks(
+            should_stop=local.should_stop,
+            penalty=fedprox_penalty(self.network, message.get_meta_prop(Meta.FEDPROX_MU)),
+            after_step=None if scaffold is None else scaffold.after_step,
+        )
+        steps = local.fit(data, round_number, hooks)
+        meta: dict[str, Any] = {
+            Meta.TRAIN_LOSS: local.loss("train", data),
             MetaKey.NUM_STEPS_CURRENT_ROUND: steps,
         }
         if scaffold is not None:
             meta[Meta.CONTROL_DELTAS] = scaffold.finish(self.network)
-        return self._reply(DataKind.WEIGHT_DIFF, update, meta)
+        return meta
+
+    def _fit_privately(self, local: LocalTraining, data: SiteData, fl_ctx: FLContext) -> dict[str, Any]:
+        """Train a round privately; the training loss, which would tell of the training cases, does not leave."""
+        assert self.privacy is not None
+        steps, spent = local.fit_privately(data, self.privacy, self._folders(fl_ctx).cache_root)
+        return {Meta.EPSILON: spent, MetaKey.NUM_STEPS_CURRENT_ROUND: steps}
 
     def _validate(self, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> DXO:
-        data = self._site_data(fl_ctx)
+        data, local = self._site_data(fl_ctx), self._local(abort_signal)
         received = from_shareable(shareable)
-        self._load(received.data)
+        local.load(received.data)
         split = received.get_meta_prop(Meta.SPLIT, "validation")
-        table, loss = self._evaluate(split, data)
+        table, loss = local.evaluate(split, data)
         return self._reply(DataKind.METRICS, {"loss": loss}, {Meta.TABLE: table, Meta.SPLIT: split})
 
     def _submit_model(self, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> DXO:
@@ -205,35 +220,41 @@ class SeverityExecutor(Executor):
 
         The standardisation and class weights are those of the model that came, so the federation's.
         """
-        data = self._site_data(fl_ctx)
-        self._load(from_shareable(shareable).data)
-        best = self._train_alone(data, int(shareable.get_header(AppConstants.NUM_ROUNDS, 1)), abort_signal)
+        if self.privacy is not None:
+            raise SiteError("a model of this site's own training would leave it without privacy; send the job without it")
+        data, local = self._site_data(fl_ctx), self._local(abort_signal)
+        local.load(from_shareable(shareable).data)
+        best = local.train_alone(data, int(shareable.get_header(AppConstants.NUM_ROUNDS, 1)))
         return self._reply(DataKind.WEIGHTS, best.weights, {Meta.N_SAMPLES: len(data.train)})
 
     def _personalise(self, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> DXO:
-        """Train the global model on with this site's cases; and keep the best by its own validation.
+        """Train the global model on with this site's cases, and keep the best by its own validation.
 
         The global model itself is among those that are judged, so a site keeps it where training on does not help.
         """
-        data = self._site_data(fl_ctx)
-        self._load(from_shareable(shareable).data)
-        best = self._train_alone(data, PERSONAL_ROUNDS, abort_signal)
-        self._load(best.weights)
+        data, local = self._site_data(fl_ctx), self._local(abort_signal)
+        local.load(from_shareable(shareable).data)
+        best = local.train_alone(data, PERSONAL_ROUNDS)
+        local.load(best.weights)
         path = self._run_folder(fl_ctx) / PERSONAL_MODEL
         path.parent.mkdir(parents=True, exist_ok=True)
         tensors = {key: torch.from_numpy(value.copy()) for key, value in best.weights.items()}
         save_model(path, self.network, self.inputs, self.scale, tensors, {"personalised": best.round_number})
-        table, loss = self._evaluate("test", data)
+        table, loss = local.evaluate("test", data)
         return self._reply(DataKind.METRICS, {"loss": loss}, {Meta.TABLE: table, Meta.SPLIT: "test"})
 
-    def _train_alone(self, data: SiteData, rounds: int, abort_signal: Signal) -> BestRound:
-        """The best of the model that is loaded and what ``rounds`` of this site's own training make of it."""
-        best, hooks = BestRound(), TrainingHooks(should_stop=lambda: bool(abort_signal.triggered))
-        for round_number in range(rounds):
-            self._offer(best, round_number, data)
-            self._fit(data, self._seed_of(round_number), hooks)
-        self._offer(best, rounds, data)
-        return best
+    def _local(self, abort_signal: Signal) -> LocalTraining:
+        parameters = TrainingParameters(
+            self.epochs, self.learning_rate, self.weight_decay, self.batch_size, self.count_weight
+        )
+        return LocalTraining(
+            network=self.network,
+            scale=SCALES[self.scale],
+            parameters=parameters,
+            seed=self.seed,
+            site=self._site,
+            should_stop=lambda: bool(abort_signal.triggered),
+        )
 
     def _scaffold(self, controls: Mapping[str, Any] | None, fl_ctx: FLContext) -> ScaffoldRound | None:
         if controls is None:
@@ -244,55 +265,26 @@ class SeverityExecutor(Executor):
         workspace = fl_ctx.get_engine().get_workspace()
         return Path(workspace.get_run_dir(fl_ctx.get_job_id())) / RUN_FOLDER
 
-    def _offer(self, best: BestRound, round_number: int, data: SiteData) -> None:
-        weights = {key: value.detach().cpu().numpy() for key, value in self.network.state_dict().items()}
-        table, loss = self._evaluate("validation", data)
-        kappa = severity_metrics(SeverityTable.from_json(table)).quadratic_kappa
-        best.offer(round_number, weights, {"quadratic_kappa": kappa, "loss": loss})
-
     def _reply(self, kind: str, data: Mapping[str, Any], meta: Mapping[str, Any]) -> DXO:
         own = {Meta.PROTOCOL: PROTOCOL_VERSION, Meta.FINGERPRINT: self.inputs.fingerprint()}
         return DXO(kind, data=dict(data), meta={**own, **meta})
 
-    def _fit(self, data: SiteData, seed: int, hooks: TrainingHooks) -> int:
-        parameters = TrainingParameters(
-            self.epochs, self.learning_rate, self.weight_decay, self.batch_size, self.count_weight
+    def _folders(self, fl_ctx: FLContext) -> SiteFolders:
+        workspace = fl_ctx.get_engine().get_workspace()
+        return find_site_folders(
+            self._site, fl_ctx.get_prop(FLContextKey.SCOPE_PROPERTIES), Path(workspace.get_site_config_dir())
         )
-        scale = SCALES[self.scale]
-        return train_severity(self.network, data.lessons, scale, parameters, seed, hooks)
-
-    def _seed_of(self, round_number: int) -> int:
-        return training_seed(self.seed, self._site, round_number)
-
-    def _evaluate(self, split: str, data: SiteData) -> tuple[dict[str, Any], float]:
-        table = evaluate_severity(self.network, data.split(split), SCALES[self.scale])
-        return table.to_json(), self._loss(split, data)
-
-    @torch.no_grad()
-    def _loss(self, split: str, data: SiteData) -> float:
-        self.network.eval()
-        return float(severity_loss(self.network, data.split(split), SCALES[self.scale], self.count_weight))
-
-    def _load(self, weights: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        """Put the arrays that came into the network, and return them in its shapes."""
-        own = self.network.state_dict()
-        if set(weights) != set(own):
-            raise SiteError("the model that came is not the network of this job; install the same mhsev everywhere")
-        # Filters such as homomorphic encryption hand arrays over flat, so shapes are the network's.
-        shaped = {k: np.array(weights[k], dtype=np.float32).reshape(tuple(own[k].shape)) for k in own}
-        self.network.load_state_dict({key: torch.from_numpy(value.copy()) for key, value in shaped.items()})
-        return shaped
 
     def _site_data(self, fl_ctx: FLContext) -> SiteData:
         if self._data is None:
-            workspace = fl_ctx.get_engine().get_workspace()
-            folders = find_site_folders(
-                self._site,
-                fl_ctx.get_prop(FLContextKey.SCOPE_PROPERTIES),
-                Path(workspace.get_site_config_dir()),
-            )
             self._data = load_site_data(
-                self._site, folders, self.inputs, self.seed, SCALES[self.scale], self._progress(fl_ctx), self.twins
+                self._site,
+                self._folders(fl_ctx),
+                self.inputs,
+                self.seed,
+                SCALES[self.scale],
+                self._progress(fl_ctx),
+                self.twins,
             )
             self.log_info(fl_ctx, f"cases: {self._data.summary(SCALES[self.scale])}")
         return self._data

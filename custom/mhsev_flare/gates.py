@@ -104,7 +104,9 @@ def _evaluation_refusal(meta: Mapping[str, Any]) -> str:
         SeverityTable.from_json(meta.get(Meta.TABLE, {}))
     except ValueError:
         return "an evaluation table that is not one"
-    if not is_number(meta.get(Meta.TRAIN_LOSS)) or not is_number(meta.get(Meta.VALIDATION_LOSS)):
+    # A site that trains privately keeps its training loss.
+    train_loss = meta.get(Meta.TRAIN_LOSS)
+    if not (train_loss is None or is_number(train_loss)) or not is_number(meta.get(Meta.VALIDATION_LOSS)):
         return "losses that are not finite numbers"
     return ""
 

@@ -5,18 +5,16 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from nvflare.job_config.api import FedJob
-from torch import nn
 
 from mhsev_flare.aggregator import SeverityAggregator
-from mhsev_flare.combination import Combination
 from mhsev_flare.controller import SeverityFedAvg
 from mhsev_flare.executor import SeverityExecutor
-from mhsev_flare.participation import RoundPolicy
+from mhsev_flare.job_spec import JobSpec
 from mhsev_flare.server_optimiser import SeverityFedOpt
 from mhsev_monai.candidate_network import CandidateMLP
 from mhsev_monai.dsd.features import FEATURE_NAMES
@@ -27,7 +25,6 @@ from mhsev_monai.patch_inputs import CandidatePatchInputs
 from mhsev_monai.patch_network import CandidateCNN
 from mhsev_monai.radiomics.inputs import RadiomicsInputs
 from mhsev_monai.severity import PAPER_SCALE, Severity
-from mhsev_monai.twin_inputs import TwinInputs
 from mhsev_monai.volume_inputs import VolumeInputs
 from mhsev_monai.volume_network import SeverityCNN3d
 
@@ -39,101 +36,7 @@ TASK_REQUEST_INTERVAL = 0.1
 INSTALLED_PACKAGES = ["mhsev_flare", "mhsev_monai", "monai", "nvflare", "torch", "numpy", "scipy"]
 
 
-def majority_policy() -> RoundPolicy:
-    """The policy of the shipped jobs: two sites' updates make a round, the others have ten minutes more."""
-    return RoundPolicy(min_sites=2, grace_seconds=600.0)
-
-
-@dataclass(frozen=True)
-class FederatedOptimiser:
-    """What is added to FedAvg; nothing by default.
-
-    Attributes:
-        fedprox_mu: weight of FedProx's penalty; None for none.
-        control_variates: SCAFFOLD.
-        server: FedOpt: ``path`` and ``args`` of a PyTorch optimiser that takes the mean update as a gradient; None: the
-            mean update is added as it is.
-    """
-
-    fedprox_mu: float | None = None
-    control_variates: bool = False
-    server: Mapping[str, Any] | None = None
-
-
-OPTIMISERS: Mapping[str, FederatedOptimiser] = {
-    "fedavg": FederatedOptimiser(),
-    "fedprox": FederatedOptimiser(fedprox_mu=0.1),
-    "fedopt": FederatedOptimiser(server={"path": "torch.optim.SGD", "args": {"lr": 1.0, "momentum": 0.6}}),
-    "scaffold": FederatedOptimiser(control_variates=True),
-}
-"""By the name that a recipe takes; FedOpt's momentum is FLARE's default."""
-
 NO_SCHEDULE = {"path": "torch.optim.lr_scheduler.ConstantLR", "args": {"factor": 1.0}}
-
-
-@dataclass(frozen=True)
-class JobSpec:
-    """One experiment: what an experiment decides, and nothing that a site decides.
-
-    Attributes:
-        name: of the job and of its folder.
-        inputs: turns a case into the network's input.
-        network: the network, with the input size of ``inputs``.
-        weighting: how sites count in the average; see ``mhsev_flare.weighting``.
-        scale: name of the grading scale.
-        num_rounds: rounds of training.
-        epochs: passes over a site's training cases, and their twins, in each round.
-        learning_rate: of AdamW.
-        weight_decay: of AdamW.
-        batch_size: cases a step.
-        count_weight: weight of the count loss beside the ordinal loss.
-        seed: of splits, shuffling and dropout.
-        min_sites: fewest sites to begin with; 0 means every site that the job was sent to.
-        site_models: also train what each site would have alone, and compare.
-        twins: train also on each training scan's protocol twin, see ``mhsev_monai.twin_inputs``.
-        rule: how updates are combined; see ``mhsev_flare.aggregator``.
-        tolerated: sites that may lie without harm, where the rule is a robust one.
-        policy: when a round closes and counts, and when training ends.
-        optimiser: what the federated optimiser adds to FedAvg.
-        personalise: at the end each site trains the model further for itself and keeps it.
-        resume: go on from where the unfinished run of this study ended.
-    """
-
-    name: str
-    inputs: CaseInputs
-    network: nn.Module
-    weighting: str = "samples"
-    scale: str = PAPER_SCALE.name
-    num_rounds: int = 30
-    epochs: int = 4
-    learning_rate: float = 3e-3
-    weight_decay: float = 1e-1
-    batch_size: int = 16
-    count_weight: float = 3.0
-    seed: int = 1
-    min_sites: int = 0
-    site_models: bool = True
-    twins: bool = False
-    rule: str = "clip"
-    tolerated: int = 0
-    policy: RoundPolicy = field(default_factory=majority_policy)
-    optimiser: FederatedOptimiser = field(default_factory=FederatedOptimiser)
-    personalise: bool = False
-    resume: bool = False
-
-    def __post_init__(self) -> None:
-        if self.twins:
-            TwinInputs(self.inputs)  # refuses inputs that no twin can go through
-
-    @property
-    def combination(self) -> Combination:
-        """How the sites' updates are combined."""
-        return Combination(self.weighting, self.rule, self.tolerated)
-
-    @property
-    def all_inputs(self) -> tuple[CaseInputs, ...]:
-        """What is read of scans: the inputs, and those of the twins where there are any."""
-        return (self.inputs, TwinInputs(self.inputs)) if self.twins else (self.inputs,)
 
 
 GLOBAL_FEATURES = [name for name in FEATURE_NAMES if name.startswith(("band", "rank_", "window_", "map_"))]
@@ -293,6 +196,7 @@ def severity_job(spec: JobSpec) -> FedJob:
         count_weight=spec.count_weight,
         seed=spec.seed,
         twins=spec.twins,
+        privacy=spec.privacy,
     )
     job.to_server(_controller(spec))
     job.to_server({"server": {"task_request_interval": TASK_REQUEST_INTERVAL}})

@@ -169,7 +169,7 @@ def _standardise_meta(site: str) -> dict[str, Form]:
 
 def _train_meta(weights: re.Pattern[str]) -> dict[str, Form]:
     counts = dict.fromkeys((Meta.N_SAMPLES, Meta.ROUND, "NUM_STEPS_CURRENT_ROUND"), _COUNT)
-    losses = dict.fromkeys((Meta.TRAIN_LOSS, Meta.VALIDATION_LOSS), Number())
+    losses = dict.fromkeys((Meta.TRAIN_LOSS, Meta.VALIDATION_LOSS, Meta.EPSILON), Number())
     deltas = NamedAlike(weights, Array(FLOATS))
     return {**_ALWAYS, **counts, **losses, Meta.BASE: _HEX, Meta.TABLE: _TABLE, Meta.CONTROL_DELTAS: deltas}
 

@@ -22,6 +22,7 @@ class Meta:
     BASE = "mhsev_base"
     CONTROLS = "scaffold_c_global"  # this and the next are FLARE's own names
     CONTROL_DELTAS = "scaffold_c_diff"
+    EPSILON = "mhsev_epsilon"
     FEDPROX_MU = "fedprox_mu"  # FLARE's own
     FINGERPRINT = "mhsev_fingerprint"
     N_SAMPLES = "mhsev_n_samples"

@@ -13,7 +13,8 @@ from typing import Any
 from nvflare.recipe import SimEnv
 from nvflare.recipe.spec import ExecEnv, Recipe
 
-from mhsev_flare.jobs import JOBS, JobSpec, severity_job
+from mhsev_flare.job_spec import JobSpec
+from mhsev_flare.jobs import JOBS, severity_job
 from mhsev_flare.simulator import prepare_workspace
 
 

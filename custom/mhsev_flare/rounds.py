@@ -69,7 +69,7 @@ def ledger_row(
     return {
         "round": round_number,
         "weighting": weighting,
-        "sites": {c.site: {"n_samples": c.n_samples, "train_loss": c.meta[Meta.TRAIN_LOSS]} for c in accepted},
+        "sites": {c.site: _accepted(c) for c in accepted},
         "refused": {c.site: c.reason for c in contributions if not c.accepted},
         "absent": sorted(set(asked) - {c.site for c in contributions}),
         "anomalies": {c.site: _anomaly(c) for c in contributions},
@@ -80,6 +80,12 @@ def ledger_row(
             "loss": _mean(pairs),
         },
     }
+
+
+def _accepted(contribution: ContributionLike) -> dict[str, Any]:
+    entry = {"n_samples": contribution.n_samples, "train_loss": contribution.meta.get(Meta.TRAIN_LOSS)}
+    spent = contribution.meta.get(Meta.EPSILON)
+    return entry if spent is None else {**entry, "epsilon": spent}
 
 
 def _anomaly(contribution: ContributionLike) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from mhsev_monai.metrics import SeverityTable, severity_intervals
 from mhsev_monai.model_file import SeverityModel, load_model
 from mhsev_monai.prediction import ScanGrade, grade_scan
 from mhsev_monai.report import (
+    AttendanceRow,
     CandidateRow,
     Evaluation,
     ExampleCase,
@@ -92,13 +93,14 @@ def _report_data(
         simulated=cohort is not None and _is_simulated(cohort),
         facts=_facts(result),
         scale=result["scale"],
-        sites=[SiteCases(site, summary["grades"]) for site, summary in result["sites"].items()],
+        sites=[_site_cases(site, summary) for site, summary in result["sites"].items()],
         pooled=pooled,
         per_site=[_evaluation(site, entry, seed) for site, entry in test["sites"].items()],
         majority=test["majority"]["metrics"],
         local_models=_local_models(result.get("comparison")),
         rounds=[_round(row) for row in ledger],
         kept_round=result["best_round"],
+        attendance=[_attendance(site, ledger) for site in result["sites"]],
         examples=examples,
         notes=_notes(result, cohort),
     )
@@ -111,6 +113,7 @@ def _facts(result: Mapping[str, Any]) -> dict[str, str | int | float | None]:
         "rounds": result["num_rounds"],
         "round kept": result["best_round"],
         "weighting of sites": result["weighting"],
+        "rule for updates": result["rule"],
         "grading scale": result["scale"],
         "features": len(result["features"]["names"]),
         "seed": result["seed"],
@@ -138,16 +141,48 @@ def _round(row: Mapping[str, Any]) -> RoundRow:
     )
 
 
+def _site_cases(site: str, summary: Mapping[str, Any]) -> SiteCases:
+    """A site may hide small numbers; a split of which any number is hidden is not shown."""
+    told = {split: counts for split, counts in summary["grades"].items() if all(isinstance(n, int) for n in counts)}
+    return SiteCases(site, told)
+
+
+def _attendance(site: str, ledger: Sequence[Mapping[str, Any]]) -> AttendanceRow:
+    trained = [row for row in ledger if row["anomalies"] or row["absent"]]
+    own = [row["anomalies"][site] for row in trained if site in row["anomalies"]]
+    ratios = [entry["norm_ratio"] for entry in own if entry.get("norm_ratio") is not None]
+    cosines = [entry["cosine_to_median"] for entry in own if entry.get("cosine_to_median") is not None]
+    return AttendanceRow(
+        site=site,
+        taken=sum(entry["accepted"] for entry in own),
+        refused=sum(not entry["accepted"] for entry in own),
+        absent=sum(site in row["absent"] for row in trained),
+        clipped=sum(bool(entry.get("clipped")) for entry in own),
+        largest_ratio=max(ratios, default=None),
+        least_cosine=min(cosines, default=None),
+    )
+
+
 def _notes(result: Mapping[str, Any], cohort: Path | None) -> list[str]:
     notes = [
         f"{site}: {summary['excluded']} cases were left out; the reasons are in the site's own log"
         for site, summary in result["sites"].items()
-        if summary["excluded"]
+        if summary["excluded"]  # a number, or a range in its place
     ]
     if cohort is None:
         notes.append("this page does not know where the cases come from: it was made without their folder")
     notes += [f"{site} did not take part: {reason}" for site, reason in result["refused"].items()]
+    if "resumed" in result:
+        notes.append(f"the run went on from round {result['resumed']['round']} of one that had ended before its end")
+    if "converged_at_round" in result:
+        notes.append(f"training ended at round {result['converged_at_round']}, since the validation loss fell no more")
+    hidden = [s for s, told in result["sites"].items() if not all(isinstance(n, int) for n in _numbers(told["grades"]))]
+    notes += [f"{site} hides small numbers of cases, so some of its numbers by grade are not shown" for site in hidden]
     return notes
+
+
+def _numbers(grades: Mapping[str, Sequence[Any]]) -> list[Any]:
+    return [number for counts in grades.values() for number in counts]
 
 
 def _examples(result: Mapping[str, Any], model: SeverityModel, cohort: Path) -> Iterator[ExampleCase]:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mhsev_flare.small_cells import small_cell
 from mhsev_monai.cases import Case, CaseList, split_cases
 from mhsev_monai.errors import ScanError
 from mhsev_monai.feature_cache import FeatureTable
@@ -62,9 +63,12 @@ class SiteData:
         return getattr(self, name)
 
     def summary(self, scale: GradingScale) -> dict[str, Any]:
-        """Numbers of cases by split and grade: what the server may know of this site."""
+        """Numbers of cases by split and grade: what the server may know of this site.
+
+        A split of fewer than five cases is told as a range; ``SmallCellCleanser`` hides small numbers by grade too.
+        """
         return {
-            "cases": {name: len(self.split(name)) for name in ("train", "validation", "test")},
+            "cases": {name: small_cell(len(self.split(name))) for name in ("train", "validation", "test")},
             "grades": {
                 name: grade_counts(self.split(name), scale).tolist() for name in ("train", "validation", "test")
             },

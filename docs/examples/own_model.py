@@ -22,7 +22,7 @@ from mhsev_flare.benchmark.averaging import average_federated
 from mhsev_flare.benchmark.graded import Setting
 from mhsev_flare.benchmark.protocol import load_cohort
 from mhsev_flare.benchmark.run import grade_with
-from mhsev_flare.jobs import JobSpec
+from mhsev_flare.job_spec import JobSpec
 from mhsev_flare.progress import bar
 from mhsev_monai.cases import Case
 from mhsev_monai.feature_cache import CaseFeatures

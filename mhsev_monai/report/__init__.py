@@ -1,6 +1,7 @@
 """The report of a federated run: one HTML page from plain data, with figures drawn here and nothing loaded."""
 
 from mhsev_monai.report.data import (
+    AttendanceRow,
     CandidateRow,
     Evaluation,
     ExampleCase,
@@ -13,6 +14,7 @@ from mhsev_monai.report.page import local_models_sentence, render_report
 from mhsev_monai.report.slices import Mark, orientation_words, slice_pair_png
 
 __all__ = [
+    "AttendanceRow",
     "CandidateRow",
     "Evaluation",
     "ExampleCase",

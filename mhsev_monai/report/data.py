@@ -96,6 +96,29 @@ class RoundRow:
 
 
 @dataclass(frozen=True)
+class AttendanceRow:
+    """How a site took part over all rounds, and how odd its updates were.
+
+    Attributes:
+        site: its name.
+        taken: rounds with an update of it in the average.
+        refused: rounds in which its update was refused.
+        absent: rounds without an answer.
+        clipped: rounds in which its update was cut to the median length.
+        largest_ratio: highest ratio of its update's length to the median; None where updates were not compared.
+        least_cosine: lowest cosine of its update to the median update; likewise.
+    """
+
+    site: str
+    taken: int = 0
+    refused: int = 0
+    absent: int = 0
+    clipped: int = 0
+    largest_ratio: float | None = None
+    least_cosine: float | None = None
+
+
+@dataclass(frozen=True)
 class CandidateRow:
     """A spot that the model looked at: where it is, in words or numbers, and its score if it has one."""
 
@@ -155,6 +178,7 @@ class ReportData:
         local_models: the sites' own models.
         rounds: the ledger, in rising order.
         kept_round: the round whose starting model was kept.
+        attendance: of each site over the rounds.
         examples: graded cases with pictures.
         notes: further sentences: cases left out and why, settings that matter.
         made_on: date of the report, printed as given; by default none is printed, so that equal data is an equal page.
@@ -171,6 +195,7 @@ class ReportData:
     local_models: LocalModels | None = None
     rounds: Sequence[RoundRow] = ()
     kept_round: int | None = None
+    attendance: Sequence[AttendanceRow] = ()
     examples: Sequence[ExampleCase] = ()
     notes: Sequence[str] = ()
     made_on: str | None = None

@@ -84,7 +84,7 @@ class PocFederation:
             "heart_beat_timeout": 60,
             "storage": str(self.folder / "storage"),
         }
-        lighter, port = "nvflare.lighter.impl", {"fed_learn_port": free_port()}
+        lighter = "nvflare.lighter.impl"
         return {
             "api_version": 3,
             "name": PROJECT,

@@ -12,7 +12,7 @@ from tiny_study import tiny_spec
 
 from mhsev_flare.benchmark.averaging import SiteUpdate, average_federated, federate
 from mhsev_flare.combination import TooFewUpdatesError
-from mhsev_flare.jobs import OPTIMISERS
+from mhsev_flare.job_spec import OPTIMISERS
 from mhsev_flare.participation import RoundPolicy
 from mhsev_flare.site_data import SiteData
 from mhsev_monai.training import LabelledFeatures

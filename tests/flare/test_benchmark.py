@@ -30,7 +30,8 @@ from mhsev_flare.benchmark.report import Plan, report_of
 from mhsev_flare.benchmark.rows import ROWS, Row
 from mhsev_flare.benchmark.run import ONE_MODEL, grade_with, make_task, run_rows
 from mhsev_flare.cli import main
-from mhsev_flare.jobs import JOBS, JobSpec
+from mhsev_flare.job_spec import JobSpec
+from mhsev_flare.jobs import JOBS
 from mhsev_flare.progress import bar
 from mhsev_flare.site import DERIVATIVES
 from mhsev_monai.cases import Case, read_cases

@@ -14,7 +14,7 @@ import mhsev_flare
 from mhsev_flare.benchmark.kept import FEDERATED_SOURCE, digest_sites, outcome_key, read_outcome, write_outcome
 from mhsev_flare.benchmark.protocol import Regime
 from mhsev_flare.benchmark.run import Task, _run_parts
-from mhsev_flare.jobs import JobSpec
+from mhsev_flare.job_spec import JobSpec
 from mhsev_flare.site_data import SiteData
 from mhsev_monai.inputs import DSDInputs
 from mhsev_monai.networks import SeverityMLP

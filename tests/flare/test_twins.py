@@ -17,7 +17,8 @@ from small_site import NumbersInFile, executor, make_root
 
 from mhsev_flare.benchmark.averaging import average_federated, pool_sites
 from mhsev_flare.benchmark.kept import digest_sites
-from mhsev_flare.jobs import JOBS, JobSpec
+from mhsev_flare.job_spec import JobSpec
+from mhsev_flare.jobs import JOBS
 from mhsev_flare.protocol import Meta, Moments
 from mhsev_flare.site import SiteFolders, load_site_data
 from mhsev_monai.cases import Case

@@ -10,7 +10,8 @@ from typing import Any
 
 from small_site import NumbersInFile, make_root
 
-from mhsev_flare.jobs import INSTALLED_PACKAGES, JOBS, JobSpec, severity_job
+from mhsev_flare.job_spec import JobSpec
+from mhsev_flare.jobs import INSTALLED_PACKAGES, JOBS, severity_job
 from mhsev_flare.participation import RoundPolicy
 from mhsev_flare.result import read_run
 from mhsev_flare.simulator import prepare_workspace, run_simulator

@@ -19,7 +19,7 @@ from mhsev_flare.anomalies import Oddity
 from mhsev_flare.combination import TooFewUpdatesError
 from mhsev_flare.convergence import has_converged
 from mhsev_flare.gates import ExpectedUpdate, array_refusal
-from mhsev_flare.jobs import JobSpec
+from mhsev_flare.job_spec import JobSpec
 from mhsev_flare.protocol import BUFFERS, Moments
 from mhsev_flare.result import pool_tables
 from mhsev_flare.rounds import BestRound, ledger_row, training_seed
@@ -119,8 +119,8 @@ def federate(spec: JobSpec, sites: Mapping[str, SiteData], meddle: Meddle | None
     Raises:
         ValueError: if the job has another optimiser than FedAvg.
     """
-    if spec.optimiser.control_variates or spec.optimiser.server or spec.optimiser.fedprox_mu:
-        raise ValueError("one process trains by FedAvg alone; run FedProx, FedOpt and SCAFFOLD in FLARE's simulator")
+    if spec.optimiser.control_variates or spec.optimiser.server or spec.optimiser.fedprox_mu or spec.privacy:
+        raise ValueError("one process trains by FedAvg alone; run other optimisers, and privacy, in FLARE's simulator")
     names = sorted(sites)
     network, sent, best = copy.deepcopy(spec.network), start_weights(spec, sites), BestRound()
     expected = ExpectedUpdate(ExpectedUpdate.shapes_of(sent), "")

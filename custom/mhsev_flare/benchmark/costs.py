@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from mhsev_flare.benchmark.rows import Row
-from mhsev_flare.jobs import JobSpec
+from mhsev_flare.job_spec import JobSpec
 from mhsev_flare.protocol import BUFFERS
 from mhsev_monai.cases import read_cases
 from mhsev_monai.errors import ScanError

@@ -27,7 +27,7 @@ import torch
 import mhsev_flare
 import mhsev_monai
 from mhsev_flare.benchmark.graded import GradedCases, Grading
-from mhsev_flare.jobs import JobSpec
+from mhsev_flare.job_spec import JobSpec
 from mhsev_flare.site_data import SiteData
 from mhsev_monai.model_file import class_config
 from mhsev_monai.severity import PAPER_SCALE

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from mhsev_flare.benchmark.rules import LOG_COUNTS, CalibratedCount, MajorityBySite, NaiveCount, Rule
-from mhsev_flare.jobs import GLOBAL_FEATURES, JOBS, JobSpec
+from mhsev_flare.job_spec import JobSpec
+from mhsev_flare.jobs import GLOBAL_FEATURES, JOBS
 from mhsev_monai.clinical_inputs import ClinicalInputs
 from mhsev_monai.feature_cache import CaseInputs
 from mhsev_monai.inputs import DSDCandidateInputs, DSDInputs

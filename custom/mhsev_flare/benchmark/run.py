@@ -29,7 +29,7 @@ from mhsev_flare.benchmark.kept import digest_sites, outcome_key, read_outcome, 
 from mhsev_flare.benchmark.protocol import Cohort, Regime
 from mhsev_flare.benchmark.rows import Row
 from mhsev_flare.benchmark.rules import Rule
-from mhsev_flare.jobs import JobSpec
+from mhsev_flare.job_spec import JobSpec
 from mhsev_flare.site_data import SiteData
 from mhsev_monai.errors import CohortError
 from mhsev_monai.networks import predict_severity

@@ -18,7 +18,7 @@ from torch import nn
 
 from mhsev_flare.benchmark.averaging import average_federated, load_weights
 from mhsev_flare.benchmark.protocol import Cohort
-from mhsev_flare.jobs import JobSpec
+from mhsev_flare.job_spec import JobSpec
 from mhsev_flare.result import pool_tables
 from mhsev_monai.candidate_network import CandidateMLP
 from mhsev_monai.evaluation import evaluate_severity

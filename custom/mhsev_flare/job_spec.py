@@ -1,0 +1,115 @@
+"""What one experiment decides: the settings of a job, and nothing that a site decides."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+from mhsev_flare.combination import Combination
+from mhsev_flare.participation import RoundPolicy
+from mhsev_monai.feature_cache import CaseInputs
+from mhsev_monai.private_training import PrivacyParameters
+from mhsev_monai.severity import PAPER_SCALE
+from mhsev_monai.twin_inputs import TwinInputs
+
+
+def majority_policy() -> RoundPolicy:
+    """The policy of the shipped jobs: two sites' updates make a round, the others have ten minutes more."""
+    return RoundPolicy(min_sites=2, grace_seconds=600.0)
+
+
+@dataclass(frozen=True)
+class FederatedOptimiser:
+    """What is added to FedAvg; nothing by default.
+
+    Attributes:
+        fedprox_mu: weight of FedProx's penalty; None for none.
+        control_variates: SCAFFOLD.
+        server: FedOpt: ``path`` and ``args`` of a PyTorch optimiser that takes the mean update as a gradient; None: the
+            mean update is added as it is.
+    """
+
+    fedprox_mu: float | None = None
+    control_variates: bool = False
+    server: Mapping[str, Any] | None = None
+
+
+OPTIMISERS: Mapping[str, FederatedOptimiser] = {
+    "fedavg": FederatedOptimiser(),
+    "fedprox": FederatedOptimiser(fedprox_mu=0.1),
+    "fedopt": FederatedOptimiser(server={"path": "torch.optim.SGD", "args": {"lr": 1.0, "momentum": 0.6}}),
+    "scaffold": FederatedOptimiser(control_variates=True),
+}
+"""By the name that a recipe takes; FedOpt's momentum is FLARE's default."""
+
+
+@dataclass(frozen=True)
+class JobSpec:
+    """One experiment: what an experiment decides, and nothing that a site decides.
+
+    Attributes:
+        name: of the job and of its folder.
+        inputs: turns a case into the network's input.
+        network: the network, with the input size of ``inputs``.
+        weighting: how sites count in the average; see ``mhsev_flare.weighting``.
+        scale: name of the grading scale.
+        num_rounds: rounds of training.
+        epochs: passes over a site's training cases, and their twins, in each round.
+        learning_rate: of AdamW.
+        weight_decay: of AdamW.
+        batch_size: cases a step.
+        count_weight: weight of the count loss beside the ordinal loss.
+        seed: of splits, shuffling and dropout.
+        min_sites: fewest sites to begin with; 0 means every site that the job was sent to.
+        site_models: also train what each site would have alone, and compare.
+        twins: train also on each training scan's protocol twin, see ``mhsev_monai.twin_inputs``.
+        rule: how updates are combined; see ``mhsev_flare.aggregator``.
+        tolerated: sites that may lie without harm, where the rule is a robust one.
+        policy: when a round closes and counts, and when training ends.
+        optimiser: what the federated optimiser adds to FedAvg.
+        personalise: at the end each site trains the model further for itself and keeps it.
+        resume: go on from where the unfinished run of this study ended.
+        privacy: train with differential privacy of each scan; twins and models of single sites must then be off.
+    """
+
+    name: str
+    inputs: CaseInputs
+    network: nn.Module
+    weighting: str = "samples"
+    scale: str = PAPER_SCALE.name
+    num_rounds: int = 30
+    epochs: int = 4
+    learning_rate: float = 3e-3
+    weight_decay: float = 1e-1
+    batch_size: int = 16
+    count_weight: float = 3.0
+    seed: int = 1
+    min_sites: int = 0
+    site_models: bool = True
+    twins: bool = False
+    rule: str = "clip"
+    tolerated: int = 0
+    policy: RoundPolicy = field(default_factory=majority_policy)
+    optimiser: FederatedOptimiser = field(default_factory=FederatedOptimiser)
+    personalise: bool = False
+    resume: bool = False
+    privacy: PrivacyParameters | None = None
+
+    def __post_init__(self) -> None:
+        if self.twins:
+            TwinInputs(self.inputs)  # refuses inputs that no twin can go through
+        if self.privacy is not None and (self.twins or self.site_models or self.optimiser.control_variates):
+            raise ValueError("with privacy, twins, site_models and control variates must be off: they would leave it")
+
+    @property
+    def combination(self) -> Combination:
+        """How the sites' updates are combined."""
+        return Combination(self.weighting, self.rule, self.tolerated)
+
+    @property
+    def all_inputs(self) -> tuple[CaseInputs, ...]:
+        """What is read of scans: the inputs, and those of the twins where there are any."""
+        return (self.inputs, TwinInputs(self.inputs)) if self.twins else (self.inputs,)

@@ -1,0 +1,122 @@
+"""What a site does with the network: put weights in, train, judge. No FLARE messages."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from mhsev_flare.protocol import BUFFERS
+from mhsev_flare.rounds import BestRound, training_seed
+from mhsev_flare.site_data import SiteData, SiteError
+from mhsev_monai.evaluation import evaluate_severity
+from mhsev_monai.metrics import SeverityTable, severity_metrics
+from mhsev_monai.private_training import PrivacyParameters, epsilon, train_severity_privately
+from mhsev_monai.severity import GradingScale
+from mhsev_monai.training import TrainingHooks, TrainingParameters, severity_loss, train_severity
+
+ACCOUNT_FILE = "privacy_account.json"
+"""In the site's cache folder and not in a job's: what was spent on these cases stays spent in the next job."""
+
+
+@dataclass(frozen=True)
+class LocalTraining:
+    """One site's training and judging of a network.
+
+    Attributes:
+        network: its weights change.
+        scale: turns counts into grades.
+        parameters: of training.
+        seed: of the job; combined with the site's name and the round.
+        site: its name.
+        should_stop: asked before each step.
+    """
+
+    network: nn.Module
+    scale: GradingScale
+    parameters: TrainingParameters
+    seed: int
+    site: str
+    should_stop: Callable[[], bool] = lambda: False
+
+    def load(self, weights: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """Put the arrays that came into the network, and return them in its shapes.
+
+        Raises:
+            SiteError: if they are not those of this network.
+        """
+        own = self.network.state_dict()
+        if set(weights) != set(own):
+            raise SiteError("the model that came is not the network of this job; install the same mhsev everywhere")
+        # Filters such as homomorphic encryption hand arrays over flat, so shapes are the network's.
+        shaped = {k: np.array(weights[k], dtype=np.float32).reshape(tuple(own[k].shape)) for k in own}
+        self.network.load_state_dict({key: torch.from_numpy(value.copy()) for key, value in shaped.items()})
+        return shaped
+
+    def update(self, received: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The network's weights less those that came; buffers, which training does not change, are left out."""
+        return {
+            key: (value.detach().cpu().numpy() - received[key]).astype(np.float32)
+            for key, value in self.network.state_dict().items()
+            if key not in BUFFERS
+        }
+
+    def fit(self, data: SiteData, round_number: int, hooks: TrainingHooks | None = None) -> int:
+        """Train a round; the number of steps."""
+        hooks = hooks or TrainingHooks(should_stop=self.should_stop)
+        seed = training_seed(self.seed, self.site, round_number)
+        return train_severity(self.network, data.lessons, self.scale, self.parameters, seed, hooks)
+
+    def fit_privately(self, data: SiteData, privacy: PrivacyParameters, folder: Path) -> tuple[int, float]:
+        """Train a round with differential privacy of each scan; the number of steps and what is spent so far.
+
+        The account of all steps on this site's cases lies in ``folder``, and is written before anything can leave.
+        """
+        path = folder / ACCOUNT_FILE
+        stored = json.loads(path.read_text()) if path.is_file() else None
+        steps, account = train_severity_privately(
+            self.network,
+            data.train,
+            self.scale,
+            self.parameters,
+            privacy,
+            accountant_state=stored,
+            should_stop=self.should_stop,
+        )
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(account))
+        temporary.replace(path)
+        return steps, epsilon(account, privacy.delta)
+
+    def train_alone(self, data: SiteData, rounds: int) -> BestRound:
+        """The best of the model that is loaded and what ``rounds`` of this site's own training make of it."""
+        best = BestRound()
+        for round_number in range(rounds):
+            self._offer(best, round_number, data)
+            self.fit(data, round_number)
+        self._offer(best, rounds, data)
+        return best
+
+    def _offer(self, best: BestRound, round_number: int, data: SiteData) -> None:
+        weights = {key: value.detach().cpu().numpy() for key, value in self.network.state_dict().items()}
+        table, loss = self.evaluate("validation", data)
+        kappa = severity_metrics(SeverityTable.from_json(table)).quadratic_kappa
+        best.offer(round_number, weights, {"quadratic_kappa": kappa, "loss": loss})
+
+    def evaluate(self, split: str, data: SiteData) -> tuple[dict[str, Any], float]:
+        """Evaluation table and loss on the cases of a split."""
+        table = evaluate_severity(self.network, data.split(split), self.scale)
+        return table.to_json(), self.loss(split, data)
+
+    @torch.no_grad()
+    def loss(self, split: str, data: SiteData) -> float:
+        """Loss on the cases of a split."""
+        self.network.eval()
+        return float(severity_loss(self.network, data.split(split), self.scale, self.parameters.count_weight))
