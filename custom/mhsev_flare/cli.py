@@ -214,6 +214,9 @@ def _add_jobs(verbs: Any) -> None:
     parser.add_argument(
         "--resume", action="store_true", help="jobs that go on from where an unfinished run of the same study ended"
     )
+    parser.add_argument(
+        "--bring-code", action="store_true", help="put the packages into the jobs, for sites without them that allow it"
+    )
 
 
 def _jobs_export(options: argparse.Namespace) -> int:
@@ -227,7 +230,7 @@ def _jobs_export(options: argparse.Namespace) -> int:
     try:
         for name in names:
             spec = dataclasses.replace(JOBS[name], resume=options.resume)
-            print(f"wrote {export_job(spec, options.folder)}")
+            print(f"wrote {export_job(spec, options.folder, options.bring_code)}")
     except OSError as error:
         complain(f"{options.folder}: jobs cannot be written ({type(error).__name__}); name another folder")
         return WRONG_CALL

@@ -134,7 +134,8 @@ class SeverityExecutor(Executor):
             return make_reply(ReturnCode.TASK_UNKNOWN)
         try:
             return tasks[task_name](shareable, fl_ctx, abort_signal).to_shareable()
-        except TrainingAbortedError:
+        except TrainingAbortedError as error:
+            self.log_info(fl_ctx, f"{task_name} aborted: {error}")
             return make_reply(ReturnCode.TASK_ABORTED)
         except SiteError as error:
             self.log_error(fl_ctx, f"{task_name}: {error}")
@@ -221,7 +222,9 @@ class SeverityExecutor(Executor):
         The standardisation and class weights are those of the model that came, so the federation's.
         """
         if self.privacy is not None:
-            raise SiteError("a model of this site's own training would leave it without privacy; send the job without it")
+            raise SiteError(
+                "a model of the site's own training would leave it without privacy; send the job without"
+            )
         data, local = self._site_data(fl_ctx), self._local(abort_signal)
         local.load(from_shareable(shareable).data)
         best = local.train_alone(data, int(shareable.get_header(AppConstants.NUM_ROUNDS, 1)))

@@ -11,6 +11,8 @@ from typing import Any
 
 from nvflare.job_config.api import FedJob
 
+import mhsev_flare
+import mhsev_monai
 from mhsev_flare.aggregator import SeverityAggregator
 from mhsev_flare.controller import SeverityFedAvg
 from mhsev_flare.executor import SeverityExecutor
@@ -227,10 +229,22 @@ def _controller(spec: JobSpec) -> SeverityFedAvg:
     return SeverityFedOpt(optimizer_args=dict(spec.optimiser.server), lr_scheduler_args=NO_SCHEDULE, **arguments)
 
 
-def export_job(spec: JobSpec, folder: Path) -> Path:
-    """Write the job of ``spec`` as ``folder/<name>``, replacing the generated files there; returns that folder."""
+def export_job(spec: JobSpec, folder: Path, bring_code: bool = False) -> Path:
+    """Write the job of ``spec`` as ``folder/<name>``, replacing the generated files there; returns that folder.
+
+    Args:
+        spec: the job.
+        folder: holds a folder a job.
+        bring_code: put both packages whole into the job, for sites that do not have them installed and let jobs bring
+            code (FLARE's BYOC). Where they are installed, FLARE takes the installed ones all the same.
+    """
     target = folder / spec.name
     with tempfile.TemporaryDirectory() as temporary:
         severity_job(spec).export_job(temporary)
         shutil.copytree(Path(temporary, spec.name), target, dirs_exist_ok=True)
+    code = target / "app" / "custom"
+    shutil.rmtree(code, ignore_errors=True)
+    for package in (mhsev_flare, mhsev_monai) if bring_code else ():
+        own = Path(str(package.__file__)).parent
+        shutil.copytree(own, code / own.name, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
     return target

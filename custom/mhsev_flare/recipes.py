@@ -13,7 +13,7 @@ from typing import Any
 from nvflare.recipe import SimEnv
 from nvflare.recipe.spec import ExecEnv, Recipe
 
-from mhsev_flare.job_spec import JobSpec
+from mhsev_flare.job_spec import OPTIMISERS, JobSpec
 from mhsev_flare.jobs import JOBS, severity_job
 from mhsev_flare.simulator import prepare_workspace
 
@@ -27,10 +27,11 @@ class SeverityRecipe(Recipe):
 
     Args:
         job: name of a job, or its row.
-        changes: other values of the row's attributes, such as ``num_rounds=5``.
+        changes: other values of the row's attributes, such as ``num_rounds=5``; ``optimiser`` also by its name,
+            ``fedavg``, ``fedprox``, ``fedopt`` or ``scaffold``.
 
     Raises:
-        ValueError: if there is no job of that name.
+        ValueError: if there is no job or optimiser of that name.
         TypeError: if a row has no such attribute.
     """
 
@@ -38,6 +39,10 @@ class SeverityRecipe(Recipe):
         if isinstance(job, str) and job not in JOBS:
             raise ValueError(f"there is no job called {job}; there are {', '.join(JOBS)}")
         spec = JOBS[job] if isinstance(job, str) else job
+        if isinstance(named := changes.get("optimiser"), str):
+            if named not in OPTIMISERS:
+                raise ValueError(f"there is no optimiser called {named}; there are {', '.join(OPTIMISERS)}")
+            changes["optimiser"] = OPTIMISERS[named]
         self.spec = dataclasses.replace(spec, **changes)
         super().__init__(severity_job(self.spec))
 
