@@ -160,7 +160,7 @@ class SeverityAggregator(ModelAggregator):
     def _mean(self, kept: list[Contribution]) -> dict[str, np.ndarray]:
         if not kept:
             raise TooFewUpdatesError(f"0 acceptable updates in this round are too few for {self.rule}")
-        weights = self._combination.weights([c.n_samples for c in kept], self._all_cases(kept))
+        weights = self._combination.weights([c.n_samples for c in kept], self._all_cases())
         for contribution, weight in zip(kept, weights, strict=True):
             contribution.share = float(weight)
         # The running sum holds weights that are not normalised; both kinds are proportional.
@@ -168,19 +168,19 @@ class SeverityAggregator(ModelAggregator):
 
     def _combined(self, kept: list[Contribution]) -> dict[str, np.ndarray]:
         cases, n_refused = [c.n_samples for c in kept], len(self._contributions) - len(kept)
-        combined = self._combination.combine([c.update for c in kept], cases, self._all_cases(kept), n_refused)
+        combined = self._combination.combine([c.update for c in kept], cases, self._all_cases(), n_refused)
         for contribution, oddity, share in zip(kept, combined.oddities, combined.shares, strict=True):
             contribution.oddity, contribution.share, contribution.update = oddity, share, {}
             if oddity is not None and oddity.reason:
                 contribution.accepted, contribution.reason = False, oddity.reason
         return combined.update
 
-    def _all_cases(self, contributions: list[Contribution]) -> list[int]:
-        told = dict(self._expected.cases) if self._expected else {}
-        return list(told.values()) or [c.n_samples for c in contributions]
+    def _all_cases(self) -> list[int]:
+        """As told in the handshake; without one, no number is limited."""
+        return list(self._expected.cases.values()) if self._expected else []
 
     def _raw_weight(self, contribution: Contribution) -> float:
-        return self._combination.raw_weight(contribution.n_samples, self._all_cases([contribution]))
+        return self._combination.raw_weight(contribution.n_samples, self._all_cases())
 
     def contributions(self) -> tuple[Contribution, ...]:
         """This round's contributions, refused ones included, sorted by site."""

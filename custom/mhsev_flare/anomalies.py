@@ -26,7 +26,7 @@ class Limits:
     opposition: float
 
     def __post_init__(self) -> None:
-        if self.norm_gate < 1 or self.norm_limit < 1:
+        if not (self.norm_gate >= 1 and self.norm_limit >= 1):
             raise ValueError(f"norm_limit and norm_gate must be 1 or more, got {self.norm_limit} and {self.norm_gate}")
         if not 0 <= self.opposition <= 1:
             raise ValueError(f"opposition must be between 0 and 1, got {self.opposition}")

@@ -68,7 +68,7 @@ class Combination:
             raise ValueError(f"weighting must be one of {sorted(WEIGHTINGS)}, got {self.weighting!r}")
         if self.rule not in RULES:
             raise ValueError(f"rule must be one of {sorted(RULES)}, got {self.rule!r}")
-        if self.max_weight_ratio < 1:
+        if not self.max_weight_ratio >= 1:
             raise ValueError(f"max_weight_ratio must be 1 or more, got {self.max_weight_ratio}")
         if self.tolerated < 0:
             raise ValueError(f"tolerated must be 0 or more, got {self.tolerated}")
@@ -90,12 +90,19 @@ class Combination:
             cases: training cases of the sites that are weighed.
             all_cases: of all sites of the study, whose median limits each.
         """
-        return WEIGHTINGS[self.weighting](capped_cases(cases, all_cases, self.max_weight_ratio))
+        return WEIGHTINGS[self.weighting](self._counted(cases, all_cases))
 
     def raw_weight(self, n_cases: int, all_cases: Sequence[int]) -> float:
         """Proportional to one of ``weights``, whichever other sites answer."""
-        counted = capped_cases([n_cases], all_cases, self.max_weight_ratio)[0]
+        counted = self._counted([n_cases], all_cases)[0]
         return {"samples": counted, "uniform": 1.0}.get(self.weighting, 1.0 / counted)
+
+    def _counted(self, cases: Sequence[int], all_cases: Sequence[int]) -> list[float]:
+        if self.weighting != "inverse" or not len(all_cases):
+            return capped_cases(cases, all_cases, self.max_weight_ratio)
+        # Where few cases weigh most, it is a low number that must not be believed without limit.
+        least = float(np.median(np.asarray(all_cases, dtype=np.float64))) / self.max_weight_ratio
+        return [max(float(n), least) for n in cases]
 
     def least_updates(self, n_refused: int) -> int:
         """Fewest updates that the rule needs once ``n_refused`` liars were caught: those need no more tolerance."""
@@ -115,9 +122,7 @@ class Combination:
         Raises:
             TooFewUpdatesError: if those that are left are too few for the rule.
         """
-        oddities: list[Oddity | None] = [None] * len(updates)
-        if self.rule != MEAN and updates:
-            oddities = [*judge(flatten(updates)[0], self.limits)]
+        oddities = self._judge(updates)
         kept = [i for i, oddity in enumerate(oddities) if oddity is None or not oddity.reason]
         n_refused += len(updates) - len(kept)
         if len(kept) < self.least_updates(n_refused):
@@ -127,6 +132,22 @@ class Combination:
         shares = np.zeros(len(updates))
         shares[kept] = weights
         return Combined(combined, tuple(oddities), tuple(float(s) for s in shares))
+
+    def _judge(self, updates: Sequence[Update]) -> list[Oddity | None]:
+        """Each update beside those that stay: whoever is refused must not be what the others are measured by."""
+        if self.rule == MEAN or not updates:
+            return [None] * len(updates)
+        matrix, _ = flatten(updates)
+        oddities: list[Oddity | None] = [None] * len(updates)
+        kept = list(range(len(updates)))
+        while kept:
+            judged = judge(matrix[kept], self.limits)
+            for i, oddity in zip(kept, judged, strict=True):
+                oddities[i] = oddity
+            if not any(oddity.reason for oddity in judged):
+                break
+            kept = [i for i, oddity in zip(kept, judged, strict=True) if not oddity.reason]
+        return oddities
 
     def _combine(
         self, updates: Sequence[Update], weights: np.ndarray, oddities: Sequence[Oddity | None], n_refused: int

@@ -265,7 +265,8 @@ class SeverityFedAvg(QuorumFedAvg):
     def _handshake(self) -> dict[str, np.ndarray]:
         asked = self.sample_clients()
         answers = self._ask(TASK_STANDARDISE, asked, {"protocol": np.array([PROTOCOL_VERSION])})
-        accepted, refused = sort_answers(asked, answers, self._fingerprint, SiteReport.of_this_machine(self.scale))
+        own, n_features = SiteReport.of_this_machine(self.scale), len(self.inputs.feature_names)
+        accepted, refused = sort_answers(asked, answers, self._fingerprint, own, n_features)
         self._result["sites"] = {site: accepted[site].meta[Meta.SITE_SUMMARY] for site in sorted(accepted)}
         self._result["reports"] = {site: accepted[site].meta[Meta.REPORT] for site in sorted(accepted)}
         self._result["refused"] = refused

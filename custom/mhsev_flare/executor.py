@@ -222,9 +222,7 @@ class SeverityExecutor(Executor):
         The standardisation and class weights are those of the model that came, so the federation's.
         """
         if self.privacy is not None:
-            raise SiteError(
-                "a model of the site's own training would leave it without privacy; send the job without"
-            )
+            raise SiteError("a model of the site's own training would leave it without privacy; send the job without")
         data, local = self._site_data(fl_ctx), self._local(abort_signal)
         local.load(from_shareable(shareable).data)
         best = local.train_alone(data, int(shareable.get_header(AppConstants.NUM_ROUNDS, 1)))

@@ -7,6 +7,8 @@ key that a site made up may hold anything.
 from __future__ import annotations
 
 import hashlib
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -73,7 +75,7 @@ def refusal(params: Mapping[str, Any], meta: Mapping[str, Any], site: str, expec
 
 def _schema_refusal(meta: Mapping[str, Any], expected: ExpectedUpdate) -> str:
     if meta.get(Meta.PROTOCOL) != PROTOCOL_VERSION:
-        return f"protocol {meta.get(Meta.PROTOCOL)} where {PROTOCOL_VERSION} is spoken; use one mhsev everywhere"
+        return f"protocol {told(meta.get(Meta.PROTOCOL))} where {PROTOCOL_VERSION} is spoken; use one mhsev everywhere"
     if meta.get(Meta.FINGERPRINT) != expected.fingerprint:
         return "features of another schema or with other parameters; install the same mhsev everywhere"
     return ""
@@ -83,7 +85,7 @@ def _moment_refusal(meta: Mapping[str, Any], expected: ExpectedUpdate) -> str:
     if not expected.base:
         return ""
     if meta.get(Meta.ROUND) != expected.round_number:
-        return f"an update of round {meta.get(Meta.ROUND)} where round {expected.round_number} is under way"
+        return f"an update of round {told(meta.get(Meta.ROUND))} where round {expected.round_number} is under way"
     if meta.get(Meta.BASE) != expected.base:
         return "an update of other weights than were sent in this round"
     return ""
@@ -93,21 +95,27 @@ def _samples_refusal(meta: Mapping[str, Any], site: str, expected: ExpectedUpdat
     samples = meta.get(Meta.N_SAMPLES)
     if not isinstance(samples, int) or isinstance(samples, bool) or samples < 1:
         return "a number of training cases that is not a positive whole number"
-    told = expected.cases.get(site)
-    if told is not None and samples != told:
-        return f"{samples} training cases where it had {told} in the handshake"
+    if not expected.cases:
+        return ""
+    if site not in expected.cases:
+        return "an update of a site that did not pass the handshake"
+    if samples != expected.cases[site]:
+        return f"{samples} training cases where it had {expected.cases[site]} in the handshake"
     return ""
 
 
 def _evaluation_refusal(meta: Mapping[str, Any]) -> str:
     try:
         SeverityTable.from_json(meta.get(Meta.TABLE, {}))
-    except ValueError:
+    except (ValueError, TypeError, OverflowError):
         return "an evaluation table that is not one"
     # A site that trains privately keeps its training loss.
     train_loss = meta.get(Meta.TRAIN_LOSS)
     if not (train_loss is None or is_number(train_loss)) or not is_number(meta.get(Meta.VALIDATION_LOSS)):
         return "losses that are not finite numbers"
+    spent = meta.get(Meta.EPSILON)
+    if not (spent is None or (is_number(spent) and spent >= 0)):
+        return "an epsilon that is not a number from 0 up"
     return ""
 
 
@@ -120,28 +128,52 @@ def array_refusal(params: Mapping[str, Any], expected: ExpectedUpdate) -> str:
             f"keys that differ from the model's: {n_odd} are not of the model, missing: {', '.join(missing) or 'none'}"
         )
     for key, shape in expected.shapes.items():
-        value = np.asarray(params[key])
-        if value.shape != shape:
-            return f"{key} has shape {value.shape} where {shape} is expected"
-        if not np.issubdtype(value.dtype, np.floating):
-            return f"{key} holds {value.dtype} where floating-point numbers are expected"
-        if not np.isfinite(value).all():
-            return f"{key} holds values that are not finite"
+        reason = _value_refusal(params[key], shape)
+        if reason:
+            return f"{key} {reason}"
     return ""
+
+
+def _value_refusal(value: Any, shape: tuple[int, ...]) -> str:
+    if not isinstance(value, np.ndarray):
+        return "is no array of numbers"
+    if value.shape != shape:
+        return f"has shape {value.shape} where {shape} is expected"
+    if not np.issubdtype(value.dtype, np.floating):
+        # The name of a structured dtype is made of its fields' names.
+        kind = value.dtype.name if value.dtype.kind in "biuc" else "something"
+        return f"holds {kind} where floating-point numbers are expected"
+    # What is finite in double precision need not be in that of the model.
+    with np.errstate(over="ignore"):
+        finite = bool(np.isfinite(value.astype(np.float32)).all())
+    return "" if finite else "holds values that are not finite"
 
 
 def _control_refusal(meta: Mapping[str, Any], expected: ExpectedUpdate) -> str:
     if not expected.controls:
         return ""
     deltas = meta.get(Meta.CONTROL_DELTAS)
-    if not isinstance(deltas, Mapping) or not set(deltas) <= set(expected.shapes):
+    if not isinstance(deltas, Mapping) or not deltas or not set(deltas) <= set(expected.shapes):
         return "changes of control variates that do not belong to this model, or none"
     for key, value in deltas.items():
-        if np.shape(value) != expected.shapes[key] or not np.isfinite(np.asarray(value, dtype=np.float64)).all():
-            return f"a change of the control variate of {key} that has another shape or is not finite"
+        reason = _value_refusal(value, expected.shapes[key])
+        if reason:
+            return f"the change of the control variate of {key} {reason}"
     return ""
+
+
+def told(value: Any) -> str:
+    """A value that a site sent, where it is a short number or version; it may else hold anything."""
+    if value is None:
+        return "None"
+    return str(value) if re.fullmatch(r"[0-9][0-9a-z.+]{0,31}", str(value)) else "of no known form"
 
 
 def is_number(value: Any) -> bool:
     """Whether a value is one finite number."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and bool(np.isfinite(value))
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number beyond any float
+        return False

@@ -9,7 +9,8 @@ from typing import Any, Protocol
 import nvflare
 import torch
 
-from mhsev_flare.protocol import PROTOCOL_VERSION, Meta
+from mhsev_flare.gates import told
+from mhsev_flare.protocol import PROTOCOL_VERSION, Meta, Moments
 from mhsev_flare.standardisation import pool_standardisation
 from mhsev_monai._version import __version__
 
@@ -53,20 +54,21 @@ def site_refusal(meta: Mapping[str, Any], fingerprint: str, own: SiteReport) -> 
         own: the server's report.
     """
     if meta.get(Meta.PROTOCOL) != PROTOCOL_VERSION:
-        return f"speaks protocol {meta.get(Meta.PROTOCOL)} where {PROTOCOL_VERSION} is spoken; install the same mhsev"
+        theirs = told(meta.get(Meta.PROTOCOL))
+        return f"speaks protocol {theirs} where {PROTOCOL_VERSION} is spoken; install the same mhsev"
     if meta.get(Meta.REFUSAL):
         return str(meta[Meta.REFUSAL])
     report = meta.get(Meta.REPORT)
     if not isinstance(report, Mapping):
         return "did not say which versions it runs; install the same mhsev everywhere"
-    for what, theirs, ours in (
+    for what, version, ours in (
         ("mhsev", report.get("mhsev"), own.mhsev),
         ("NVIDIA FLARE", _minor(report.get("nvflare")), _minor(own.nvflare)),
     ):
-        if theirs != ours:
-            return f"runs {what} {theirs} where the server runs {ours}; {INSTALL}"
+        if version != ours:
+            return f"runs {what} {told(version)} where the server runs {ours}; {INSTALL}"
     if report.get("scale") != own.scale:
-        return f"grades by the scale {report.get('scale')} where {own.scale} is used; send the job again"
+        return f"grades by another scale than {own.scale}; send the job again"
     if meta.get(Meta.FINGERPRINT) != fingerprint:
         return "computes other features than the server expects; install the same mhsev everywhere"
     return ""
@@ -80,7 +82,7 @@ class AnswerLike(Protocol):
 
 
 def sort_answers(
-    asked: Sequence[str], answers: Sequence[AnswerLike], fingerprint: str, own: SiteReport
+    asked: Sequence[str], answers: Sequence[AnswerLike], fingerprint: str, own: SiteReport, n_features: int
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Answers of the sites that can take part, and the reason of each that cannot.
 
@@ -89,12 +91,13 @@ def sort_answers(
         answers: of those that answered; ``client_name`` of ``meta`` says who.
         fingerprint: of the feature schema that the server expects.
         own: the server's report.
+        n_features: that a site's moments must have.
     """
     refused = dict.fromkeys(asked, "did not answer; see the log of that site")
     accepted: dict[str, Any] = {}
     for answer in answers:
         site = str(answer.meta["client_name"])
-        reason = site_refusal(answer.meta, fingerprint, own) or _sums_refusal(answer)
+        reason = site_refusal(answer.meta, fingerprint, own) or _sums_refusal(answer, n_features)
         refused.pop(site, None)
         if reason:
             refused[site] = reason
@@ -103,13 +106,18 @@ def sort_answers(
     return accepted, refused
 
 
-def _sums_refusal(answer: AnswerLike) -> str:
+def _sums_refusal(answer: AnswerLike, n_features: int) -> str:
+    if not isinstance(answer.params, Mapping):
+        return "sent no moments of its features"
     try:
-        pool_standardisation({"this site": answer.params})
+        pool_standardisation({"it": answer.params})
     except ValueError as error:
         return str(error)
+    if len(answer.params[Moments.MEAN]) != n_features:
+        return f"sent moments of another number of features than {n_features}"
     samples = answer.meta.get(Meta.N_SAMPLES)
-    return "" if isinstance(samples, int) and samples > 0 else "did not tell its number of training cases"
+    counted = isinstance(samples, int) and not isinstance(samples, bool) and samples > 0
+    return "" if counted else "did not tell its number of training cases"
 
 
 def _minor(version: object) -> str:

@@ -29,7 +29,7 @@ class RoundPolicy:
         least_improvement: what counts as better, relative to the best loss so far.
 
     Raises:
-        ValueError: if a number is negative.
+        ValueError: if a number is negative, or ``mandatory_sites`` is one text.
     """
 
     _always_serialize_args: ClassVar[tuple[str, ...]] = (
@@ -50,8 +50,11 @@ class RoundPolicy:
 
     def __post_init__(self) -> None:
         for name in ("min_sites", "grace_seconds", "round_timeout", "patience", "least_improvement"):
-            if getattr(self, name) < 0:
+            if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}")
+
+        if isinstance(self.mandatory_sites, str):
+            raise ValueError(f"mandatory_sites must be a list of names, got the text {self.mandatory_sites!r}")
 
     def quorum(self, n_sites: int) -> int:
         """Fewest usable answers of ``n_sites`` asked ones."""

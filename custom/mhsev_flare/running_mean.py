@@ -11,8 +11,9 @@ class RunningMean:
     """Sums of weighted updates, reduced as they arrive: memory for three models, however many sites there are.
 
     Sums of floating-point numbers depend on their order. Each sum therefore carries the digits that it lost
-    (Neumaier 1974), so that the mean rounds to the same float32 numbers for every order of arrival, up to a tie of the
-    53-bit sums, and lies within one rounding of the exact one.
+    (Neumaier 1974), in twice the digits of a double: where updates do not cancel each other to 1e-16 and
+    below, the mean rounds to the same float32 numbers for every order of arrival, and lies within one rounding of the
+    exact one.
     """
 
     def __init__(self) -> None:

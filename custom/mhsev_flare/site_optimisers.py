@@ -62,5 +62,8 @@ class ScaffoldRound:
         self._helper.terms_update(network, self._learning_rate, self._global, self._local, self._start)
         self._state_file.parent.mkdir(parents=True, exist_ok=True)
         kept = {key: value.numpy() for key, value in self._helper.c_local.state_dict().items()}
-        np.savez(self._state_file, **kept)
+        # Written beside and renamed: half a file would fail in every round that follows.
+        temporary = self._state_file.with_suffix(".tmp.npz")
+        np.savez(temporary, allow_pickle=False, **kept)
+        temporary.replace(self._state_file)
         return {key: np.asarray(value, dtype=np.float32) for key, value in self._helper.get_delta_controls().items()}

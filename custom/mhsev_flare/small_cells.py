@@ -92,14 +92,16 @@ def cleanse_summary(summary: Mapping[str, Any], least: int) -> dict[str, Any]:
     Returns:
         The same entries; further ones are left out.
     """
-    cases: dict[str, int] = dict(summary["cases"])
-    shown = {split: small_cell(n, least) for split, n in cases.items()}
+    # A site's own summary tells small splits as ranges already.
+    cases: dict[str, Cell] = dict(summary["cases"])
+    shown = {split: small_cell(n, least) if isinstance(n, int) else n for split, n in cases.items()}
     grades = {
         split: [None] * len(counts) if isinstance(shown[split], str) else suppress_small_cells(counts, least)
         for split, counts in summary["grades"].items()
     }
-    without_twin = cases["train"] - summary["twins"]
-    twins = None if 0 < without_twin < least else small_cell(summary["twins"], least)
+    trained = cases["train"]
+    hidden = not isinstance(trained, int) or 0 < trained - summary["twins"] < least
+    twins = None if hidden else small_cell(summary["twins"], least)
     return {"cases": shown, "grades": grades, "excluded": small_cell(summary["excluded"], least), "twins": twins}
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mhsev_flare.protocol import Moments
+from mhsev_monai.severity import Severity
 from mhsev_monai.training import FeatureMoments, balanced_class_weights
 
 
@@ -60,15 +61,25 @@ def pool_standardisation(messages: Mapping[str, Mapping[str, np.ndarray]]) -> St
 
 
 def _moments(site: str, message: Mapping[str, np.ndarray]) -> FeatureMoments:
-    missing = [
-        k for k in (Moments.N, Moments.MEAN, Moments.SQUARED_DEVIATION, Moments.CLASS_COUNTS) if k not in message
-    ]
+    missing = [key for key in ENTRIES if key not in message]
     if missing:
         raise ValueError(f"{site} sent no {', '.join(missing)}")
-    arrays = {key: np.asarray(value, dtype=np.float64) for key, value in message.items()}
-    if not all(np.isfinite(value).all() for value in arrays.values()):
+    # Only what is ours is looked at, and no message of NumPy's goes on: it would repeat what came.
+    arrays = {key: message[key] for key in ENTRIES}
+    if not all(isinstance(a, np.ndarray) and np.issubdtype(a.dtype, np.number) and a.size for a in arrays.values()):
+        raise ValueError(f"{site} sent moments that are not arrays of numbers")
+    numbers = {key: value.astype(np.float64) for key, value in arrays.items()}
+    if not all(np.isfinite(value).all() for value in numbers.values()):
         raise ValueError(f"{site} sent moments that are not finite")
-    n = int(arrays[Moments.N].ravel()[0])
+    mean, squares, counts = (numbers[key] for key in (Moments.MEAN, Moments.SQUARED_DEVIATION, Moments.CLASS_COUNTS))
+    if mean.ndim != 1 or squares.shape != mean.shape or counts.shape != (len(Severity),):
+        raise ValueError(f"{site} sent moments whose shapes do not fit each other")
+    if (squares < 0).any() or (counts < 0).any() or counts.sum() < 1:
+        raise ValueError(f"{site} sent sums of squares or numbers of cases that cannot be")
+    n = int(numbers[Moments.N].ravel()[0])
     if n < 1:
         raise ValueError(f"{site} sent moments of {n} cases where at least one is expected")
-    return FeatureMoments(n, arrays[Moments.MEAN], arrays[Moments.SQUARED_DEVIATION])
+    return FeatureMoments(n, mean, squares)
+
+
+ENTRIES = (Moments.N, Moments.MEAN, Moments.SQUARED_DEVIATION, Moments.CLASS_COUNTS)

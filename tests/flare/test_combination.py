@@ -172,16 +172,19 @@ def test_the_trim_is_that_of_the_liars_that_are_left():
     [
         ("samples", [0.2, 0.2, 0.6]),  # 10, 10 and, for 1000, three times the median: 30
         ("uniform", [1 / 3] * 3),
-        ("inverse", [3 / 7, 3 / 7, 1 / 7]),
+        # A high number weighs little here; a low one is what must not be believed, see below.
+        ("inverse", [100 / 201, 100 / 201, 1 / 201]),
         ("literal", [1 / 10, 1 / 10, 1 / 30]),
     ],
 )
 def test_a_site_counts_for_three_times_the_median_at_most(weighting, expected):
     combination = Combination(weighting)
     np.testing.assert_allclose(combination.weights([10, 10, 1000], [10, 10, 1000]), expected, rtol=1e-15)
-    assert (
-        combination.weights([10, 10, 30], [10, 10, 30]).tolist() == combination.weights([10, 10, 31], [10] * 3).tolist()
-    )
+
+
+def test_where_few_cases_weigh_most_a_third_of_the_median_is_the_least():
+    # 30, 30 and, for 1, a third of the median: 10; their inverses over the sum of these.
+    np.testing.assert_allclose(Combination("inverse").weights([30, 30, 1], [30, 30, 1]), [0.2, 0.2, 0.6], rtol=1e-15)
 
 
 @pytest.mark.parametrize(
@@ -256,3 +259,11 @@ def test_a_rule_is_checked_against_the_number_of_sites():
 def test_a_wrong_argument_is_refused_with_what_is_accepted(arguments, message):
     with pytest.raises(ValueError, match=message):
         Combination(**arguments)
+
+
+def test_the_refused_do_not_measure_the_others():
+    """Lengths 1, 2, 4.5, 100: once 100 is refused, the median of the rest is 2, and 4.5 is more than twice of it."""
+    combined = combine([[1, 0], [2, 0], [4.5, 0], [100, 0]], weighting="uniform", opposition=1.0)
+    assert [bool(o.reason) for o in combined.oddities] == [False, False, False, True]
+    assert [o.clipped for o in combined.oddities] == [False, False, True, False]
+    np.testing.assert_allclose(vector(combined.update), [(1 + 2 + 2) / 3, 0], **EXACT)

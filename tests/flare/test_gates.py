@@ -76,8 +76,9 @@ def test_an_update_that_fits_is_not_refused():
         *(
             (meta(**{name: loss}), "losses that are not finite numbers")
             for name in (Meta.TRAIN_LOSS, Meta.VALIDATION_LOSS)
-            for loss in (float("nan"), float("-inf"), None, "0.5", True)
+            for loss in (float("nan"), float("-inf"), "0.5", True)
         ),
+        (without(Meta.VALIDATION_LOSS), "losses that are not finite numbers"),
     ],
 )
 def test_what_came_with_an_update_is_refused_with_its_reason(bad, reason):
@@ -95,7 +96,7 @@ def test_what_came_with_an_update_is_refused_with_its_reason(bad, reason):
             "keys that differ from the model's: 2 are not of the model, missing: b",
         ),
         (params(w=np.zeros((3, 2))), "w has shape (3, 2) where (2, 3) is expected"),
-        (params(b=np.float32(1)), "b has shape () where (2,) is expected"),
+        (params(b=np.float32(1)), "b is no array of numbers"),
         (params(b=np.zeros(2, np.int32)), "b holds int32 where floating-point numbers are expected"),
         (params(b=np.zeros(2, bool)), "b holds bool where floating-point numbers are expected"),
         (params(b=np.zeros(2, complex)), "b holds complex128 where floating-point numbers are expected"),
@@ -119,11 +120,11 @@ def test_arrays_that_are_not_the_models_are_refused_with_their_reason(bad, reaso
         (deltas(x=np.zeros(1)), "changes of control variates that do not belong to this model, or none"),
         (
             deltas(b=np.zeros(3)),
-            "a change of the control variate of b that has another shape or is not finite",
+            "the change of the control variate of b has shape (3,) where (2,) is expected",
         ),
         (
             deltas(w=np.full((2, 3), np.nan)),
-            "a change of the control variate of w that has another shape or is not finite",
+            "the change of the control variate of w holds values that are not finite",
         ),
     ],
 )
@@ -132,9 +133,34 @@ def test_control_variates_are_checked_where_they_must_come(bad, reason):
     assert refusal(params(), bad, "site-1", dataclasses.replace(EXPECTED, controls=False)) == ""
 
 
+def test_a_site_that_trains_privately_keeps_its_training_loss():
+    assert refusal(params(), without(Meta.TRAIN_LOSS), "site-1", EXPECTED) == ""
+    assert refusal(params(), meta(**{Meta.TRAIN_LOSS: None}), "site-1", EXPECTED) == ""
+
+
 def test_frozen_layers_need_no_control_variate():
     only_one = meta(**{Meta.CONTROL_DELTAS: {"b": np.ones(2, np.float32)}})
     assert refusal(params(), only_one, "site-1", EXPECTED) == ""
+
+
+def test_what_float32_cannot_hold_is_not_finite():
+    assert refusal(params(b=np.array([1e300, 0.0])), meta(), "site-1", EXPECTED) == "b holds values that are not finite"
+
+
+@pytest.mark.parametrize("spent", [float("nan"), -1.0, "DOE^JANE", 10**400])
+def test_an_epsilon_is_a_number_or_nothing(spent):
+    reason = refusal(params(), meta(**{Meta.EPSILON: spent}), "site-1", EXPECTED)
+    assert reason == "an epsilon that is not a number from 0 up"
+    assert refusal(params(), meta(**{Meta.EPSILON: 2.5}), "site-1", EXPECTED) == ""
+
+
+@pytest.mark.parametrize("bad", [[[1.0], [1.0, 2.0]], "DOE^JANE", None, np.array(["a", "b"])])
+def test_what_is_no_array_of_numbers_gets_a_sentence_too(bad):
+    assert "DOE" not in refusal(params(b=bad), meta(), "site-1", EXPECTED) != ""
+
+
+def test_a_site_that_was_not_in_the_handshake_is_refused():
+    assert "did not pass the handshake" in refusal(params(), meta(), "site-9", EXPECTED)
 
 
 def test_round_and_base_are_checked_where_a_base_is_known():

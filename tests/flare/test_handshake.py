@@ -82,7 +82,7 @@ def answer(site: str, params: Any = None, **changes: Any) -> Answer:
         ),
         (
             meta(**{Meta.REPORT: report(scale="boston")}),
-            "grades by the scale boston where paper is used; send the job again",
+            "grades by another scale than paper; send the job again",
         ),
         (
             meta(**{Meta.FINGERPRINT: "g"}),
@@ -142,7 +142,7 @@ def test_a_process_agrees_with_itself():
 
 def test_sites_are_sorted_into_those_that_can_and_those_that_cannot():
     answers = [answer("d"), answer("b", **{Meta.FINGERPRINT: "g"}), answer("a")]
-    accepted, refused = sort_answers(["a", "b", "c", "d", "e"], answers, "f", OWN)
+    accepted, refused = sort_answers(["a", "b", "c", "d", "e"], answers, "f", OWN, 3)
     assert accepted == {"a": answers[2], "d": answers[0]}
     assert refused == {
         "b": "computes other features than the server expects; install the same mhsev everywhere",
@@ -152,30 +152,40 @@ def test_sites_are_sorted_into_those_that_can_and_those_that_cannot():
 
 
 def test_nobody_answers():
-    assert sort_answers(["a"], [], "f", OWN) == ({}, {"a": "did not answer; see the log of that site"})
+    assert sort_answers(["a"], [], "f", OWN, 3) == ({}, {"a": "did not answer; see the log of that site"})
 
 
 @pytest.mark.parametrize(
     ("params", "reason"),
     [
-        ({}, "this site sent no n, mean, squared_deviation, class_counts"),
-        ({k: v for k, v in sums().items() if k != Moments.CLASS_COUNTS}, "this site sent no class_counts"),
-        (sums(mean=np.array([np.nan, 0, 0])), "this site sent moments that are not finite"),
-        (sums(n=np.array([0.0])), "this site sent moments of 0 cases where at least one is expected"),
-        (sums(n=np.array([-4.0])), "this site sent moments of -4 cases where at least one is expected"),
-        (sums(class_counts=np.zeros(4)), "class weights need at least one case, got none"),
+        (None, "sent no moments of its features"),
+        (sums(n=np.array([])), "it sent moments that are not arrays of numbers"),
+        (sums(mean=np.array(["DOE^JANE_19500101"])), "it sent moments that are not arrays of numbers"),
+        (sums(class_counts=np.ones(9)), "it sent moments whose shapes do not fit each other"),
+        (sums(squared_deviation=np.array([-1.0, 1, 1])), "it sent sums of squares or numbers of cases that cannot be"),
+        (
+            sums(mean=np.zeros(5), squared_deviation=np.ones(5)),
+            "sent moments of another number of features than 3",
+        ),
+        ({}, "it sent no n, mean, squared_deviation, class_counts"),
+        ({k: v for k, v in sums().items() if k != Moments.CLASS_COUNTS}, "it sent no class_counts"),
+        (sums(mean=np.array([np.nan, 0, 0])), "it sent moments that are not finite"),
+        (sums(n=np.array([0.0])), "it sent moments of 0 cases where at least one is expected"),
+        (sums(n=np.array([-4.0])), "it sent moments of -4 cases where at least one is expected"),
+        (sums(class_counts=np.zeros(4)), "it sent sums of squares or numbers of cases that cannot be"),
     ],
 )
 def test_sums_that_no_model_can_be_standardised_by_are_refused(params, reason):
-    assert sort_answers(["a"], [answer("a", params)], "f", OWN) == ({}, {"a": reason})
+    answered = Answer({"client_name": "a", **meta()}, params)
+    assert sort_answers(["a"], [answered], "f", OWN, 3) == ({}, {"a": reason})
 
 
 @pytest.mark.parametrize("n_samples", [0, -1, 20.0, "20", None])
 def test_a_site_must_tell_its_number_of_training_cases(n_samples):
-    accepted, refused = sort_answers(["a"], [answer("a", **{Meta.N_SAMPLES: n_samples})], "f", OWN)
+    accepted, refused = sort_answers(["a"], [answer("a", **{Meta.N_SAMPLES: n_samples})], "f", OWN, 3)
     assert (accepted, refused) == ({}, {"a": "did not tell its number of training cases"})
 
 
 def test_a_site_that_refuses_is_not_asked_for_sums():
     refusing = answer("a", {}, **{Meta.REFUSAL: "has no labels"})
-    assert sort_answers(["a"], [refusing], "f", OWN) == ({}, {"a": "has no labels"})
+    assert sort_answers(["a"], [refusing], "f", OWN, 3) == ({}, {"a": "has no labels"})

@@ -20,6 +20,7 @@ from mhsev_flare.benchmark.kept import digest_sites
 from mhsev_flare.job_spec import JobSpec
 from mhsev_flare.jobs import JOBS
 from mhsev_flare.protocol import Meta, Moments
+from mhsev_flare.rounds import training_seed
 from mhsev_flare.site import SiteFolders, load_site_data
 from mhsev_monai.cases import Case
 from mhsev_monai.clinical_inputs import ClinicalInputs
@@ -110,7 +111,7 @@ def test_the_executor_trains_on_twins_and_reports_cases(site):
     assert update.meta[Meta.N_SAMPLES] == len(own.train)
     for lessons, equal in ((own.lessons, True), (own.train, False)):
         network = SeverityMLP(3, [8], 4, 0.0, 8.0, 3)
-        seed = made._seed_of(0)
+        seed = training_seed(made.seed, "site-1", 0)
         train_severity(network, lessons, PAPER_SCALE, TrainingParameters(1, 1e-2, 0.0, 1000, 1.0), seed)
         weight = network.state_dict()["layers.0.weight"].numpy() - start["layers.0.weight"]
         assert np.allclose(weight, update.data["layers.0.weight"], rtol=0, atol=1e-7) == equal
