@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from statistics import NormalDist
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -25,11 +25,25 @@ FLIPPED_COUNTS = (15.0, 8.0, 3.0, 0.0)
 Update = dict[str, np.ndarray]
 
 
+class Seen(NamedTuple):
+    """What an attacker knows when it sends.
+
+    Attributes:
+        round_number: from 0.
+        own: its update, from honest training on the cases that it has.
+        honest: those of the sites that do not attack.
+    """
+
+    round_number: int
+    own: SiteUpdate
+    honest: list[SiteUpdate]
+
+
 class Lie(Protocol):
     """What one attacker sends instead of its own update."""
 
-    def __call__(self, round_number: int, own: SiteUpdate, honest: list[SiteUpdate]) -> SiteUpdate:
-        """From its honest update, and those of the honest sites, to what arrives; changes none of them."""
+    def __call__(self, seen: Seen) -> SiteUpdate:
+        """What arrives; nothing of ``seen`` is changed."""
         ...
 
 
@@ -38,7 +52,7 @@ def meddle_by(lie: Lie, attackers: Collection[str]) -> Meddle:
 
     def meddle(round_number: int, updates: list[SiteUpdate]) -> list[SiteUpdate]:
         honest = [update for update in updates if update.site not in attackers]
-        return [lie(round_number, u, honest) if u.site in attackers else u for u in updates]
+        return [lie(Seen(round_number, u, honest)) if u.site in attackers else u for u in updates]
 
     return meddle
 
@@ -54,8 +68,8 @@ class Times:
 
     factor: float
 
-    def __call__(self, round_number: int, own: SiteUpdate, honest: list[SiteUpdate]) -> SiteUpdate:
-        return _with(own, {key: self.factor * value for key, value in own.update.items()})
+    def __call__(self, seen: Seen) -> SiteUpdate:
+        return _with(seen.own, {key: self.factor * value for key, value in seen.own.update.items()})
 
 
 @dataclass(frozen=True)
@@ -64,8 +78,8 @@ class Filled:
 
     value: float
 
-    def __call__(self, round_number: int, own: SiteUpdate, honest: list[SiteUpdate]) -> SiteUpdate:
-        return _with(own, {key: np.full_like(value, self.value) for key, value in own.update.items()})
+    def __call__(self, seen: Seen) -> SiteUpdate:
+        return _with(seen.own, {key: np.full_like(value, self.value) for key, value in seen.own.update.items()})
 
 
 @dataclass(frozen=True)
@@ -78,8 +92,9 @@ class Noise:
     factor: float
     seed: int
 
-    def __call__(self, round_number: int, own: SiteUpdate, honest: list[SiteUpdate]) -> SiteUpdate:
-        generator = np.random.default_rng(training_seed(self.seed, own.site, round_number))
+    def __call__(self, seen: Seen) -> SiteUpdate:
+        own = seen.own
+        generator = np.random.default_rng(training_seed(self.seed, own.site, seen.round_number))
         drawn = {key: generator.normal(size=np.shape(own.update[key])) for key in sorted(own.update)}
         scale = self.factor * _length(own.update) / _length(drawn)
         return _with(own, {key: scale * value for key, value in drawn.items()})
@@ -98,9 +113,9 @@ class LittleIsEnough:
 
     z: float
 
-    def __call__(self, round_number: int, own: SiteUpdate, honest: list[SiteUpdate]) -> SiteUpdate:
-        stacked = {key: np.stack([u.update[key] for u in honest]).astype(np.float64) for key in own.update}
-        return _with(own, {key: rows.mean(axis=0) - self.z * rows.std(axis=0) for key, rows in stacked.items()})
+    def __call__(self, seen: Seen) -> SiteUpdate:
+        stacked = {k: np.stack([u.update[k] for u in seen.honest]).astype(np.float64) for k in seen.own.update}
+        return _with(seen.own, {key: rows.mean(axis=0) - self.z * rows.std(axis=0) for key, rows in stacked.items()})
 
 
 def largest_z(n_sites: int, n_attackers: int) -> float:
@@ -119,8 +134,9 @@ class InnerProduct:
 
     epsilon: float
 
-    def __call__(self, round_number: int, own: SiteUpdate, honest: list[SiteUpdate]) -> SiteUpdate:
-        return _with(own, {k: -self.epsilon * np.mean([u.update[k] for u in honest], axis=0) for k in own.update})
+    def __call__(self, seen: Seen) -> SiteUpdate:
+        means = {key: np.mean([u.update[key] for u in seen.honest], axis=0) for key in seen.own.update}
+        return _with(seen.own, {key: -self.epsilon * mean for key, mean in means.items()})
 
 
 @dataclass(frozen=True)
@@ -130,9 +146,10 @@ class Stale:
     n_rounds: int
     known: dict[tuple[str, int], SiteUpdate] = field(default_factory=dict)
 
-    def __call__(self, round_number: int, own: SiteUpdate, honest: list[SiteUpdate]) -> SiteUpdate:
-        self.known[own.site, round_number] = own
-        return self.known.get((own.site, round_number - self.n_rounds), own)
+    def __call__(self, seen: Seen) -> SiteUpdate:
+        site = seen.own.site
+        self.known[site, seen.round_number] = seen.own
+        return self.known.get((site, seen.round_number - self.n_rounds), seen.own)
 
 
 @dataclass(frozen=True)
@@ -141,8 +158,8 @@ class Replay:
 
     first: dict[str, SiteUpdate] = field(default_factory=dict)
 
-    def __call__(self, round_number: int, own: SiteUpdate, honest: list[SiteUpdate]) -> SiteUpdate:
-        return self.first.setdefault(own.site, own)
+    def __call__(self, seen: Seen) -> SiteUpdate:
+        return self.first.setdefault(seen.own.site, seen.own)
 
 
 @dataclass(frozen=True)
@@ -151,8 +168,8 @@ class Inflated:
 
     factor: int
 
-    def __call__(self, round_number: int, own: SiteUpdate, honest: list[SiteUpdate]) -> SiteUpdate:
-        return replace(own, n_samples=self.factor * own.n_samples)
+    def __call__(self, seen: Seen) -> SiteUpdate:
+        return replace(seen.own, n_samples=self.factor * seen.own.n_samples)
 
 
 def flip_labels(data: SiteData) -> SiteData:

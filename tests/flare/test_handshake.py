@@ -127,7 +127,7 @@ def test_the_first_thing_to_mend_is_said_first():
         ["no", "data"],
         ["runs", "mhsev", "0"],
         ["runs", "NVIDIA", "FLARE"],
-        ["grades", "by", "the"],
+        ["grades", "by", "another"],
         ["computes", "other", "features"],
     ]
     assert site_refusal(everything, "f", OWN) == ""
