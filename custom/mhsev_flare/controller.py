@@ -35,6 +35,7 @@ from mhsev_flare.result import (
     write_result,
 )
 from mhsev_flare.rounds import ledger_row
+from mhsev_flare.server_optimiser import ServerOptimiser
 from mhsev_flare.site import find_checkpoint_folder
 from mhsev_flare.standardisation import pool_standardisation
 from mhsev_flare.study_record import StudyRecord, configuration_digest
@@ -77,10 +78,11 @@ class SeverityFedAvg(QuorumFedAvg):
         min_sites: fewest sites to begin with; 0 means every site that the job was sent to.
         site_models: also train what each site would have alone, and compare.
         personalise: at the end each site trains the best model further for itself, keeps it, and says what it scores.
+        server_optimiser: takes the mean update as a gradient (FedOpt); None: it is added as it is.
         control_variates: correct local steps by SCAFFOLD's control variates (Karimireddy et al. 2020).
         resume: go on from the last checkpoint of the unfinished run of this study.
         task_check_period: seconds between looks for answers.
-        kwargs: FedAvg's, such as ``fedprox_mu``.
+        fedprox_mu: weight of FedProx's penalty, FLARE's own argument; None for none.
     """
 
     _always_serialize_args: ClassVar[tuple[str, ...]] = (
@@ -111,7 +113,7 @@ class SeverityFedAvg(QuorumFedAvg):
         resume: bool = False,
         task_check_period: float = 0.1,
         fedprox_mu: float | None = None,
-        **kwargs: Any,
+        server_optimiser: ServerOptimiser | None = None,
     ) -> None:
         # No persistor: the model file is ours, and FLARE's default allow list does not hold its torch persistor.
         super().__init__(
@@ -121,7 +123,6 @@ class SeverityFedAvg(QuorumFedAvg):
             aggregator=aggregator,
             task_check_period=task_check_period,
             fedprox_mu=fedprox_mu,
-            **kwargs,
         )
         self.study = study
         self.seed = seed
@@ -134,6 +135,7 @@ class SeverityFedAvg(QuorumFedAvg):
         self.control_variates = control_variates
         self.resume = resume
         self.task_check_period = task_check_period
+        self.server_optimiser = server_optimiser
         self._result: dict[str, Any] = {}
         self._sites: list[str] = []
         self._cases: dict[str, int] = {}
@@ -199,6 +201,7 @@ class SeverityFedAvg(QuorumFedAvg):
             "rule": self.aggregator.rule,
             "control_variates": self.control_variates,
             "fedprox_mu": self.fedprox_mu,
+            "server_optimiser": None if self.server_optimiser is None else self.server_optimiser.name,
         }
         workspace = self.engine.get_workspace()
         root = find_checkpoint_folder(Path(workspace.get_site_config_dir()), Path(workspace.get_root_dir()))
@@ -221,6 +224,8 @@ class SeverityFedAvg(QuorumFedAvg):
             record.forget_checkpoints([record.job_id])
             record.sent = {key: np.array(value) for key, value in initial.items()}
             record.extra = zero_controls(initial) if self.control_variates else {}
+        if self.server_optimiser is not None:
+            self.server_optimiser.begin(self.network, record.sent)
         self.model = FLModel(params={k: v.copy() for k, v in record.sent.items()}, params_type=ParamsType.FULL)
         self.start_round = record.next_round
         self.num_rounds = self._total_rounds - record.next_round
@@ -301,6 +306,13 @@ class SeverityFedAvg(QuorumFedAvg):
         )
         if self.control_variates:
             message.meta = {**(message.meta or {}), Meta.CONTROLS: control_arrays(self.record.extra)}
+
+    def update_model(self, model: FLModel, aggr_result: FLModel) -> FLModel:
+        """FLARE's, with the server's optimiser between the mean update and the model where there is one."""
+        if self.server_optimiser is not None:
+            after = self.server_optimiser.step(aggr_result.params)
+            aggr_result.params = {key: after[key] - model.params[key] for key in aggr_result.params}
+        return super().update_model(model, aggr_result)
 
     def save_model(self, model: FLModel) -> None:
         """FLARE's hook at the end of each round: judge the model that was sent in it, write ledger and checkpoint."""

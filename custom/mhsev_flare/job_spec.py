@@ -28,19 +28,21 @@ class FederatedOptimiser:
     Attributes:
         fedprox_mu: weight of FedProx's penalty; None for none.
         control_variates: SCAFFOLD.
-        server: FedOpt: ``path`` and ``args`` of a PyTorch optimiser that takes the mean update as a gradient; None: the
-            mean update is added as it is.
+        server: FedOpt: name of a PyTorch optimiser (``SGD``, ``Adam``, ``Adagrad``) that takes the mean update as a
+            gradient; None: the mean update is added as it is.
+        server_arguments: of that optimiser.
     """
 
     fedprox_mu: float | None = None
     control_variates: bool = False
-    server: Mapping[str, Any] | None = None
+    server: str | None = None
+    server_arguments: Mapping[str, Any] = field(default_factory=dict)
 
 
 OPTIMISERS: Mapping[str, FederatedOptimiser] = {
     "fedavg": FederatedOptimiser(),
     "fedprox": FederatedOptimiser(fedprox_mu=0.1),
-    "fedopt": FederatedOptimiser(server={"path": "torch.optim.SGD", "args": {"lr": 1.0, "momentum": 0.6}}),
+    "fedopt": FederatedOptimiser(server="SGD", server_arguments={"lr": 1.0, "momentum": 0.6}),
     "scaffold": FederatedOptimiser(control_variates=True),
 }
 """By the name that a recipe takes; FedOpt's momentum is FLARE's default."""

@@ -17,7 +17,7 @@ from mhsev_flare.aggregator import SeverityAggregator
 from mhsev_flare.controller import SeverityFedAvg
 from mhsev_flare.executor import SeverityExecutor
 from mhsev_flare.job_spec import JobSpec
-from mhsev_flare.server_optimiser import SeverityFedOpt
+from mhsev_flare.server_optimiser import ServerOptimiser
 from mhsev_monai.candidate_network import CandidateMLP
 from mhsev_monai.dsd.features import FEATURE_NAMES
 from mhsev_monai.feature_cache import CaseInputs
@@ -36,9 +36,6 @@ TASK_REQUEST_INTERVAL = 0.1
 # FedJob copies the source of every class that it meets into the job, unless its package is named here; a job with code
 # in it needs each hospital's permission to bring code.
 INSTALLED_PACKAGES = ["mhsev_flare", "mhsev_monai", "monai", "nvflare", "torch", "numpy", "scipy"]
-
-
-NO_SCHEDULE = {"path": "torch.optim.lr_scheduler.ConstantLR", "args": {"factor": 1.0}}
 
 
 GLOBAL_FEATURES = [name for name in FEATURE_NAMES if name.startswith(("band", "rank_", "window_", "map_"))]
@@ -224,9 +221,9 @@ def _controller(spec: JobSpec) -> SeverityFedAvg:
         "resume": spec.resume,
         "fedprox_mu": spec.optimiser.fedprox_mu,
     }
-    if spec.optimiser.server is None:
-        return SeverityFedAvg(**arguments)
-    return SeverityFedOpt(optimizer_args=dict(spec.optimiser.server), lr_scheduler_args=NO_SCHEDULE, **arguments)
+    if spec.optimiser.server is not None:
+        arguments["server_optimiser"] = ServerOptimiser(spec.optimiser.server, dict(spec.optimiser.server_arguments))
+    return SeverityFedAvg(**arguments)
 
 
 def export_job(spec: JobSpec, folder: Path, bring_code: bool = False) -> Path:

@@ -1,50 +1,58 @@
-"""The study with an optimiser at the server (FedOpt, Reddi et al. 2021), by FLARE's own part."""
+"""An optimiser at the server (FedOpt, Reddi et al. 2021), by FLARE's own part."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
-from nvflare.app_common.abstract.fl_model import FLModel
 from nvflare.app_opt.pt.fedopt_ctl import FedOpt
+from torch import nn
 
-from mhsev_flare.controller import SeverityFedAvg
+OPTIMISERS = {"SGD": torch.optim.SGD, "Adam": torch.optim.Adam, "Adagrad": torch.optim.Adagrad}
+"""FedAvgM, FedAdam and FedAdagrad by the names of PyTorch's classes."""
 
 
-class SeverityFedOpt(SeverityFedAvg, FedOpt):
-    """``SeverityFedAvg`` whose mean update is a gradient for a PyTorch optimiser at the server.
+class ServerOptimiser:
+    """Takes each round's update as a gradient, by ``optimizer_update`` of FLARE's ``FedOpt``.
 
-    After a resume the optimiser's own state begins anew.
+    FLARE names optimisers by class paths, which a site's list of allowed classes refuses; here a table has them by
+    name. After a resume the optimiser's own state begins anew.
 
     Args:
-        optimizer_args: FLARE's: ``path`` and ``args`` of the optimiser, such as ``torch.optim.SGD``.
-        lr_scheduler_args: FLARE's, likewise.
-        kwargs: of ``SeverityFedAvg``, ``network`` among them.
+        name: of ``OPTIMISERS``.
+        arguments: of that class, such as ``lr`` and ``momentum``.
+
+    Raises:
+        ValueError: if there is no optimiser of that name.
     """
 
-    _always_serialize_args: ClassVar[tuple[str, ...]] = (
-        *SeverityFedAvg._always_serialize_args,
-        "optimizer_args",
-        "lr_scheduler_args",
-    )
+    def __init__(self, name: str, arguments: dict[str, Any]) -> None:
+        if name not in OPTIMISERS:
+            raise ValueError(f"the server's optimiser must be one of {', '.join(OPTIMISERS)}, got {name!r}")
+        self.name = name
+        self.arguments = arguments
+        self._fedopt: FedOpt | None = None
 
-    def __init__(self, optimizer_args: dict[str, Any], lr_scheduler_args: dict[str, Any], **kwargs: Any) -> None:
-        super().__init__(
-            source_model=kwargs["network"],
-            optimizer_args=optimizer_args,
-            lr_scheduler_args=lr_scheduler_args,
-            device="cpu",
-            **kwargs,
-        )
+    def begin(self, network: nn.Module, weights: Mapping[str, np.ndarray]) -> None:
+        """Start from ``weights``; ``network`` itself is not changed."""
+        model = copy.deepcopy(network).cpu()
+        model.load_state_dict({key: torch.from_numpy(np.array(value)) for key, value in weights.items()})
+        fedopt = FedOpt(persistor_id="", source_model=model, device="cpu")
+        fedopt.torch_model = model
+        fedopt.optimizer = OPTIMISERS[self.name](model.parameters(), **self.arguments)
+        self._fedopt = fedopt
 
-    def _begin(self, initial: Mapping[str, np.ndarray]) -> None:
-        super()._begin(initial)
-        self.network.load_state_dict({key: torch.from_numpy(np.array(v)) for key, v in self.record.sent.items()})
+    def step(self, update: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The weights after one more update; entries that are no parameters stay.
 
-    def update_model(self, global_model: FLModel, aggr_result: FLModel) -> FLModel:
-        """FLARE's, with arrays of their own: its are views of the network, which the next step would change."""
-        model = super().update_model(global_model, aggr_result)
-        model.params = {key: np.array(value, copy=True) for key, value in model.params.items()}
-        return model
+        Raises:
+            RuntimeError: if it has not begun.
+        """
+        if self._fedopt is None:
+            raise RuntimeError("the server's optimiser has not begun")
+        weights, _ = self._fedopt.optimizer_update(dict(update))
+        # Copies: the tensors are the model's own, which the next step changes.
+        return {key: value.detach().numpy().copy() for key, value in weights.items()}

@@ -40,7 +40,7 @@ def test_every_argument_is_in_the_job_as_it_was_given(tmp_path, name):
     job, spec = export_job(JOBS[name], tmp_path), JOBS[name]
     server, client = arguments(job, "server"), arguments(job, "client")
     # What is None is left out, and None is what it then is.
-    assert names(SeverityFedAvg) - set(server) <= {"fedprox_mu"}
+    assert names(SeverityFedAvg) - set(server) <= {"fedprox_mu", "server_optimiser"}
     assert names(SeverityExecutor) - set(client) <= {"privacy"}
     assert set(server["aggregator"]["args"]) == names(SeverityAggregator)
     assert set(server["policy"]["args"]) == names(RoundPolicy)
@@ -76,7 +76,8 @@ def test_a_job_that_brings_code_brings_both_packages_whole(tmp_path):
 def test_an_optimiser_is_part_of_the_job(tmp_path):
     SeverityRecipe("dsd_mlp", optimiser="fedopt").export(str(tmp_path))
     server = arguments(tmp_path / "dsd_mlp", "server")
-    assert server["optimizer_args"] == OPTIMISERS["fedopt"].server
+    expected = {"name": "SGD", "arguments": OPTIMISERS["fedopt"].server_arguments}
+    assert server["server_optimiser"]["args"] == expected
     SeverityRecipe("dsd_mlp", optimiser="fedprox").export(str(tmp_path))
     assert arguments(tmp_path / "dsd_mlp", "server")["fedprox_mu"] == OPTIMISERS["fedprox"].fedprox_mu
     with pytest.raises(ValueError, match="no optimiser called adam; there are fedavg"):

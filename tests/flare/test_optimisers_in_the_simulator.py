@@ -43,7 +43,7 @@ def test_fedprox_keeps_the_sites_nearer_to_the_global_model(cohort, plain, tmp_p
 
 
 def test_fedopt_without_momentum_is_fedavg_and_with_it_goes_further(cohort, plain, tmp_path):
-    without = dataclasses.replace(OPTIMISERS["fedopt"], server={"path": "torch.optim.SGD", "args": {"lr": 1.0}})
+    without = dataclasses.replace(OPTIMISERS["fedopt"], server_arguments={"lr": 1.0})
     result, _, model = simulate(tmp_path / "a", cohort, tiny_spec(optimiser=without))
     assert result["status"] == "completed", result["reason"]
     for key, value in weights(plain[2]).items():
