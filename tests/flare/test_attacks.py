@@ -203,52 +203,49 @@ def test_a_late_update_with_forged_marks_is_refused_where_it_came_before():
 
 
 SMALLEST = SETUPS["smallest of three"]
-SEEDS = (1, 2)
+SEED, N_ROUNDS = 2, 8
 PLAIN = Combination(rule="mean", max_weight_ratio=np.inf)
 """Federated averaging with no more than the check that values are finite."""
 
 
 @functools.cache
-def outcomes(attack: str, combination: Combination) -> tuple[Outcome, ...]:
-    return tuple(run_attack(SMALLEST, attack, attack_job(combination, seed)) for seed in SEEDS)
+def outcome(attack: str, combination: Combination) -> Outcome:
+    return run_attack(SMALLEST, attack, attack_job(combination, SEED, N_ROUNDS))
 
 
 def scores(attack: str, combination: Combination) -> np.ndarray:
-    """Accuracy and quadratic kappa, mean over the seeds."""
-    return np.mean([[o.accuracy, o.kappa] for o in outcomes(attack, combination)], axis=0)
+    """Accuracy and quadratic kappa."""
+    found = outcome(attack, combination)
+    return np.array([found.accuracy, found.kappa])
 
 
-NOTHING_TO_REPAIR = 0.05
-"""What chance in the choice of the best round makes of an attack that hardly harms; two seeds of 800 cases each."""
+BY_CHANCE = 0.03
+"""Two standard errors of an accuracy of 0.75 from 800 cases."""
 UPDATE_ATTACKS = [name for name, attack in ATTACKS.items() if attack.lie and not attack.data]
 
 
 def test_clean_the_default_is_plain_averaging():
     assert np.all(scores(NONE, Combination()) >= scores(NONE, PLAIN) - 0.02)
-    assert all(outcome.honest_refused == 0 for outcome in outcomes(NONE, Combination()))
+    assert outcome(NONE, Combination()).honest_refused == 0
 
 
 def test_clean_training_is_well_above_the_most_frequent_grade():
-    grades = [d.test.grades(PAPER_SCALE) for n, d in simulate_sites(SMALLEST.sizes, 1).items() if n == "site-1"]
-    majority = float(torch.bincount(torch.cat(grades)).max()) / len(grades[0])
-    assert scores(NONE, PLAIN)[0] > majority + 0.1
+    sites = simulate_sites(SMALLEST.sizes, SEED)
+    grades = torch.cat([sites[name].test.grades(PAPER_SCALE) for name in sites if name not in SMALLEST.attackers])
+    assert scores(NONE, PLAIN)[0] > float(torch.bincount(grades).max()) / len(grades) + 0.1
 
 
 @pytest.mark.parametrize("attack", UPDATE_ATTACKS)
 def test_the_default_is_as_good_as_plain_averaging_or_as_training_without_the_attacker(attack):
     """Refusing a site loses its patients: where the lie is weak that costs more, and no refusal can be better."""
-    defended, plain, without = (
-        scores(attack, Combination()),
-        scores(attack, PLAIN),
-        scores("nan", PLAIN),
-    )
-    assert np.all(defended >= np.minimum(plain, without) - NOTHING_TO_REPAIR)
+    defended, plain, without = scores(attack, Combination()), scores(attack, PLAIN), scores("nan", PLAIN)
+    assert np.all(defended >= np.minimum(plain, without) - BY_CHANCE)
 
 
 @pytest.mark.parametrize("attack", ["scale_10", "scale_minus_10", "ipm_5"])
 def test_the_default_survives_what_destroys_plain_averaging(attack):
     assert np.all(scores(attack, Combination()) > scores(attack, PLAIN) + 0.2)
-    assert np.all(scores(attack, Combination()) >= scores("nan", PLAIN) - NOTHING_TO_REPAIR)
+    assert np.all(scores(attack, Combination()) >= scores("nan", PLAIN) - BY_CHANCE)
 
 
 @pytest.mark.parametrize("combination", [PLAIN, Combination()], ids=["mean", "clip"])
