@@ -12,7 +12,7 @@ export OMP_NUM_THREADS ?= 1
 # Two test processes; the tests of a file stay together, since they share what they made. PARALLEL= runs one.
 PARALLEL ?= -n 2 --dist loadfile
 
-.PHONY: demo test test-slow test-all test-wheel benchmark lint venv clean help
+.PHONY: demo test test-slow test-all test-wheel benchmark benchmark-federation lint venv clean help
 .DEFAULT_GOAL := help
 
 help:
@@ -21,6 +21,7 @@ help:
 	@echo "make test-all  also those that start FLARE processes"
 	@echo "make test-wheel  build sdist and wheel, install the wheel elsewhere, and test it there"
 	@echo "make benchmark  measure decomposition, preprocessing and radiomics against their peers, and write docs/benchmarks/"
+	@echo "make benchmark-federation  measure rounds, attacks and leakage, and write docs/benchmarks/"
 	@echo "make lint      ruff and mypy"
 	@echo "make clean     remove the environment, builds and the demo"
 
@@ -69,6 +70,12 @@ benchmark: venv
 	$(BIN)/python tests/benchmarks/benchmark_dsd.py
 	$(BIN)/python tests/benchmarks/benchmark_preprocess.py
 	$(BIN)/python tests/benchmarks/benchmark_radiomics.py
+
+# Some half an hour: rounds over FLARE's processes, attacks against every rule, what updates tell of their cases.
+benchmark-federation: venv
+	$(BIN)/python tests/benchmarks/benchmark_federation.py
+	$(BIN)/python tests/benchmarks/benchmark_attacks.py
+	$(BIN)/python tests/benchmarks/benchmark_leakage.py
 
 lint: venv
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
