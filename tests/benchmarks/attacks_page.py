@@ -103,38 +103,38 @@ def _introduction(report: Report) -> str:
     sizes = " and ".join(dict.fromkeys("/".join(map(str, s.sizes)) for s in SETUPS.values()))
     made = f"""`{report.command}` with {versions}; {len(report.results)} trainings of
     {np.mean([r.seconds for r in report.results]):.1f} s of one processor on average, seeds 1 to {report.n_seeds}."""
-    data = f"""No scan is behind these numbers. A simulated case is {own.n_features} features. Of these {own.n_telling} are
-    log(1 + count) plus Gaussian noise of {own.noise:g}, and the others are the noise alone. Each scanner adds an offset
-    to each feature (standard deviation {own.shift:g} over sites) and has a gain (log deviation {own.gain:g}). Counts are
-    lognormal with median {own.median_count:g} and log deviation {own.spread:g}, rounded. The sites' log medians lie
-    evenly from -{own.skew:g} to +{own.skew:g} around that, and the seed says which site has which. Sizes are {sizes}
-    cases, a fifth of them for validation. {own.n_test} further cases of each honest site are for the test. The job is
-    `dsd_mlp_literal` with {job.network.hidden_features[0]} hidden units, {job.num_rounds} rounds of {job.epochs} epochs,
-    learning rate {job.learning_rate:g} and batches of {job.batch_size}. The seed draws the sites and trains. Numbers are
-    means and standard deviations over the seeds, which are mostly those between one draw of sites and another; rules
-    are compared seed by seed."""
+    data = f"""No scan is behind these numbers. A simulated case is {own.n_features} features. Of these
+    {own.n_telling} are log(1 + count) plus Gaussian noise of {own.noise:g}, and the others are the noise alone.
+    Each scanner adds an offset to each feature (standard deviation {own.shift:g} over sites) and has a gain (log
+    deviation {own.gain:g}). Counts are lognormal with median {own.median_count:g} and log deviation {own.spread:g},
+    rounded. The sites' log medians lie evenly from -{own.skew:g} to +{own.skew:g} around that, and the seed says
+    which site has which. Sizes are {sizes} cases, a fifth of them for validation. {own.n_test} further cases of
+    each honest site are for the test. The job is `dsd_mlp_literal` with {job.network.hidden_features[0]} hidden
+    units, {job.num_rounds} rounds of {job.epochs} epochs, learning rate {job.learning_rate:g} and batches of
+    {job.batch_size}. The seed draws the sites and trains. Numbers are means and standard deviations over the seeds,
+    which are mostly those between one draw of sites and another; rules are compared seed by seed."""
     return "\n\n".join(["# Attacks and rules, measured", _wrapped(made), _wrapped(data), _wrapped(_RULES_TEXT)])
 
 
-_RULES_TEXT = """`mean` is plain federated averaging with no more than the check that values are finite: no cap on the sites'
-cases. `clip` is the default of the jobs, with all its parameters. The others are given the number of attackers that
-there are, and refuse beside the others what `clip` refuses too. A rule that cannot bear the number is not in the table,
-nor is trimming of one of three, which leaves the median. The kept model is that of the lowest validation loss, to which
-attackers contribute their own cases, poisoned where the attack poisons; a study chooses like that too. So a model
-destroyed in the first round is the untrained one."""
+_RULES_TEXT = """`mean` is plain federated averaging with no more than the check that values are finite: no cap on
+the sites' cases. `clip` is the default of the jobs, with all its parameters. The others are given the number of
+attackers that there are, and refuse beside the others what `clip` refuses too. A rule that cannot bear the number
+is not in the table, nor is trimming of one of three, which leaves the median. The kept model is that of the lowest
+validation loss, to which attackers contribute their own cases, poisoned where the attack poisons; a study chooses
+like that too. So a model destroyed in the first round is the untrained one."""
 
-_GATES_TEXT = """These tables are made by `federate`, in which only the check of finite values runs before the rule. In a
-FLARE run `SeverityAggregator` refuses by name what the last column says, whatever the rule; from then on the row is that
-of `nan`. A number of cases is compared with the handshake's: who already lied there is not refused, and counts for at
-most 3 times the median of all sites, as in these tables; only in the column `mean` nothing caps it. A late update whose
-sender forges the round's marks is refused only if it was sent before."""
+_GATES_TEXT = """These tables are made by `federate`, in which only the check of finite values runs before the rule.
+In a FLARE run `SeverityAggregator` refuses by name what the last column says, whatever the rule; from then on the
+row is that of `nan`. A number of cases is compared with the handshake's: who already lied there is not refused, and
+counts for at most 3 times the median of all sites, as in these tables; only in the column `mean` nothing caps it. A
+late update whose sender forges the round's marks is refused only if it was sent before."""
 
-_LIMITS_TEXT = """With three sites no rule can tell a liar from an honest site that is unlike the other two: both are one
-against two. What is repaired is what no honest training sends: values that are not finite, great length, a direction
-against both others. A flipped label, a backdoor or a lie inside the spread of the honest updates is a training like
-another, and where the attacker is the largest site, weights by cases side with it. Under the default a refused site's
-patients are lost to the model, which can cost more than a weak lie does. What is refused or odd is in the ledger of each
-round, for people to ask the site about."""
+_LIMITS_TEXT = """With three sites no rule can tell a liar from an honest site that is unlike the other two: both
+are one against two. What is repaired is what no honest training sends: values that are not finite, great length, a
+direction against both others. A flipped label, a backdoor or a lie inside the spread of the honest updates is a
+training like another, and where the attacker is the largest site, weights by cases side with it. Under the default
+a refused site's patients are lost to the model, which can cost more than a weak lie does. What is refused or odd is
+in the ledger of each round, for people to ask the site about."""
 
 
 def _attack_table() -> str:
@@ -235,11 +235,14 @@ def _ceiling(report: Report, setup: str) -> str:
 
 
 def _hopeless(report: Report, setup: str, rules: Sequence[str]) -> str:
-    best = {attack: max(report.values(setup, rule, attack).mean() for rule in rules) for attack in ATTACKS}
-    lost = [f"`{a}` ({value:.3f} at best)" for a, value in best.items() if value < best[NONE] - LOST]
+    found = {attack: {rule: report.values(setup, rule, attack).mean() for rule in rules} for attack in ATTACKS}
+    best = {attack: max(values, key=lambda rule: values[rule]) for attack, values in found.items()}
+    bar = found[NONE][best[NONE]]
+    lost = [f"`{a}` ({v[best[a]]:.3f} at best)" for a, v in found.items() if v[best[a]] < bar - LOST]
     return (
-        f"- Attacks under which no rule comes within {LOST * 100:.0f} points of the best clean run ({best[NONE]:.3f}): "
-        f"{', '.join(lost) or 'none'}. Another rule comes closest each time, and nobody knows the attack beforehand."
+        f"- Attacks under which no rule comes within {LOST * 100:.0f} points of the best clean run ({bar:.3f}): "
+        f"{', '.join(lost) or 'none'}. {len(set(best.values()))} different rules are best under one attack or another, "
+        "and nobody knows the attack beforehand."
     )
 
 
@@ -270,8 +273,8 @@ def _tried(report: Report) -> str:
             "",
             _wrapped(
                 f"Accuracy, {SETUPS[report.tried_in].title}. An opposition of 1 refuses nobody for its direction. The "
-                "last column counts trainings that ended early since a round had no update left: each of three sites "
-                f"opposed the others. There are {report.n_seeds} trainings for each attack."
+                "last column counts trainings that ended early since a round had no update left, as each site opposed "
+                f"the others. There are {report.n_seeds} trainings for each attack."
             ),
             "",
             *table(header, rows),

@@ -220,8 +220,8 @@ MEMBERSHIP = """\
 The watched site trains on a random half of its {pool} pooled cases; the other half are those that were not
 there. AUC, and the share of members found where {false:.0%} of the others are taken for members (chance finds
 about as many); means over trainings, 95 % intervals from 1000 bootstrap draws of trainings and cases. The pool
-stays, so they say nothing of other sites. LiRA knows the other trainings, which is more than a server has; by chance it gets 0.5.
-Accuracy and kappa are of the last global model on all sites' test cases."""
+stays, so they say nothing of other sites. LiRA knows the other trainings, which is more than a server has; by chance it
+gets 0.5. Accuracy and kappa are of the last global model on all sites' test cases."""
 
 
 def conclusions(report: Report) -> str:

@@ -139,6 +139,11 @@ class PocFederation:
                     found.append(process)
         return found
 
+    def watchdogs(self, participant: str) -> list[psutil.Process]:
+        """The shells that start a participant again when it ends."""
+        script = f"{self.kits / participant}/startup/sub_start.sh"
+        return [process for process in self._all() if script in " ".join(process.cmdline())]
+
     def wait_for(self, what: Any, seconds: float) -> None:
         """Wait until ``what()`` is true."""
         end = time.monotonic() + seconds

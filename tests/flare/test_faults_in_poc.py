@@ -12,6 +12,8 @@ import torch
 from poc_federation import PocFederation
 from tiny_study import SITES, export_tiny, make_sites, tiny_spec
 
+from mhsev_flare.participation import RoundPolicy
+
 pytestmark = pytest.mark.slow
 
 CANARY = b"DOE^JANE"
@@ -112,3 +114,22 @@ def test_a_killed_server_is_resumed_from(poc, clean, tmp_path):
     # FLARE's own watchdog starts the server again, and the sites register anew; the job is not restored.
     poc.wait_for(lambda: poc.processes("server"), 60)
     resumed(poc, tmp_path / "again", clean)
+
+
+@pytest.mark.parametrize("returns", [True, False], ids=["it comes back", "it stays away"])
+def test_the_others_go_on_without_a_machine_that_is_gone(poc, clean, tmp_path, returns):
+    """Both processes of site 3 are killed at once; its watchdog starts the site again, or is killed first."""
+    faults = {"site-3": [{"kind": "slow", "at": 1, "seconds": 120.0}]}
+    spec = tiny_spec(name=f"gone-{returns}", policy=RoundPolicy(min_sites=2, grace_seconds=5.0))
+    job_id = poc.submit(export_tiny(tmp_path, spec, faults))
+    checkpoints = poc.kits / "server" / "mhsev_checkpoints" / spec.name / job_id
+    poc.wait_for(lambda: (checkpoints / "round-0001").is_dir(), 150)
+    for process in ([] if returns else poc.watchdogs("site-3")) + poc.processes("site-3"):
+        process.kill()
+    poc.wait(job_id, 400)
+    result, ledger, _ = poc.result(job_id)
+    assert result["status"] == "completed", result["reason"]
+    assert [row["absent"] for row in ledger[:4]] == [[], ["site-3"], ["site-3"], ["site-3"]]
+    assert result["left_out"] == {"site-3": 3}
+    assert set(result["test"]["sites"]) == {"site-1", "site-2"}
+    assert result["absent"]["validate"] == ["site-3"]

