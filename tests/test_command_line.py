@@ -169,6 +169,8 @@ def test_a_workspace_can_be_prepared_again(tmp_path):
     for _ in range(2):
         assert main(["simulator", "prepare", str(tmp_path / "ws"), "--cohort", str(tmp_path / "cohort")]) == 0
     stored = json.loads((tmp_path / "ws" / "local" / "mhsev_site.json").read_text())
+    # Checkpoints lie beside the workspace, which FLARE empties.
+    assert stored.pop("checkpoint_root") == str(tmp_path / "ws-checkpoints")
     assert stored == {"cohort_root": str(tmp_path / "cohort")}
 
 

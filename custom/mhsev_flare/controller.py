@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,7 +16,7 @@ from torch import nn
 from mhsev_flare.aggregator import SeverityAggregator
 from mhsev_flare.checkpoint import CheckpointError
 from mhsev_flare.control_variates import added_controls, control_arrays, zero_controls
-from mhsev_flare.final_evaluation import FinalEvaluation
+from mhsev_flare.final_evaluation import FinalEvaluation, is_usable
 from mhsev_flare.gates import ExpectedUpdate, weights_digest
 from mhsev_flare.handshake import SiteReport, sort_answers
 from mhsev_flare.participation import RoundPolicy
@@ -24,6 +25,7 @@ from mhsev_flare.protocol import (
     PROTOCOL_VERSION,
     RUN_FOLDER,
     TASK_STANDARDISE,
+    TASK_VALIDATE,
     Meta,
 )
 from mhsev_flare.quorum import QuorumFedAvg
@@ -38,7 +40,7 @@ from mhsev_flare.rounds import ledger_row
 from mhsev_flare.server_optimiser import ServerOptimiser
 from mhsev_flare.site import find_checkpoint_folder
 from mhsev_flare.standardisation import pool_standardisation
-from mhsev_flare.study_record import StudyRecord, configuration_digest
+from mhsev_flare.study_record import NAME, StudyRecord, configuration_digest
 from mhsev_monai._version import __version__
 from mhsev_monai.feature_cache import CaseInputs
 from mhsev_monai.metrics import SeverityTable
@@ -83,6 +85,7 @@ class SeverityFedAvg(QuorumFedAvg):
         resume: go on from the last checkpoint of the unfinished run of this study.
         task_check_period: seconds between looks for answers.
         fedprox_mu: weight of FedProx's penalty, FLARE's own argument; None for none.
+        settings: names all settings that decide the result; a run of others is not resumed.
     """
 
     _always_serialize_args: ClassVar[tuple[str, ...]] = (
@@ -93,6 +96,7 @@ class SeverityFedAvg(QuorumFedAvg):
         "control_variates",
         "resume",
         "fedprox_mu",
+        "settings",
         "task_check_period",
     )
 
@@ -114,6 +118,7 @@ class SeverityFedAvg(QuorumFedAvg):
         task_check_period: float = 0.1,
         fedprox_mu: float | None = None,
         server_optimiser: ServerOptimiser | None = None,
+        settings: str = "",
     ) -> None:
         # No persistor: the model file is ours, and FLARE's default allow list does not hold its torch persistor.
         super().__init__(
@@ -124,7 +129,10 @@ class SeverityFedAvg(QuorumFedAvg):
             task_check_period=task_check_period,
             fedprox_mu=fedprox_mu,
         )
+        if not re.fullmatch(NAME, study):
+            raise ValueError("study must be a name of letters, digits, dots, dashes and underscores")
         self.study = study
+        self.settings = settings
         self.seed = seed
         self.network = network
         self.inputs = inputs
@@ -189,7 +197,7 @@ class SeverityFedAvg(QuorumFedAvg):
         self._begin(initial)
         self._train()
         self._finish(initial)
-        self.record.forget_checkpoints([self.record.job_id, str(self._result.get("resumed", {}).get("job", ""))])
+        self.record.forget_checkpoints()
 
     def _new_record(self, own: Mapping[str, np.ndarray]) -> StudyRecord:
         settings = {
@@ -201,6 +209,7 @@ class SeverityFedAvg(QuorumFedAvg):
             "rule": self.aggregator.rule,
             "control_variates": self.control_variates,
             "fedprox_mu": self.fedprox_mu,
+            "settings": self.settings,
             "server_optimiser": None if self.server_optimiser is None else self.server_optimiser.name,
         }
         workspace = self.engine.get_workspace()
@@ -221,7 +230,7 @@ class SeverityFedAvg(QuorumFedAvg):
             # The sites' own variates went with the job that ended, and both sides must begin from the same.
             record.extra = zero_controls(initial) if self.control_variates else record.extra
         else:
-            record.forget_checkpoints([record.job_id])
+            record.forget_checkpoints()
             record.sent = {key: np.array(value) for key, value in initial.items()}
             record.extra = zero_controls(initial) if self.control_variates else {}
         if self.server_optimiser is not None:
@@ -231,6 +240,9 @@ class SeverityFedAvg(QuorumFedAvg):
         self.num_rounds = self._total_rounds - record.next_round
 
     def _train(self) -> None:
+        if self.record.has_converged(self.policy):  # before the crash that is resumed from
+            self._result["converged_at_round"] = self.record.next_round
+            return
         try:
             if self.num_rounds > 0:
                 super().run()
@@ -251,14 +263,15 @@ class SeverityFedAvg(QuorumFedAvg):
         message = FLModel(
             params=dict(params), params_type=ParamsType.FULL, meta=dict(meta), total_rounds=self._total_rounds
         )
-        answers = self.ask(task, message, sites, patient=task == TASK_STANDARDISE)
+        answers = self.ask(task, message, sites, patient=task != TASK_VALIDATE)
         if self.abort_signal.triggered:
             raise StudyStoppedError(f"the run was stopped while the sites worked on {task}")
         return answers
 
     def _ask_all(self, task: str, params: Mapping[str, np.ndarray], **meta: Any) -> list[FLModel]:
-        """Ask every site of the study; those that do not answer are named in the result."""
-        answers = self._ask(task, self._sites, params, **meta)
+        """Ask every site of the study; those that do not answer, or answer what is none, are named in the result."""
+        shapes = {key: np.shape(value) for key, value in self.record.sent.items()}
+        answers = [a for a in self._ask(task, self._sites, params, **meta) if is_usable(task, a, shapes)]
         absent = sorted(set(self._sites) - {str(a.meta["client_name"]) for a in answers})
         if absent:
             self._result.setdefault("absent", {}).setdefault(task, absent)
@@ -278,6 +291,7 @@ class SeverityFedAvg(QuorumFedAvg):
         for site, reason in refused.items():
             self.error(f"{site} does not take part: {reason}")
         needed = max(self.min_sites or len(asked), 1)
+        needed = max(needed, self.policy.quorum(needed))
         absent = sorted(set(self.policy.mandatory_sites) - set(accepted))
         if len(accepted) < needed or absent:
             self._result["status"] = "refused"
@@ -348,24 +362,35 @@ class SeverityFedAvg(QuorumFedAvg):
         tables, losses = evaluation.judge(record.sent, "validation")
         record.close_last(ledger_row(record.next_round, (), pool_tables(tables), self.aggregator.weighting, losses))
         best = record.best
+        self._save(best.weights)
         tables, _ = evaluation.judge(best.weights, "test")
+        missing = self.policy.missing(tables, len(self._sites))
+        if missing:
+            raise StudyStoppedError(f"the test of the model, which is saved: {missing}")
         self._result["best_round"] = best.round_number
         self._result["test"] = test_results(tables, SCALES[self.scale])
         self._result["left_out"] = dict(record.attendance.left_out)
-        spent = {
-            site: entry["epsilon"]
-            for row in record.ledger
-            for site, entry in row["sites"].items()
-            if "epsilon" in entry
-        }
+        told = [pair for row in record.ledger for pair in row["anomalies"].items()]
+        spent = {site: entry["epsilon"] for site, entry in told if "epsilon" in entry}
         if spent:
             self._result["epsilon"] = spent
-        self._save(best.weights)
         if self.site_models:
-            self._result["comparison"] = evaluation.site_models(pool_tables(tables), initial)
+            self._result["comparison"] = self._unless_missing(
+                lambda: evaluation.site_models(pool_tables(tables), initial)
+            )
         if self.personalise:
-            self._result["personalised"] = evaluation.personalised(best.weights)
+            self._result["personalised"] = self._unless_missing(lambda: evaluation.personalised(best.weights))
         self._result["status"], self._result["reason"] = "completed", ""
+
+    def _unless_missing(self, evaluate: Callable[[], dict[str, Any]]) -> dict[str, Any] | None:
+        """An evaluation beside the model's own; None where no site answered, which costs nothing of the model."""
+        try:
+            return evaluate()
+        except StudyStoppedError as error:
+            if self.abort_signal.triggered:
+                raise
+            self.error(str(error))
+            return None
 
     def _save(self, weights: Mapping[str, np.ndarray]) -> None:
         """Write the model before anything else can fail."""

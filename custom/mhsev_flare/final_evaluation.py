@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from nvflare.app_common.abstract.fl_model import FLModel
 
+from mhsev_flare.gates import ExpectedUpdate, array_refusal, is_number
 from mhsev_flare.protocol import TASK_PERSONALISE, TASK_SUBMIT_MODEL, TASK_VALIDATE, Meta
 from mhsev_flare.result import compare_with_site_models, evaluation_entry, pool_tables
 from mhsev_monai.metrics import SeverityTable
@@ -24,6 +25,22 @@ class AskSites(Protocol):
 def tables_of(answers: list[FLModel]) -> dict[str, SeverityTable]:
     """Evaluation table by site."""
     return {str(a.meta["client_name"]): SeverityTable.from_json(a.meta[Meta.TABLE]) for a in answers}
+
+
+def is_usable(task: str, answer: FLModel, shapes: Mapping[str, tuple[int, ...]]) -> bool:
+    """Whether an answer is what the task asks for: a table and a loss, or a model of these shapes.
+
+    One site's malformed answer must cost that site's part of the result, and not the study.
+    """
+    if task == TASK_SUBMIT_MODEL:
+        return not array_refusal(answer.params or {}, ExpectedUpdate(shapes, ""))
+    if not is_number((answer.metrics or {}).get("loss")):
+        return False
+    try:
+        SeverityTable.from_json((answer.meta or {}).get(Meta.TABLE, {}))
+    except (ValueError, TypeError, OverflowError):
+        return False
+    return True
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,9 @@ import numpy as np
 from mhsev_flare.protocol import BUFFERS, PROTOCOL_VERSION, Meta
 from mhsev_monai.metrics import SeverityTable
 
+MOST_LOSS = 1e6
+"""A mean loss beyond this is no loss of these networks, and would decide the choice of the best round for all."""
+
 
 def weights_digest(weights: Mapping[str, Any]) -> str:
     """SHA-256 over keys in order and float32 values: names the weights from which a site trained, or an update."""
@@ -113,6 +116,8 @@ def _evaluation_refusal(meta: Mapping[str, Any]) -> str:
     train_loss = meta.get(Meta.TRAIN_LOSS)
     if not (train_loss is None or is_number(train_loss)) or not is_number(meta.get(Meta.VALIDATION_LOSS)):
         return "losses that are not finite numbers"
+    if abs(meta[Meta.VALIDATION_LOSS]) > MOST_LOSS:
+        return f"a validation loss beyond {MOST_LOSS:g}"
     spent = meta.get(Meta.EPSILON)
     if not (spent is None or (is_number(spent) and spent >= 0)):
         return "an epsilon that is not a number from 0 up"

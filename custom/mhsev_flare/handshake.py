@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
@@ -115,6 +116,12 @@ def _sums_refusal(answer: AnswerLike, n_features: int) -> str:
         return str(error)
     if len(answer.params[Moments.MEAN]) != n_features:
         return f"sent moments of another number of features than {n_features}"
+    try:
+        summary = json.loads(json.dumps(answer.meta.get(Meta.SITE_SUMMARY), allow_nan=False))
+    except (ValueError, TypeError):
+        summary = None
+    if not isinstance(summary, dict) or not {"cases", "grades", "excluded"} <= set(summary):
+        return "did not tell its numbers of cases by split and grade"
     samples = answer.meta.get(Meta.N_SAMPLES)
     counted = isinstance(samples, int) and not isinstance(samples, bool) and samples > 0
     return "" if counted else "did not tell its number of training cases"

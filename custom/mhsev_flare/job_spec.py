@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -103,8 +106,20 @@ class JobSpec:
     def __post_init__(self) -> None:
         if self.twins:
             TwinInputs(self.inputs)  # refuses inputs that no twin can go through
-        if self.privacy is not None and (self.twins or self.site_models or self.optimiser.control_variates):
-            raise ValueError("with privacy, twins, site_models and control variates must be off: they would leave it")
+        if self.privacy is None:
+            return
+        if self.twins or self.site_models or self.optimiser.control_variates or self.optimiser.fedprox_mu:
+            raise ValueError("with privacy, twins, site_models, control variates and FedProx must be off")
+        if self.privacy.noise_multiplier == 0:
+            raise ValueError("privacy without noise is none; noise_multiplier must be positive")
+
+    def settings_digest(self) -> str:
+        """64 hexadecimal digits over what decides the result, so that a run is resumed with its own settings."""
+        names = ("weighting", "rule", "tolerated", "scale", "epochs", "learning_rate", "weight_decay", "batch_size")
+        decisive = {name: getattr(self, name) for name in (*names, "count_weight", "seed", "twins")}
+        parts = {name: getattr(self, name) for name in ("optimiser", "privacy")}
+        described = {name: None if part is None else dataclasses.asdict(part) for name, part in parts.items()}
+        return hashlib.sha256(json.dumps({**decisive, **described}, sort_keys=True).encode()).hexdigest()
 
     @property
     def combination(self) -> Combination:

@@ -220,6 +220,7 @@ def _controller(spec: JobSpec) -> SeverityFedAvg:
         "control_variates": spec.optimiser.control_variates,
         "resume": spec.resume,
         "fedprox_mu": spec.optimiser.fedprox_mu,
+        "settings": spec.settings_digest(),
     }
     if spec.optimiser.server is not None:
         arguments["server_optimiser"] = ServerOptimiser(spec.optimiser.server, dict(spec.optimiser.server_arguments))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -79,20 +80,23 @@ class LocalTraining:
         The account of all steps on this site's cases lies in ``folder``, and is written before anything can leave.
         """
         path = folder / ACCOUNT_FILE
-        stored = json.loads(path.read_text()) if path.is_file() else None
-        steps, account = train_severity_privately(
-            self.network,
-            data.train,
-            self.scale,
-            self.parameters,
-            privacy,
-            accountant_state=stored,
-            should_stop=self.should_stop,
-        )
         folder.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(account))
-        temporary.replace(path)
+        with path.with_suffix(".lock").open("w") as lock:
+            # Two jobs on the same cases must not each write what the other does not know.
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            stored = json.loads(path.read_text()) if path.is_file() else None
+            steps, account = train_severity_privately(
+                self.network,
+                data.train,
+                self.scale,
+                self.parameters,
+                privacy,
+                accountant_state=stored,
+                should_stop=self.should_stop,
+            )
+            temporary = path.with_suffix(".tmp")
+            temporary.write_text(json.dumps(account))
+            temporary.replace(path)
         return steps, epsilon(account, privacy.delta)
 
     def train_alone(self, data: SiteData, rounds: int) -> BestRound:

@@ -83,14 +83,16 @@ def ledger_row(
 
 
 def _accepted(contribution: ContributionLike) -> dict[str, Any]:
-    entry = {"n_samples": contribution.n_samples, "train_loss": contribution.meta.get(Meta.TRAIN_LOSS)}
-    spent = contribution.meta.get(Meta.EPSILON)
-    return entry if spent is None else {**entry, "epsilon": spent}
+    return {"n_samples": contribution.n_samples, "train_loss": contribution.meta.get(Meta.TRAIN_LOSS)}
 
 
 def _anomaly(contribution: ContributionLike) -> dict[str, Any]:
     """One row of the anomaly table: the decision, and what it rests on."""
     measured = {} if contribution.oddity is None else contribution.oddity.to_json()
+    # What was spent left the site, also where it was refused.
+    spent = contribution.meta.get(Meta.EPSILON)
+    if isinstance(spent, float) and np.isfinite(spent):
+        measured = {**measured, "epsilon": spent}
     return {
         "accepted": contribution.accepted,
         "reason": contribution.reason,

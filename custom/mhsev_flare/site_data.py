@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,6 +22,8 @@ from mhsev_monai.inputs import POSITION_SET
 from mhsev_monai.lesion_marks import lesion_mask_path, mark_candidates, read_lesion_mask
 from mhsev_monai.severity import GradingScale, Severity
 from mhsev_monai.training import LabelledFeatures
+
+logger = logging.getLogger(__name__)
 
 LEAST_TRAINING_CASES = 5
 """The mean over fewer cases says too much about each of them, and is no statistic anyway."""
@@ -107,7 +110,9 @@ def site_marks(
         try:
             found = mark_candidates(table.sets[row][POSITION_SET], *read_lesion_mask(path))
         except ScanError as error:
-            raise SiteError(f"{case_id}: {error}") from error
+            # The reason may leave the site; which case it is stays in its log.
+            logger.error("the lesion mask of %s cannot be used: %s", case_id, error)
+            raise SiteError(f"a lesion mask of this site cannot be used: {error}") from error
         marks[case_id] = np.full(table.features.shape[1], np.nan, dtype=np.float32)
         marks[case_id][: len(found)] = found[: table.features.shape[1]]
     return marks

@@ -64,6 +64,6 @@ class ScaffoldRound:
         kept = {key: value.numpy() for key, value in self._helper.c_local.state_dict().items()}
         # Written beside and renamed: half a file would fail in every round that follows.
         temporary = self._state_file.with_suffix(".tmp.npz")
-        np.savez(temporary, allow_pickle=False, **kept)
+        np.savez(temporary, **kept)
         temporary.replace(self._state_file)
         return {key: np.asarray(value, dtype=np.float32) for key, value in self._helper.get_delta_controls().items()}

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,9 @@ from mhsev_flare.convergence import has_converged
 from mhsev_flare.participation import Attendance, RoundPolicy
 from mhsev_flare.result import write_ledger
 from mhsev_flare.rounds import BestRound
+
+NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}"
+"""What the name of a study or job may be, since a folder is called by it."""
 
 
 def configuration_digest(settings: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> str:
@@ -39,6 +43,7 @@ class StudyRecord:
         configuration: see :func:`configuration_digest`.
         sent: weights of the round that is under way.
         extra: arrays that a checkpoint must hold beside, such as control variates.
+        earlier_jobs: ids of the runs that this one goes on from.
     """
 
     folder: Path
@@ -50,6 +55,7 @@ class StudyRecord:
     best: BestRound = field(default_factory=BestRound)
     attendance: Attendance = field(default_factory=Attendance)
     extra: dict[str, np.ndarray] = field(default_factory=dict)
+    earlier_jobs: tuple[str, ...] = ()
 
     @property
     def next_round(self) -> int:
@@ -93,13 +99,16 @@ class StudyRecord:
         self.best = state.best
         self.attendance.left_out.update(state.left_out)
         self.extra = {key: np.array(value) for key, value in state.extra.items()}
+        self.earlier_jobs = (*state.earlier_jobs, state.job_id)
         write_ledger(self.folder, self.ledger)
         return state
 
-    def forget_checkpoints(self, jobs: Sequence[str]) -> None:
-        """Drop the checkpoints of these jobs: of a finished study, or of what an earlier job of this id left."""
-        for job in jobs:
-            shutil.rmtree(self.checkpoints / job, ignore_errors=True)
+    def forget_checkpoints(self) -> None:
+        """Drop those of this run and of the runs that it went on from; other runs of the study keep theirs."""
+        for job in (self.job_id, *self.earlier_jobs):
+            # A name from a file must not lead out of the folder.
+            if re.fullmatch(NAME, job):
+                shutil.rmtree(self.checkpoints / job, ignore_errors=True)
 
     def _state(self) -> StudyState:
         return StudyState(
@@ -111,4 +120,5 @@ class StudyRecord:
             best=self.best,
             left_out=dict(self.attendance.left_out),
             extra=self.extra,
+            earlier_jobs=self.earlier_jobs,
         )

@@ -55,6 +55,7 @@ from privacy_trials import (
 from mhsev_flare.benchmark.averaging import load_weights, start_weights
 from mhsev_flare.jobs import JobSpec
 from mhsev_flare.site_data import grade_counts
+from mhsev_monai.networks import SeverityMLP
 from mhsev_monai.private_training import PrivacyParameters, epsilon
 from mhsev_monai.severity import PAPER_SCALE
 from mhsev_monai.training import FeatureMoments
@@ -104,6 +105,7 @@ def reconstruct(private_too: bool) -> list[Rebuilt]:
     """All rows, each on the network that sites first get."""
     spec, (sites, pool) = watched_job(SEED), watched_study(SEED)
     network = copy.deepcopy(spec.network)
+    assert isinstance(network, SeverityMLP)
     load_weights(network, start_weights(spec, sites))
     found = []
     for row in reconstructions(private_too):

@@ -122,7 +122,7 @@ def as_json(report: Report) -> dict[str, Any]:
     return {**told, "versions": versions(), "rebuilt": rows, "leaks": leaks}
 
 
-def _lists(near: Nearest) -> dict[str, list[float]]:
+def _lists(near: Nearest) -> dict[str, Any]:
     return {name: np.round(values, 4).tolist() for name, values in near._asdict().items()}
 
 

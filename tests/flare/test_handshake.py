@@ -25,6 +25,7 @@ def meta(**changes: Any) -> dict[str, Any]:
         Meta.REPORT: report(),
         Meta.FINGERPRINT: "f",
         Meta.N_SAMPLES: 20,
+        Meta.SITE_SUMMARY: {"cases": {"train": 20}, "grades": {}, "excluded": 0, "twins": 0},
     }
     return {**good, **changes}
 
@@ -189,3 +190,10 @@ def test_a_site_must_tell_its_number_of_training_cases(n_samples):
 def test_a_site_that_refuses_is_not_asked_for_sums():
     refusing = answer("a", {}, **{Meta.REFUSAL: "has no labels"})
     assert sort_answers(["a"], [refusing], "f", OWN, 3) == ({}, {"a": "has no labels"})
+
+
+@pytest.mark.parametrize("summary", [None, {}, "none", {"cases": {}, "grades": {}, "excluded": float("nan")}])
+def test_a_summary_that_no_result_file_can_hold_is_refused(summary):
+    answered = [answer("a", **{Meta.SITE_SUMMARY: summary})]
+    accepted, refused = sort_answers(["a"], answered, "f", OWN, 3)
+    assert (accepted, refused) == ({}, {"a": "did not tell its numbers of cases by split and grade"})

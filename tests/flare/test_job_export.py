@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import json
 from pathlib import Path
@@ -82,3 +83,27 @@ def test_an_optimiser_is_part_of_the_job(tmp_path):
     assert arguments(tmp_path / "dsd_mlp", "server")["fedprox_mu"] == OPTIMISERS["fedprox"].fedprox_mu
     with pytest.raises(ValueError, match="no optimiser called adam; there are fedavg"):
         SeverityRecipe("dsd_mlp", optimiser="adam")
+
+
+def test_a_run_is_resumed_with_its_own_settings_alone():
+    spec = JOBS["dsd_mlp"]
+    own = spec.settings_digest()
+    changes = (
+        {"epochs": 3},
+        {"learning_rate": 1e-3},
+        {"rule": "median"},
+        {"twins": False},
+        {"optimiser": OPTIMISERS["fedprox"]},
+    )
+    others = {dataclasses.replace(spec, **change).settings_digest() for change in changes}
+    assert len(others | {own}) == 1 + len(changes)
+    # How long to wait, and for whom, may change.
+    assert dataclasses.replace(spec, resume=True, policy=RoundPolicy(min_sites=1)).settings_digest() == own
+
+
+def test_a_studys_name_cannot_lead_out_of_its_folder():
+    """FLARE's own export refuses such names; a job that somebody wrote by hand must not have one either."""
+    spec = JOBS["dsd_mlp_literal"]
+    for name in ("/etc", "../..", "", "a/b"):
+        with pytest.raises(ValueError, match="study must be a name"):
+            SeverityFedAvg(name, 1, spec.network, spec.inputs, spec.scale, SeverityAggregator(), RoundPolicy())

@@ -89,9 +89,25 @@ def test_a_finished_study_leaves_no_checkpoint_and_others_stay(tmp_path):
     made.close_round(row(0, 0.5), weights_of(1.0))
     other = StudyState("c", "other", 1, weights_of(1.0), [row(0, 0.5)], BestRound())
     save_checkpoint(tmp_path / "checkpoints" / "study" / "other", other)
-    made.forget_checkpoints(["job", "never-there"])
+    made.earlier_jobs = ("never-there", "", "..", "../study", "/")
+    made.forget_checkpoints()
     assert [path.name for path in (tmp_path / "checkpoints" / "study").iterdir()] == ["other"]
     assert find_checkpoint(tmp_path / "checkpoints" / "study", "c").job_id == "other"
+
+
+def test_all_runs_that_a_finished_one_went_on_from_are_forgotten(tmp_path):
+    """Three jobs: the first two end before their end. Nothing of them may be resumed once the third has finished."""
+    first = record(tmp_path, "first")
+    first.close_round(row(0, 0.5), weights_of(1.0))
+    second = record(tmp_path, "second")
+    second.resume()
+    second.close_round(row(1, 0.4), weights_of(2.0))
+    third = record(tmp_path, "third")
+    assert third.resume().job_id == "second"
+    assert third.earlier_jobs == ("first", "second")
+    third.forget_checkpoints()
+    with pytest.raises(CheckpointError, match="no unfinished run"):
+        record(tmp_path, "fourth").resume()
 
 
 def test_nothing_to_resume_holds_no_path_and_changes_nothing(tmp_path):
