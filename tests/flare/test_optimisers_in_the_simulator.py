@@ -91,7 +91,7 @@ def test_what_privacy_costs_is_counted_over_rounds_and_jobs(cohort, tmp_path):
     result, ledger, _ = simulate(tmp_path / "first", cohort, spec)
     assert result["status"] == "completed", result["reason"]
     assert ledger[0]["sites"]["site-1"]["train_loss"] is None
-    spent = [row["sites"]["site-1"]["epsilon"] for row in ledger[:2]]
+    spent = [row["anomalies"]["site-1"]["epsilon"] for row in ledger[:2]]
     assert 0 < spent[0] < spent[1] == result["epsilon"]["site-1"]
     result, _, _ = simulate(tmp_path / "second", cohort, spec)
     assert result["epsilon"]["site-1"] > spent[1]
