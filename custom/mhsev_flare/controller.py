@@ -225,8 +225,13 @@ class SeverityFedAvg(QuorumFedAvg):
                 state = record.resume()
             except CheckpointError as error:
                 raise StudyStoppedError(str(error)) from error
-            self._result["resumed"] = {"round": state.next_round, "job": state.job_id}
+            without = sorted(record.known_sites - set(self._sites))
+            self._result["resumed"] = {"round": state.next_round, "job": state.job_id, "without": without}
             self.info(f"resuming at round {state.next_round}")
+            if without:
+                self.error(
+                    f"{', '.join(without)} TOOK PART BEFORE AND IS NOT IN THIS JOB: it was not connected in time"
+                )
             # The sites' own variates went with the job that ended, and both sides must begin from the same.
             record.extra = zero_controls(initial) if self.control_variates else record.extra
         else:
@@ -343,9 +348,9 @@ class SeverityFedAvg(QuorumFedAvg):
             deltas = [c.meta[Meta.CONTROL_DELTAS] for c in accepted]
             self.record.extra = added_controls(self.record.extra, deltas, len(self._sites))
         tables = {c.site: SeverityTable.from_json(c.meta[Meta.TABLE]) for c in accepted}
-        row = ledger_row(
-            self.current_round, contributions, pool_tables(tables), self.aggregator.weighting, asked=self._sites
-        )
+        # A site of the run that is resumed from, which was not connected when this one began, is absent too.
+        asked = sorted(self.record.known_sites | set(self._sites))
+        row = ledger_row(self.current_round, contributions, pool_tables(tables), self.aggregator.weighting, asked=asked)
         often = self.record.close_round(row, model.params)
         for site in [*row["refused"], *row["absent"]]:
             self.warning(f"round {self.current_round} is without {site}: {row['refused'].get(site, 'no answer')}")

@@ -174,6 +174,10 @@ def _notes(result: Mapping[str, Any], cohort: Path | None) -> list[str]:
     notes += [f"{site} did not take part: {reason}" for site, reason in result["refused"].items()]
     if "resumed" in result:
         notes.append(f"the run went on from round {result['resumed']['round']} of one that had ended before its end")
+        notes += [
+            f"{site} took part before, and was not there when it went on"
+            for site in result["resumed"].get("without", [])
+        ]
     if "converged_at_round" in result:
         notes.append(f"training ended at round {result['converged_at_round']}, since the validation loss fell no more")
     hidden = [s for s, told in result["sites"].items() if not all(isinstance(n, int) for n in _numbers(told["grades"]))]

@@ -62,6 +62,11 @@ class StudyRecord:
         """The first round that is not in the ledger."""
         return len(self.ledger)
 
+    @property
+    def known_sites(self) -> frozenset[str]:
+        """Every site that took part in a round of the study, or should have."""
+        return frozenset(site for row in self.ledger for part in ("sites", "refused", "absent") for site in row[part])
+
     def close_round(self, row: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> tuple[str, ...]:
         """Enter a round's row, judge the model with which it began, and keep the new weights through a crash.
 
