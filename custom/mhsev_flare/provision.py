@@ -12,25 +12,37 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from nvflare.lighter.constants import CtxKey
 from nvflare.lighter.spec import Builder
 
+from mhsev_flare.kit_digest import write_digest
+from mhsev_flare.kit_scripts import PYTHON_FILE, START_SCRIPTS, with_site_environment
 from mhsev_flare.simulator import PACKAGE_PREFIXES
 
 SERVER, CLIENT = "server", "client"
+STORAGE = "storage"
+
+WORKING_FOLDER = Path("/proc/self/cwd")
+"""FLARE takes absolute folders alone, and a kit does not know where it will lie. Its processes work in the kit's own
+folder, which Linux calls so."""
 
 
 class SitePolicyBuilder(Builder):
     """Lets the jobs of this package run where no job may bring code, and keeps the sites' logs at the sites.
 
     FLARE 2.9 checks every class that a job names against a list of the site, which holds none of another package; it
-    streams a site's error log to the server unless told otherwise; and its server takes ten minutes to notice that a
-    hospital is gone.
+    streams a site's error log to the server unless told otherwise; its server takes ten minutes to notice that a
+    hospital is gone, and keeps jobs and models below ``/tmp``; its start scripts take any ``python3``; and it does not
+    notice when a kit was changed. Every kit gets a digest of its files (:mod:`mhsev_flare.kit_digest`).
 
     Args:
         allow: prefixes of classes that jobs may name beside FLARE's own.
-        allow_code: whether a job may bring code to a site.
+        allow_code: whether a job may bring code to a site or to the server.
         heart_beat_timeout: seconds without a sign after which the server takes a site for gone.
-        storage: absolute folder for the server's jobs and snapshots; empty: FLARE's, below ``/tmp/nvflare``.
+        storage: folder for the server's jobs and snapshots: below the server's kit, or absolute.
+        python: the Python that runs the kits, written into each one's ``local/python``; empty: a site says it there, or
+            in ``MHSEV_PYTHON``, or leaves it to PATH.
+        loopback: the server listens on 127.0.0.1 alone, for federations on one machine.
     """
 
     def __init__(
@@ -38,37 +50,56 @@ class SitePolicyBuilder(Builder):
         allow: Sequence[str] = PACKAGE_PREFIXES,
         allow_code: bool = False,
         heart_beat_timeout: int = 60,
-        storage: str = "",
+        storage: str = STORAGE,
+        python: str = "",
+        loopback: bool = False,
     ) -> None:
         super().__init__()
         self.allow = tuple(allow)
         self.allow_code = allow_code
         self.heart_beat_timeout = heart_beat_timeout
         self.storage = storage
+        self.python = python
+        self.loopback = loopback
 
     def build(self, project: Any, ctx: Any) -> None:
         """Change the files that FLARE's own builders wrote into each kit."""
         for participant in project.get_all_participants():
-            if participant.type not in (SERVER, CLIENT):
-                continue
-            local = Path(ctx.get_local_dir(participant))
-            resources = local / "resources.json.default"
-            stored = json.loads(resources.read_text())
-            stored["class_allow_list"] += [prefix for prefix in self.allow if prefix not in stored["class_allow_list"]]
-            if participant.type == SERVER:
-                self._set_server(stored)
-            else:
-                stored["allow_log_streaming"] = False
-                stored["components"] = [c for c in stored["components"] if c["id"] != "site_log_streamer"]
+            local, startup = Path(ctx.get_local_dir(participant)), Path(ctx.get_kit_dir(participant))
+            self._set_scripts(startup, local)
+            if participant.type in (SERVER, CLIENT):
+                self._set_resources(local / "resources.json.default", participant.type)
                 self._write_authorization(local)
-            resources.write_text(json.dumps(stored, indent=2) + "\n")
+            if participant.type == SERVER and self.loopback:
+                listen_on_loopback(startup / "fed_server.json")
+
+    def finalize(self, project: Any, ctx: Any) -> None:
+        """Write the digest of each kit, whose certificates are there by now."""
+        for participant in project.get_all_participants():
+            write_digest(Path(ctx.get_ws_dir(participant)), ctx.get(CtxKey.ROOT_PRI_KEY))
+
+    def _set_scripts(self, startup: Path, local: Path) -> None:
+        for script in (startup / name for name in START_SCRIPTS):
+            if script.is_file():
+                script.write_text(with_site_environment(script.read_text()))
+        if self.python:
+            (local / PYTHON_FILE).write_text(self.python + "\n")
+
+    def _set_resources(self, path: Path, participant_type: str) -> None:
+        stored = json.loads(path.read_text())
+        stored["class_allow_list"] += [prefix for prefix in self.allow if prefix not in stored["class_allow_list"]]
+        if participant_type == SERVER:
+            self._set_server(stored)
+        else:
+            stored["allow_log_streaming"] = False
+            stored["components"] = [c for c in stored["components"] if c["id"] != "site_log_streamer"]
+        path.write_text(json.dumps(stored, indent=2) + "\n")
 
     def _set_server(self, resources: dict[str, Any]) -> None:
         for server in resources["servers"]:
             server["heart_beat_timeout"] = self.heart_beat_timeout
-        if not self.storage:
-            return
-        root = Path(self.storage)
+        resources["components"].append({"id": "ghost_jobs", "path": "mhsev_flare.ghost_jobs.GhostJobs", "args": {}})
+        root = WORKING_FOLDER / self.storage
         resources["snapshot_persistor"]["args"]["storage"]["args"]["root_dir"] = str(root / "snapshot-storage")
         for component in resources["components"]:
             if component["id"] == "job_manager":
@@ -86,6 +117,15 @@ class SitePolicyBuilder(Builder):
             else:
                 rights["byoc"] = "none"
         (local / "authorization.json").write_text(json.dumps(stored, indent=2) + "\n")
+
+
+def listen_on_loopback(server_config: Path) -> None:
+    """Let a server listen on 127.0.0.1: FLARE 2.9 does where the host of its own address is ``localhost``."""
+    stored = json.loads(server_config.read_text())
+    for server in stored["servers"]:
+        port = server["service"]["target"].rpartition(":")[2]
+        server["service"]["target"] = f"localhost:{port}"
+    server_config.write_text(json.dumps(stored, indent=2) + "\n")
 
 
 RIGHTS = ("submit_job", "clone_job", "manage_job", "download_job", "view", "operate", "shell_commands", "byoc")

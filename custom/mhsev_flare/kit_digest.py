@@ -1,0 +1,100 @@
+"""The digest of a startup kit: what it held when it was made, so that a change on its way or at the site is seen.
+
+FLARE 2.9 signs the files of confidential-computing and homomorphic-encryption kits alone. In a plain kit it checks none:
+a changed ``authorization.json`` or ``fed_client.json`` is taken as it is. The digest is signed by the project's root CA
+where the kit is made with that key at hand, and unsigned where a site packages its own kit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from nvflare.lighter.utils import sign_content, verify_content
+
+DIGEST_FILE = "kit_digest.json"
+ROOT_CERTIFICATE = Path("startup", "rootCA.pem")
+FOLDERS = ("startup", "local")
+
+
+class KitDigestError(ValueError):
+    """A folder that is no kit, or whose digest cannot be read."""
+
+
+def write_digest(kit: Path, root_key: Any = None) -> None:
+    """Write the digests of all files below ``startup`` and ``local`` into the kit.
+
+    Args:
+        kit: folder of one participant.
+        root_key: private key of the project's root CA; None leaves the digest unsigned.
+    """
+    files = {name: _sha256(kit / name) for name in _files(kit)}
+    signature = None if root_key is None else sign_content(_content(files), root_key)
+    stored = {"format": 1, "files": files, "signature": signature}
+    (kit / DIGEST_FILE).write_text(json.dumps(stored, indent=1) + "\n")
+
+
+def check_digest(kit: Path) -> list[str]:
+    """What differs from the kit as it was made, one sentence each; empty: nothing.
+
+    Files that a site adds are its own and are not listed. The signature is checked with the kit's own root
+    certificate: whoever exchanged that as well has a kit that the server refuses.
+
+    Raises:
+        KitDigestError: where there is no digest, or none that can be read.
+    """
+    files, signature = _read(kit)
+    found = []
+    if signature is None:
+        found.append(f"{DIGEST_FILE} is not signed: it shows changes made by mistake, not by intent")
+    elif not _is_signed(files, signature, kit / ROOT_CERTIFICATE):
+        found.append(f"{DIGEST_FILE} is not signed by the root CA of this kit; ask for the kit again")
+    for name, digest in sorted(files.items()):
+        path = kit / name
+        if not path.is_file():
+            found.append(f"{name} is missing")
+        elif _sha256(path) != digest:
+            found.append(f"{name} is not as it was made")
+    return found
+
+
+def _files(kit: Path) -> Sequence[str]:
+    paths = (path for folder in FOLDERS for path in (kit / folder).rglob("*") if path.is_file())
+    return sorted(path.relative_to(kit).as_posix() for path in paths)
+
+
+def _read(kit: Path) -> tuple[dict[str, str], str | None]:
+    path = kit / DIGEST_FILE
+    if not path.is_file():
+        raise KitDigestError(f"{kit} has no {DIGEST_FILE}: it is no kit, or was made without SitePolicyBuilder")
+    try:
+        stored = json.loads(path.read_text())
+        files = {str(name): str(digest) for name, digest in stored["files"].items()}
+        signature = stored["signature"]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise KitDigestError(f"{path} cannot be read ({type(error).__name__}); ask for the kit again") from error
+    if any(Path(name).is_absolute() or ".." in Path(name).parts for name in files):
+        raise KitDigestError(f"{path} names files outside of the kit; ask for the kit again")
+    return files, None if signature is None else str(signature)
+
+
+def _is_signed(files: dict[str, str], signature: str, root_certificate: Path) -> bool:
+    try:
+        root = x509.load_pem_x509_certificate(root_certificate.read_bytes())
+        verify_content(_content(files), signature, root.public_key())
+    except (OSError, ValueError, InvalidSignature):
+        return False
+    return True
+
+
+def _content(files: dict[str, str]) -> str:
+    return json.dumps(files, sort_keys=True)
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
