@@ -66,13 +66,16 @@ def refusal(params: Mapping[str, Any], meta: Mapping[str, Any], site: str, expec
         site: who sent it.
         expected: what is accepted.
     """
+    return meta_refusal(meta, site, expected) or array_refusal(params, expected) or _control_refusal(meta, expected)
+
+
+def meta_refusal(meta: Mapping[str, Any], site: str, expected: ExpectedUpdate) -> str:
+    """Why an update is refused for what comes beside its arrays; empty where it is not. See :func:`refusal`."""
     return (
         _schema_refusal(meta, expected)
         or _moment_refusal(meta, expected)
         or _samples_refusal(meta, site, expected)
         or _evaluation_refusal(meta)
-        or array_refusal(params, expected)
-        or _control_refusal(meta, expected)
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
@@ -11,6 +11,7 @@ import nvflare
 import torch
 
 from mhsev_flare.gates import told
+from mhsev_flare.participation import RoundPolicy
 from mhsev_flare.protocol import PROTOCOL_VERSION, Meta, Moments
 from mhsev_flare.standardisation import pool_standardisation
 from mhsev_monai._version import __version__
@@ -105,6 +106,28 @@ def sort_answers(
         else:
             accepted[site] = answer
     return accepted, refused
+
+
+def shortage(
+    accepted: Collection[str], refused: Mapping[str, str], n_asked: int, min_sites: int, policy: RoundPolicy
+) -> str:
+    """Why a study cannot begin with these sites; empty where it can.
+
+    Args:
+        accepted: names of the sites that can take part.
+        refused: the others' reasons, by name.
+        n_asked: how many were asked.
+        min_sites: fewest sites to begin with; 0: all.
+        policy: of the rounds, which need a quorum of them.
+    """
+    needed = max(min_sites or n_asked, 1)
+    needed = max(needed, policy.quorum(needed))
+    absent = sorted(set(policy.mandatory_sites) - set(accepted))
+    if len(accepted) >= needed and not absent:
+        return ""
+    reasons = "; ".join(f"{site}: {reason}" for site, reason in sorted(refused.items()))
+    mandatory = f"; {', '.join(absent)} must take part" if absent else ""
+    return f"{len(accepted)} of {n_asked} sites can take part, {needed} are needed{mandatory} ({reasons})"
 
 
 def _sums_refusal(answer: AnswerLike, n_features: int) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -184,7 +184,16 @@ JOBS: Mapping[str, JobSpec] = {
 def severity_job(spec: JobSpec) -> FedJob:
     """The FLARE job of one row: our workflow at the server, our executor at every site, no code, no data path."""
     job = FedJob(name=spec.name, min_clients=max(spec.min_sites, 2))
-    executor = SeverityExecutor(
+    job.to_server(_controller(spec))
+    job.to_server({"server": {"task_request_interval": TASK_REQUEST_INTERVAL}})
+    job.to_clients(site_executor(spec))
+    job.set_app_packages(INSTALLED_PACKAGES)
+    return job
+
+
+def site_executor(spec: JobSpec) -> SeverityExecutor:
+    """What runs at every site."""
+    return SeverityExecutor(
         network=spec.network,
         inputs=spec.inputs,
         scale=spec.scale,
@@ -197,11 +206,6 @@ def severity_job(spec: JobSpec) -> FedJob:
         twins=spec.twins,
         privacy=spec.privacy,
     )
-    job.to_server(_controller(spec))
-    job.to_server({"server": {"task_request_interval": TASK_REQUEST_INTERVAL}})
-    job.to_clients(executor)
-    job.set_app_packages(INSTALLED_PACKAGES)
-    return job
 
 
 def _controller(spec: JobSpec) -> SeverityFedAvg:
@@ -227,7 +231,9 @@ def _controller(spec: JobSpec) -> SeverityFedAvg:
     return SeverityFedAvg(**arguments)
 
 
-def export_job(spec: JobSpec, folder: Path, bring_code: bool = False) -> Path:
+def export_job(
+    spec: JobSpec, folder: Path, bring_code: bool = False, make: Callable[[JobSpec], FedJob] = severity_job
+) -> Path:
     """Write the job of ``spec`` as ``folder/<name>``, replacing the generated files there; returns that folder.
 
     Args:
@@ -235,10 +241,11 @@ def export_job(spec: JobSpec, folder: Path, bring_code: bool = False) -> Path:
         folder: holds a folder a job.
         bring_code: put both packages whole into the job, for sites that do not have them installed and let jobs bring
             code (FLARE's BYOC). Where they are installed, FLARE takes the installed ones all the same.
+        make: makes the job of a row.
     """
     target = folder / spec.name
     with tempfile.TemporaryDirectory() as temporary:
-        severity_job(spec).export_job(temporary)
+        make(spec).export_job(temporary)
         shutil.copytree(Path(temporary, spec.name), target, dirs_exist_ok=True)
     code = target / "app" / "custom"
     shutil.rmtree(code, ignore_errors=True)

@@ -25,6 +25,7 @@ class Meta:
     EPSILON = "mhsev_epsilon"
     FEDPROX_MU = "fedprox_mu"  # FLARE's own
     FINGERPRINT = "mhsev_fingerprint"
+    KEEP = "mhsev_keep"
     N_SAMPLES = "mhsev_n_samples"
     PROTOCOL = "mhsev_protocol"
     REFUSAL = "mhsev_refusal"
