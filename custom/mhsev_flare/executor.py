@@ -22,6 +22,7 @@ from mhsev_flare.gates import weights_digest
 from mhsev_flare.handshake import SiteReport
 from mhsev_flare.local_training import LocalTraining
 from mhsev_flare.protocol import (
+    MODEL_FILE,
     PROTOCOL_VERSION,
     RUN_FOLDER,
     TASK_PERSONALISE,
@@ -211,9 +212,11 @@ class SeverityExecutor(Executor):
     def _validate(self, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> DXO:
         data, local = self._site_data(fl_ctx), self._local(abort_signal)
         received = from_shareable(shareable)
-        local.load(received.data)
+        weights = local.load(received.data)
         split = received.get_meta_prop(Meta.SPLIT, "validation")
         table, loss = local.evaluate(split, data)
+        if (kept := received.get_meta_prop(Meta.KEEP)) is not None:
+            self._save(MODEL_FILE, weights, {"best_round": int(kept)}, fl_ctx)
         return self._reply(DataKind.METRICS, {"loss": loss}, {Meta.TABLE: table, Meta.SPLIT: split})
 
     def _submit_model(self, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> DXO:
@@ -237,10 +240,7 @@ class SeverityExecutor(Executor):
         local.load(from_shareable(shareable).data)
         best = local.train_alone(data, PERSONAL_ROUNDS)
         local.load(best.weights)
-        path = self._run_folder(fl_ctx) / PERSONAL_MODEL
-        path.parent.mkdir(parents=True, exist_ok=True)
-        tensors = {key: torch.from_numpy(value.copy()) for key, value in best.weights.items()}
-        save_model(path, self.network, self.inputs, self.scale, tensors, {"personalised": best.round_number})
+        self._save(PERSONAL_MODEL, best.weights, {"personalised": best.round_number}, fl_ctx)
         table, loss = local.evaluate("test", data)
         return self._reply(DataKind.METRICS, {"loss": loss}, {Meta.TABLE: table, Meta.SPLIT: "test"})
 
@@ -261,6 +261,14 @@ class SeverityExecutor(Executor):
         if controls is None:
             return None
         return ScaffoldRound(self.network, controls, self.learning_rate, self._run_folder(fl_ctx) / CONTROL_FILE)
+
+    def _save(
+        self, name: str, weights: Mapping[str, np.ndarray], provenance: dict[str, Any], fl_ctx: FLContext
+    ) -> None:
+        path = self._run_folder(fl_ctx) / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tensors = {key: torch.from_numpy(value.copy()) for key, value in weights.items()}
+        save_model(path, self.network, self.inputs, self.scale, tensors, provenance)
 
     def _run_folder(self, fl_ctx: FLContext) -> Path:
         workspace = fl_ctx.get_engine().get_workspace()
