@@ -95,11 +95,10 @@ def train_severity_privately(
     """
     accountant = _accountant(accountant_state)
     _refuse_unsuitable(network, data, privacy)
-    rate = min(1.0, parameters.batch_size / len(data))
+    rate, n_steps = _plan(parameters, len(data))
     loss_of = _record_loss(network, data, scale, parameters.count_weight)
     weights = [parameter for parameter in network.parameters() if parameter.requires_grad]
     optimiser = torch.optim.AdamW(weights, lr=parameters.learning_rate, weight_decay=parameters.weight_decay)
-    n_steps = parameters.epochs * math.ceil(1 / rate)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(secrets.randbits(63) if seed is None else seed)
         network.train()
@@ -137,6 +136,37 @@ def epsilon(accountant_state: Mapping[str, Any], delta: float) -> float:
     if any(noise == 0 for noise, _, _ in accountant.history):
         return math.inf
     return float(accountant.get_epsilon(delta)) if accountant.history else 0.0
+
+
+def planned_account(
+    accountant_state: Mapping[str, Any] | None,
+    parameters: TrainingParameters,
+    privacy: PrivacyParameters,
+    n_records: int,
+    n_rounds: int = 1,
+) -> dict[str, Any]:
+    """The account as it would be after further calls of :func:`train_severity_privately`; nothing is trained.
+
+    Args:
+        accountant_state: what the call before returned; None if nothing was trained on these records yet.
+        parameters: of each call.
+        privacy: of each call.
+        n_records: scans, 1 or more.
+        n_rounds: number of calls.
+
+    Raises:
+        ImportError: if opacus is not installed.
+        ValueError: if the state is no account.
+    """
+    state = _state_of(_accountant(accountant_state))
+    rate, n_steps = _plan(parameters, n_records)
+    return {**state, "history": [*state["history"], [privacy.noise_multiplier, rate, n_steps * n_rounds]]}
+
+
+def _plan(parameters: TrainingParameters, n_records: int) -> tuple[float, int]:
+    """With which probability a step draws a record, and the number of steps."""
+    rate = min(1.0, parameters.batch_size / n_records)
+    return rate, parameters.epochs * math.ceil(1 / rate)
 
 
 def _accountant(state: Mapping[str, Any] | None) -> Any:

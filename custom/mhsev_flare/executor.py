@@ -36,6 +36,8 @@ from mhsev_flare.protocol import (
 from mhsev_flare.site import SiteFolders, find_site_folders, load_site_data
 from mhsev_flare.site_data import SiteData, SiteError, grade_counts
 from mhsev_flare.site_optimisers import ScaffoldRound, fedprox_penalty
+from mhsev_flare.site_policy import REQUIRED, SitePolicy
+from mhsev_flare.site_policy_file import policy_in_force
 from mhsev_monai.feature_cache import CaseInputs
 from mhsev_monai.model_file import save_model
 from mhsev_monai.private_training import PrivacyParameters
@@ -149,6 +151,7 @@ class SeverityExecutor(Executor):
     def _standardise(self, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> DXO:
         try:
             data = self._site_data(fl_ctx)
+            self._check_cost(data, int(shareable.get_header(AppConstants.NUM_ROUNDS, 1)), fl_ctx)
         except SiteError as error:
             self.log_error(fl_ctx, f"this site cannot take part: {error}")
             return self._reply(DataKind.WEIGHTS, {Moments.N: np.zeros(1)}, {Meta.REFUSAL: str(error)})
@@ -206,7 +209,8 @@ class SeverityExecutor(Executor):
     def _fit_privately(self, local: LocalTraining, data: SiteData, fl_ctx: FLContext) -> dict[str, Any]:
         """Train a round privately; the training loss, which would tell of the training cases, does not leave."""
         assert self.privacy is not None
-        steps, spent = local.fit_privately(data, self.privacy, self._folders(fl_ctx).cache_root)
+        check_cost = self._policy(fl_ctx).check_cost
+        steps, spent = local.fit_privately(data, self.privacy, self._folders(fl_ctx).cache_root, check_cost)
         return {Meta.EPSILON: spent, MetaKey.NUM_STEPS_CURRENT_ROUND: steps}
 
     def _validate(self, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> DXO:
@@ -214,6 +218,8 @@ class SeverityExecutor(Executor):
         received = from_shareable(shareable)
         weights = local.load(received.data)
         split = received.get_meta_prop(Meta.SPLIT, "validation")
+        if split == "train" and self.privacy is not None:
+            raise SiteError("a table of the training cases would leave without privacy; ask for another split")
         table, loss = local.evaluate(split, data)
         if (kept := received.get_meta_prop(Meta.KEEP)) is not None:
             self._save(MODEL_FILE, weights, {"best_round": int(kept)}, fl_ctx)
@@ -284,7 +290,25 @@ class SeverityExecutor(Executor):
             self._site, fl_ctx.get_prop(FLContextKey.SCOPE_PROPERTIES), Path(workspace.get_site_config_dir())
         )
 
+    def _policy(self, fl_ctx: FLContext) -> SitePolicy:
+        workspace = fl_ctx.get_engine().get_workspace()
+        return policy_in_force(fl_ctx.get_prop(FLContextKey.SCOPE_PROPERTIES), Path(workspace.get_site_config_dir()))
+
+    def _check_cost(self, data: SiteData, n_rounds: int, fl_ctx: FLContext) -> None:
+        """Refuse a job whose rounds would together cost more privacy than this site's policy allows."""
+        policy = self._policy(fl_ctx)
+        if self.privacy is None or policy.privacy.rule != REQUIRED:
+            return
+        folder = self._folders(fl_ctx).cache_root
+        try:
+            spent = self._local(Signal()).planned_epsilon(len(data.train), self.privacy, folder, n_rounds)
+        except ImportError as error:
+            raise SiteError("opacus is not installed at this site; install mhsev with its extra dp") from error
+        policy.check_cost(spent)
+
     def _site_data(self, fl_ctx: FLContext) -> SiteData:
+        # Each task asks for the data first, and none gets them against the policy, whatever the server left out.
+        self._policy(fl_ctx).check_job(self.privacy)
         if self._data is None:
             self._data = load_site_data(
                 self._site,

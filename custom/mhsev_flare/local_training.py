@@ -18,7 +18,7 @@ from mhsev_flare.rounds import BestRound, training_seed
 from mhsev_flare.site_data import SiteData, SiteError
 from mhsev_monai.evaluation import evaluate_severity
 from mhsev_monai.metrics import SeverityTable, severity_metrics
-from mhsev_monai.private_training import PrivacyParameters, epsilon, train_severity_privately
+from mhsev_monai.private_training import PrivacyParameters, epsilon, planned_account, train_severity_privately
 from mhsev_monai.severity import GradingScale
 from mhsev_monai.training import TrainingHooks, TrainingParameters, severity_loss, train_severity
 
@@ -74,17 +74,30 @@ class LocalTraining:
         seed = training_seed(self.seed, self.site, round_number)
         return train_severity(self.network, data.lessons, self.scale, self.parameters, seed, hooks)
 
-    def fit_privately(self, data: SiteData, privacy: PrivacyParameters, folder: Path) -> tuple[int, float]:
+    def planned_epsilon(self, n_records: int, privacy: PrivacyParameters, folder: Path, n_rounds: int = 1) -> float:
+        """What would have been spent on this site's cases after ``n_rounds`` more, by the account in ``folder``."""
+        stored = _stored_account(folder)
+        return epsilon(planned_account(stored, self.parameters, privacy, n_records, n_rounds), privacy.delta)
+
+    def fit_privately(
+        self,
+        data: SiteData,
+        privacy: PrivacyParameters,
+        folder: Path,
+        check_cost: Callable[[float], None] = lambda spent: None,
+    ) -> tuple[int, float]:
         """Train a round with differential privacy of each scan; the number of steps and what is spent so far.
 
         The account of all steps on this site's cases lies in ``folder``, and is written before anything can leave.
+        ``check_cost`` is called with what will have been spent, before anything is trained, and raises to refuse.
         """
         path = folder / ACCOUNT_FILE
         folder.mkdir(parents=True, exist_ok=True)
         with path.with_suffix(".lock").open("w") as lock:
             # Two jobs on the same cases must not each write what the other does not know.
             fcntl.flock(lock, fcntl.LOCK_EX)
-            stored = json.loads(path.read_text()) if path.is_file() else None
+            check_cost(self.planned_epsilon(len(data.train), privacy, folder))
+            stored = _stored_account(folder)
             steps, account = train_severity_privately(
                 self.network,
                 data.train,
@@ -124,3 +137,8 @@ class LocalTraining:
         """Loss on the cases of a split."""
         self.network.eval()
         return float(severity_loss(self.network, data.split(split), self.scale, self.parameters.count_weight))
+
+
+def _stored_account(folder: Path) -> dict[str, Any] | None:
+    path = folder / ACCOUNT_FILE
+    return json.loads(path.read_text()) if path.is_file() else None

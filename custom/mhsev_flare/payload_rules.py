@@ -53,7 +53,7 @@ _MOST_BYTES_OF_NUMBERS = 2**20
 
 FLOATS = ("float32", "float64")
 
-KNOWN_FILTERS = ("SmallCellCleanser", "ExcludeVars", "PercentilePrivacy", "SVTPrivacy")
+KNOWN_FILTERS = ("EntryBlocker", "SmallCellCleanser", "ExcludeVars", "PercentilePrivacy", "SVTPrivacy")
 """Filters that may stand before in the chain; FLARE notes their names in the message."""
 
 REFUSAL_NAMES = re.compile(
