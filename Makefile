@@ -4,6 +4,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEMO ?= demo
+POC_DEMO ?= poc-demo
+POC_SUBJECTS ?= 72
 SUBJECTS ?= 180
 SEED ?= 1
 
@@ -12,11 +14,12 @@ export OMP_NUM_THREADS ?= 1
 # Two test processes; the tests of a file stay together, since they share what they made. PARALLEL= runs one.
 PARALLEL ?= -n 2 --dist loadfile
 
-.PHONY: demo test test-slow test-all test-wheel benchmark benchmark-federation lint venv clean help
+.PHONY: demo poc-demo test test-slow test-all test-wheel benchmark benchmark-federation lint venv clean help
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo      simulated hospitals, the federated job, and a report to look at (folder $(DEMO)/)"
+	@echo "make poc-demo  the same with a server and three hospitals as real processes (folder $(POC_DEMO)/)"
 	@echo "make test      the tests that a change must pass"
 	@echo "make test-all  also those that start FLARE processes"
 	@echo "make test-wheel  build sdist and wheel, install the wheel elsewhere, and test it there"
@@ -36,6 +39,9 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 
 demo: venv
 	$(BIN)/mhsev demo $(DEMO) --subjects $(SUBJECTS) --seed $(SEED)
+
+poc-demo: venv
+	$(BIN)/mhsev poc demo $(POC_DEMO) --subjects $(POC_SUBJECTS) --seed $(SEED)
 
 test: venv
 	$(BIN)/pytest $(PARALLEL) -m "not slow and not long"
@@ -81,4 +87,4 @@ lint: venv
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info $(DEMO)
+	rm -rf $(VENV) build dist *.egg-info $(DEMO) $(POC_DEMO)

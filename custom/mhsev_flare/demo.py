@@ -12,6 +12,7 @@ from mhsev_flare.jobs import JOBS, export_job
 from mhsev_flare.progress import bar, cores
 from mhsev_flare.protocol import LEDGER_FILE, MODEL_FILE, RESULT_FILE
 from mhsev_flare.result import read_run
+from mhsev_flare.rounds import round_line
 from mhsev_flare.run_report import write_report
 from mhsev_flare.simulator import WorkspaceError, prepare_workspace, run_simulator
 from mhsev_flare.site import DERIVATIVES
@@ -43,41 +44,63 @@ def run_demo(out: Path, n_subjects: int, seed: int, workers: int | None = None) 
         DemoError: if a step did not do what it should.
     """
     workers = workers or cores()
-    cohort, run, report = out / "cohort", out / "run", out / "report.html"
-    _say(f"1/4 simulated hospitals in {cohort}")
+    cohort, run = out / "cohort", out / "run"
+    make_hospitals(cohort, n_subjects, seed, workers)
+    say(f"3/4 federated training of {JOB} in FLARE's simulator, {len(HOSPITALS)} sites")
+    try:
+        prepare_workspace(run, cohort)
+        run_simulator(export_job(JOBS[JOB], out / "jobs"), run, len(HOSPITALS), len(HOSPITALS), say_round)
+    except (WorkspaceError, OSError) as error:
+        raise DemoError(f"the simulator cannot run in {run}: {error}") from error
+    return finish(run, out, run.with_name(f"{run.name}-simulator.log"))
+
+
+def make_hospitals(cohort: Path, n_subjects: int, seed: int, workers: int) -> None:
+    """The first two steps: simulated hospitals, and the features of their scans.
+
+    Raises:
+        DemoError: if they cannot be made.
+    """
+    say(f"1/4 simulated hospitals in {cohort}")
     try:
         with bar("subjects", "subject") as progress:
             make_cohort(cohort, n_subjects, seed, workers=workers, progress=progress)
     except (ValueError, OSError, ImportError) as error:
         raise DemoError(str(error)) from error
-    _say("2/4 features of every scan: brain mask, bias field, dynamic spectral decomposition")
+    say("2/4 features of every scan: brain mask, bias field, dynamic spectral decomposition")
     for hospital in HOSPITALS:
         _features(cohort / hospital.name, workers)
-    _say(f"3/4 federated training of {JOB} in FLARE's simulator, {len(HOSPITALS)} sites")
-    try:
-        prepare_workspace(run, cohort)
-        run_simulator(export_job(JOBS[JOB], out / "jobs"), run, len(HOSPITALS), len(HOSPITALS), _say_round)
-    except (WorkspaceError, OSError) as error:
-        raise DemoError(f"the simulator cannot run in {run}: {error}") from error
-    result = _result(run)
-    _say("4/4 report")
+
+
+def finish(run: Path, out: Path, log: Path) -> str:
+    """The last step: the report, and what to look at.
+
+    Args:
+        run: folder of the run.
+        out: folder of the demonstration, which holds the cohort.
+        log: where to look if the run did not end well.
+
+    Raises:
+        DemoError: if it did not.
+    """
+    result = _result(run, log)
+    say("4/4 report")
     _, _, model = read_run(run)
-    write_report(run, report, cohort)
+    report = out / "report.html"
+    write_report(run, report, out / "cohort")
     for name in (MODEL_FILE, RESULT_FILE, LEDGER_FILE):
         shutil.copyfile(model.with_name(name), out / name)
     return _summary(result, out, report)
 
 
-def _say(message: str) -> None:
+def say(message: str) -> None:
+    """Tell of a step, on stderr."""
     print(message, file=sys.stderr, flush=True)
 
 
-def _say_round(row: Mapping[str, Any]) -> None:
-    kappa = row["validation"]["quadratic_kappa"]
-    shown = "undefined" if kappa is None else f"{kappa:.3f}"
-    # The row after the last round judges the final aggregate, and trains nothing.
-    who = f"sites {len(row['sites'])}" if row["sites"] else "final  "
-    _say(f"    round {row['round']:>2}  {who}  validation quadratic kappa {shown}")
+def say_round(row: Mapping[str, Any]) -> None:
+    """Tell of a round."""
+    say(f"    {round_line(row)}")
 
 
 def _features(root: Path, workers: int) -> None:
@@ -88,15 +111,14 @@ def _features(root: Path, workers: int) -> None:
         with bar(f"{root.name}, protocol twins", "scan") as progress:
             compute_features(listed.cases, TwinInputs(JOBS[JOB].inputs), root / DERIVATIVES, workers, progress)
     for case_id, reason in sorted(table.failed.items()):
-        _say(f"    {root.name} {case_id} excluded: {reason}")
+        say(f"    {root.name} {case_id} excluded: {reason}")
 
 
-def _result(run: Path) -> dict[str, Any]:
-    log = run.with_name(f"{run.name}-simulator.log")
+def _result(run: Path, log: Path) -> dict[str, Any]:
     try:
         result, _, _ = read_run(run)
     except FileNotFoundError as error:
-        raise DemoError(f"the simulator left no result; its log is {log}") from error
+        raise DemoError(f"the run left no result; its log is {log}") from error
     if result["status"] != "completed":
         raise DemoError(f"the federated run ended as {result['status']}: {result['reason']}; its log is {log}")
     return result

@@ -82,6 +82,17 @@ def ledger_row(
     }
 
 
+def round_line(row: Mapping[str, Any]) -> str:
+    """One row of the ledger, for the terminal."""
+    kappa = row["validation"]["quadratic_kappa"]
+    shown = "undefined" if kappa is None else f"{kappa:.3f}"
+    # The row after the last round judges the final aggregate, and trains nothing.
+    who = f"{len(row['sites'])} sites" if row["sites"] else "final  "
+    without = [*row["refused"], *row["absent"]]
+    missing = f"   WITHOUT {', '.join(without)}" if without else ""
+    return f"round {row['round']:>2}   {who}   validation quadratic kappa {shown}{missing}"
+
+
 def _accepted(contribution: ContributionLike) -> dict[str, Any]:
     return {"n_samples": contribution.n_samples, "train_loss": contribution.meta.get(Meta.TRAIN_LOSS)}
 

@@ -1,0 +1,247 @@
+"""A POC federation from its beginning to its end: prepare, start, run jobs, stop, and leave nothing behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from mhsev_flare.poc import processes
+from mhsev_flare.poc.administrator import Administrator, NoServerError
+from mhsev_flare.poc.project import ADMIN, PROJECT, SERVER, free_port, is_free, poc_project
+from mhsev_flare.simulator import PACKAGE_PREFIXES
+from mhsev_flare.site import SITE_FILE
+
+STATE_FILE, STATE_SCHEMA = "poc.json", "mhsev-poc/1"
+START_SECONDS = 180
+STOP_SECONDS = 20
+RESULTS = "results"
+CONSOLE = "poc_console.log"
+"""What a participant prints; FLARE's own POC commands call it so."""
+
+LEFT_OVERS = ("shutdown.fl", "restart.fl", "daemon_pid.fl", "pid.fl")
+"""Marks of a stop, or of a process that was killed, by which FLARE's start script would not start another."""
+
+
+class PocError(RuntimeError):
+    """A step of POC mode that could not be done; the message says what to do."""
+
+
+class PocFederation:
+    """Server, sites and administrator as real processes on loopback, all of it in one folder.
+
+    Home folder, FLARE workspace, job store and port are its own, so that several can run side by side and nothing of
+    the user's FLARE configuration is touched.
+
+    Args:
+        folder: holds all of it.
+        environment: further environment variables of its processes.
+    """
+
+    def __init__(self, folder: Path, environment: Mapping[str, str] | None = None) -> None:
+        self.folder = folder.resolve()
+        self._environment = dict(environment or {})
+
+    @property
+    def kits(self) -> Path:
+        """Holds the startup kit of each participant."""
+        return self.folder / "workspace" / PROJECT / "prod_00"
+
+    @property
+    def is_prepared(self) -> bool:
+        """Whether the folder holds a federation, running or not."""
+        return (self.folder / STATE_FILE).is_file()
+
+    @property
+    def sites(self) -> list[str]:
+        """Names of the sites."""
+        return list(self._state()["sites"])
+
+    @property
+    def port(self) -> int:
+        """Of the server."""
+        return int(self._state()["port"])
+
+    def prepare(
+        self,
+        data: Mapping[str, Path],
+        port: int = 0,
+        allow: Sequence[str] = PACKAGE_PREFIXES,
+        builders: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
+        """Provision kits with this package's site policy, and tell each site where its data lie.
+
+        Args:
+            data: folder of each site, by its name.
+            port: of the server; 0 takes a free one.
+            allow: prefixes of classes that jobs may name beside FLARE's own.
+            builders: further builders of the provisioning.
+
+        Raises:
+            PocError: if the folder is in use, the port is taken, or FLARE's provisioning fails.
+        """
+        if self.folder.is_dir() and any(self.folder.iterdir()):
+            raise PocError("the folder is not empty; name a new one, or end the federation in it with `mhsev poc down`")
+        if port and not is_free(port):
+            raise PocError(f"port {port} is in use; name another with --port, or leave it out to take a free one")
+        (self.folder / "home").mkdir(parents=True)
+        sites, port = list(data), port or free_port()
+        state = {"schema": STATE_SCHEMA, "sites": sites, "port": port}
+        # First of all, so that a call that is cut off can be cleared away with `down`.
+        (self.folder / STATE_FILE).write_text(json.dumps(state, indent=1) + "\n")
+        project = self.folder / "project.yml"
+        # JSON is YAML.
+        project.write_text(json.dumps(poc_project(sites, port, allow, builders), indent=1))
+        said = self.flare("poc", "prepare", "-i", str(project), "--force")
+        if not (self.kits / SERVER / "startup").is_dir():
+            raise PocError(f"FLARE did not make the startup kits: {_last_words(said)}")
+        for site, root in data.items():
+            own = {"data_root": str(root.resolve())}
+            (self.kits / site / "local" / SITE_FILE).write_text(json.dumps(own, indent=1) + "\n")
+
+    def start(self) -> None:
+        """Start what does not run, and wait until every site is registered.
+
+        Raises:
+            PocError: if a site is not registered in time.
+        """
+        for name in (SERVER, *self.sites):
+            if not self.processes(name) and not self.watchdogs(name):
+                self._start_kit(name)
+        self.wait_for_sites()
+
+    def _start_kit(self, name: str) -> None:
+        kit = self.kits / name
+        for mark in LEFT_OVERS:
+            (kit / mark).unlink(missing_ok=True)
+        with (kit / CONSOLE).open("ab") as console:
+            subprocess.run(
+                ["bash", str(kit / "startup" / "start.sh")],
+                cwd=kit,
+                env=self.environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=console,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                check=True,
+            )
+
+    def wait_for_sites(self, seconds: float = START_SECONDS) -> None:
+        """Wait until every site is registered at the server: a job does not reach one that comes later.
+
+        Raises:
+            PocError: if one is not, in time.
+        """
+        present: list[str] = []
+
+        def all_there() -> bool:
+            present[:] = self.registered()
+            return set(present) >= set(self.sites)
+
+        if not processes.wait_until(all_there, seconds, step=1.0):
+            late = sorted(set(self.sites) - set(present))
+            raise PocError(f"{', '.join(late)} did not register in {seconds:.0f} s; see `mhsev poc logs {late[0]}`")
+
+    def registered(self) -> list[str]:
+        """Sites that the server knows now; none where it does not answer."""
+        try:
+            with self.administrator(seconds=5.0) as administrator:
+                return administrator.sites()
+        except NoServerError:
+            return []
+
+    def administrator(self, seconds: float = 10.0) -> Administrator:
+        """A connection as the project's administrator."""
+        return Administrator(self.kits / ADMIN, ADMIN, seconds)
+
+    def processes(self, participant: str, job_id: str = "") -> list[psutil.Process]:
+        """Running processes of a participant and, where one is given, of a job."""
+        return processes.participant_processes(self.folder, self.kits / participant, job_id)
+
+    def watchdogs(self, participant: str) -> list[psutil.Process]:
+        """The shells that start a participant again when it ends."""
+        return processes.watchdogs(self.folder, self.kits / participant)
+
+    def flare(self, *arguments: str, timeout: float = 300.0) -> str:
+        """Run a command of FLARE's in this federation's environment; what it printed."""
+        command = [str(Path(sys.executable).with_name("nvflare")), *arguments]
+        done = subprocess.run(
+            command, env=self.environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout
+        )
+        return done.stdout + done.stderr
+
+    def environment(self) -> dict[str, str]:
+        """Of all processes of this federation."""
+        return {
+            **os.environ,
+            **self._environment,
+            "HOME": str(self.folder / "home"),
+            "NVFLARE_POC_WORKSPACE": str(self.folder / "workspace"),
+            "NVFLARE_SECURE_LOGGING": "1",
+            # FLARE starts whatever python3 is first.
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
+            "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
+            processes.MARK: str(self.folder),
+        }
+
+    def down(self, keep: bool = False) -> None:
+        """Stop, and remove what is not kept; also what a call that was cut off left behind.
+
+        Raises:
+            PocError: if the folder holds no federation, or a process survives.
+        """
+        if not self.is_prepared:
+            raise PocError("there is no POC federation in this folder; nothing was done")
+        self.stop()
+        if not keep:
+            self.remove()
+
+    def stop(self) -> None:
+        """End every process, also where FLARE's own stop cannot, as with a job that a crash left behind.
+
+        Raises:
+            PocError: if one survives.
+        """
+        for kit in self.kits.glob("*"):
+            if (kit / "startup").is_dir():
+                (kit / "shutdown.fl").touch()
+        gone = processes.wait_until(lambda: not processes.federation_processes(self.folder), STOP_SECONDS)
+        if not gone:
+            processes.end(processes.federation_processes(self.folder))
+        left = processes.federation_processes(self.folder)
+        if left:
+            pids = ", ".join(str(process.pid) for process in left)
+            raise PocError(f"processes {pids} cannot be ended; end them, and call `mhsev poc down` again")
+
+    def remove(self) -> None:
+        """Delete all but downloaded results: kits, keys, job store, logs. The processes must have ended."""
+        for path in self.folder.iterdir():
+            if path.name == RESULTS:
+                continue
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+        if not any(self.folder.iterdir()):
+            self.folder.rmdir()
+
+    def _state(self) -> dict[str, Any]:
+        path = self.folder / STATE_FILE
+        if not path.is_file():
+            raise PocError("there is no POC federation in this folder; begin one with `mhsev poc up`")
+        stored = json.loads(path.read_text())
+        if stored.get("schema") != STATE_SCHEMA:
+            raise PocError(f"{STATE_FILE} is not of this version ({STATE_SCHEMA}); use the version that made it")
+        return dict(stored)
+
+
+def _last_words(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else "it said nothing"
