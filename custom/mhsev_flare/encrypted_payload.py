@@ -2,7 +2,7 @@
 
 FLARE encrypts entry by entry, and each ciphertext has room for 4096 numbers however few there are; with each one that a
 site sends goes a copy of the public part of its keys. One vector instead of 21 entries makes the update of ``dsd_mlp``
-17 times smaller.
+16 times smaller. An empty entry, which the network of ``detector_count`` has, FLARE's encryptor cannot take at all.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from nvflare.apis.dxo import DXO, DataKind, MetaKey
 from nvflare.apis.dxo_filter import DXOFilter
+from nvflare.apis.filter import ContentBlockedException
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable
 from torch import nn
@@ -88,13 +89,22 @@ class PackUpdate(DXOFilter):
         self.weighting = weighting
 
     def process_dxo(self, dxo: DXO, shareable: Shareable, fl_ctx: FLContext) -> DXO:  # noqa: ARG002
-        """The update as one vector."""
+        """The update as one vector.
+
+        Raises:
+            ContentBlockedException: if a value is not finite; then nothing is sent. In a sum of ciphertexts one such
+                value spoils the model of all, and nobody but the site itself can see it.
+        """
+        vector = packed(dxo.data, parameter_shapes(self.network))
+        if not np.isfinite(vector).all():
+            reason = "the update of this round holds values that are not finite, so nothing of it was sent"
+            self.log_error(fl_ctx, reason)
+            raise ContentBlockedException(reason)
         state = self.network.state_dict()
         zeros = {key: np.zeros(state[key].numel()) for key in BUFFERS if key in state}
         meta = {key: value for key, value in dxo.meta.items() if key != Meta.BASE}
         meta[MetaKey.NUM_STEPS_CURRENT_ROUND] = raw_weight(self.weighting, meta[Meta.N_SAMPLES])
-        data = {PACKED: packed(dxo.data, parameter_shapes(self.network)), **zeros}
-        return DXO(DataKind.WEIGHT_DIFF, data=data, meta=meta)
+        return DXO(DataKind.WEIGHT_DIFF, data={PACKED: vector, **zeros}, meta=meta)
 
 
 class UnpackModel(DXOFilter):

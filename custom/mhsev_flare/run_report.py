@@ -57,6 +57,8 @@ def write_report(run: Path, page: Path, cohort: Path | None = None) -> None:
     result, ledger, model_path = read_run(run)
     if result["status"] != "completed":
         raise ValueError(f"the run ended as {result['status']}, so there is nothing to report: {result['reason']}")
+    if result.get("encrypted") and not model_path.is_file():
+        raise ValueError("the server of an encrypted study has no model; put the model.pt of a site beside result.json")
     model = load_model(model_path)
     # Inputs that cannot show what they made of a scan give no pictures.
     examples = list(_examples(result, model, cohort)) if cohort and hasattr(model.inputs, "process") else []
@@ -107,7 +109,7 @@ def _report_data(
 
 
 def _facts(result: Mapping[str, Any]) -> dict[str, str | int | float | None]:
-    versions = result["versions"]
+    versions, digest = result["versions"], result["model"].get("sha256", "")
     return {
         "job": result["job"],
         "rounds": result["num_rounds"],
@@ -120,7 +122,7 @@ def _facts(result: Mapping[str, Any]) -> dict[str, str | int | float | None]:
         "mhsev": versions["mhsev"],
         "NVIDIA FLARE": versions["nvflare"],
         "PyTorch": versions["torch"],
-        "model SHA-256": result["model"]["sha256"][:16],
+        **({"model SHA-256": digest[:16]} if digest else {"encrypted": "the model is at the sites alone"}),
     }
 
 

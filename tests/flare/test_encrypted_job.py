@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from small_site import context
 from tiny_study import tiny_spec
 
@@ -23,6 +25,7 @@ tenseal = pytest.importorskip("tenseal", reason="the extra `he` is not installed
 
 from nvflare.apis.dxo import DXO, DataKind, MetaKey, from_shareable  # noqa: E402
 from nvflare.apis.event_type import EventType  # noqa: E402
+from nvflare.apis.filter import ContentBlockedException  # noqa: E402
 from nvflare.apis.fl_constant import ReservedKey  # noqa: E402
 from nvflare.apis.utils.decomposers import flare_decomposers  # noqa: E402
 from nvflare.app_common.abstract.model import make_model_learnable  # noqa: E402
@@ -49,6 +52,7 @@ from mhsev_flare.encrypted_payload import (  # noqa: E402
 from mhsev_flare.gates import ExpectedUpdate  # noqa: E402
 from mhsev_flare.simulator import PACKAGE_PREFIXES  # noqa: E402
 
+ROOT = Path(__file__).resolve().parents[2]
 SPEC = encrypted_spec(tiny_spec())
 SHAPES = parameter_shapes(SPEC.network)
 CASES = {"a": 24, "b": 18, "c": 7}
@@ -107,6 +111,19 @@ def test_the_nearest_row_is_accepted():
     assert SPEC.optimiser == FederatedOptimiser()
     check_encryptable(SPEC)
     assert (SPEC.rule, SPEC.site_models, SPEC.name) == ("mean", False, "tiny_encrypted")
+
+
+@pytest.mark.skipif(not (ROOT / "poc" / "project.yml").is_file(), reason="needs the checkout, not the wheel alone")
+def test_the_project_with_keys_is_the_other_one_and_the_keys():
+    plain, with_keys = (yaml.safe_load((ROOT / "poc" / name).read_text()) for name in ("project.yml", "project_he.yml"))
+    paths = [builder["path"].rsplit(".", 1)[1] for builder in with_keys["builders"]]
+    assert paths.index("SitePolicyBuilder") < paths.index("HEBuilder") < paths.index("SignatureBuilder")
+    keys = with_keys["builders"].pop(paths.index("HEBuilder"))
+    assert with_keys == plain
+    made = HEBuilder(**keys["args"])
+    own = HEBuilder()
+    for name in ("poly_modulus_degree", "coeff_mod_bit_sizes", "scale_bits", "scheme_type"):
+        assert getattr(made, name) == getattr(own, name), "FLARE's defaults are what was measured"
 
 
 # One round in one process.
@@ -276,7 +293,7 @@ def test_another_weight_than_that_of_the_cases_is_refused(tmp_path, keys):
 def test_an_update_that_is_not_finite_is_not_sent(tmp_path, keys):
     fl_ctx, spoiled = fl_context(tmp_path), message("a")
     spoiled.data["layers.0.weight"][0, 0] = np.nan
-    with pytest.raises(ValueError, match="finite"):
+    with pytest.raises(ContentBlockedException, match="not finite"):
         encrypted(spoiled, keys, fl_ctx)
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from nvflare.job_config.api import FedJob
 from small_site import NumbersInFile, make_root
 
 from mhsev_flare.job_spec import JobSpec
@@ -44,9 +46,14 @@ def tiny_spec(**changes: Any) -> JobSpec:
     return dataclasses.replace(spec, **changes)
 
 
-def export_tiny(folder: Path, spec: JobSpec, faults: dict[str, list[dict[str, Any]]] | None = None) -> Path:
+def export_tiny(
+    folder: Path,
+    spec: JobSpec,
+    faults: dict[str, list[dict[str, Any]]] | None = None,
+    make: Callable[[JobSpec], FedJob] = severity_job,
+) -> Path:
     """Write the job; with faults, its executor is the faulty one."""
-    made = severity_job(spec)
+    made = make(spec)
     made.set_app_packages([*INSTALLED_PACKAGES, *(module.rstrip(".") for module in TEST_MODULES)])
     made.export_job(str(folder))
     job = folder / spec.name
