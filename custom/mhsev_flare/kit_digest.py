@@ -1,8 +1,8 @@
 """The digest of a startup kit: what it held when it was made, so that a change on its way or at the site is seen.
 
-FLARE 2.9 signs the files of confidential-computing and homomorphic-encryption kits alone. In a plain kit it checks none:
-a changed ``authorization.json`` or ``fed_client.json`` is taken as it is. The digest is signed by the project's root CA
-where the kit is made with that key at hand, and unsigned where a site packages its own kit.
+FLARE 2.9 signs the files of kits for confidential computing and homomorphic encryption alone. Of a plain kit it checks
+none: a changed ``authorization.json`` or ``fed_client.json`` is taken as it is. The digest is signed by the project's
+root CA where the kit is made with that key at hand, and unsigned where a site packages its own kit.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -24,6 +24,19 @@ FOLDERS = ("startup", "local")
 
 class KitDigestError(ValueError):
     """A folder that is no kit, or whose digest cannot be read."""
+
+
+class KitCheck(NamedTuple):
+    """What a kit's digest says of it.
+
+    Args:
+        is_signed: whether the digest bears a signature. Without one it shows mistakes alone: who changes a file on
+            purpose can change the digest too.
+        differences: from the kit as it was made, one sentence each.
+    """
+
+    is_signed: bool
+    differences: tuple[str, ...]
 
 
 def write_digest(kit: Path, root_key: Any = None) -> None:
@@ -39,10 +52,10 @@ def write_digest(kit: Path, root_key: Any = None) -> None:
     (kit / DIGEST_FILE).write_text(json.dumps(stored, indent=1) + "\n")
 
 
-def check_digest(kit: Path) -> list[str]:
-    """What differs from the kit as it was made, one sentence each; empty: nothing.
+def check_digest(kit: Path) -> KitCheck:
+    """Compare a kit with its digest.
 
-    Files that a site adds are its own and are not listed. The signature is checked with the kit's own root
+    Files that a site adds are its own and make no difference. The signature is checked with the kit's own root
     certificate: whoever exchanged that as well has a kit that the server refuses.
 
     Raises:
@@ -50,9 +63,7 @@ def check_digest(kit: Path) -> list[str]:
     """
     files, signature = _read(kit)
     found = []
-    if signature is None:
-        found.append(f"{DIGEST_FILE} is not signed: it shows changes made by mistake, not by intent")
-    elif not _is_signed(files, signature, kit / ROOT_CERTIFICATE):
+    if signature is not None and not _is_signed(files, signature, kit / ROOT_CERTIFICATE):
         found.append(f"{DIGEST_FILE} is not signed by the root CA of this kit; ask for the kit again")
     for name, digest in sorted(files.items()):
         path = kit / name
@@ -60,7 +71,7 @@ def check_digest(kit: Path) -> list[str]:
             found.append(f"{name} is missing")
         elif _sha256(path) != digest:
             found.append(f"{name} is not as it was made")
-    return found
+    return KitCheck(signature is not None, tuple(found))
 
 
 def _files(kit: Path) -> Sequence[str]:

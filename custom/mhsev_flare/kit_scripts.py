@@ -20,7 +20,7 @@ export NVFLARE_SECURE_LOGGING=1
 MHSEV_PYTHON="${MHSEV_PYTHON:-$(head -n 1 "$DIR/../local/python" 2>/dev/null)}"
 MHSEV_PYTHON="${MHSEV_PYTHON:-python3}"
 if ! command -v "$MHSEV_PYTHON" > /dev/null; then
-  echo "There is no Python at $MHSEV_PYTHON; name the one that has mhsev in MHSEV_PYTHON, or in local/python of this kit." >&2
+  echo "There is no Python at $MHSEV_PYTHON; name the one that has mhsev in MHSEV_PYTHON or in local/python." >&2
   exit 1
 fi
 """
@@ -39,7 +39,7 @@ def with_site_environment(script: str) -> str:
     folder = _FOLDER.search(changed)
     if folder is None or not n_calls:
         raise ValueError(
-            "a start script of this FLARE has no line `DIR=` or no call of python3, so that the site policy cannot name "
-            "its Python; use nvflare 2.9"
+            "a start script of this FLARE has no line `DIR=` or no call of python3, so that the site policy cannot "
+            "name its Python; use nvflare 2.9"
         )
     return changed[: folder.end()] + "\n" + ENVIRONMENT + changed[folder.end() :]

@@ -185,9 +185,19 @@ class ProvisionedFederation:
             (kit / "shutdown.fl").touch()
         with contextlib.suppress(TimeoutError):
             self.wait_for(lambda: not self.processes(), 20)
-        for process in self.processes():
+        self._kill(self.processes())
+
+    def stop_one(self, participant: str) -> None:
+        """End one participant's processes, its watching shell first."""
+        self._kill(self.processes(participant))
+        for name in ("pid.fl", "daemon_pid.fl"):
+            (self.kit(participant) / name).unlink(missing_ok=True)
+
+    def _kill(self, processes: Sequence[psutil.Process]) -> None:
+        for process in sorted(processes, key=lambda p: p.pid):
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
+        psutil.wait_procs(list(processes), timeout=10)
 
     def processes(self, participant: str = "") -> list[psutil.Process]:
         """Running processes, watching shells included, of a participant or of all."""
