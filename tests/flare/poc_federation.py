@@ -37,9 +37,13 @@ class PocFederation(poc.PocFederation):
 
     def start(self) -> None:
         """Provision with this package's site policy, and start server and sites."""
+        self.start_on(0)
+
+    def start_on(self, port: int) -> None:
+        """The same, with the server's port; 0 takes a free one."""
         if not self.is_prepared:
             data = {site: self.cohort / site for site in SITES}
-            self.prepare(data, allow=[*PACKAGE_PREFIXES, *TEST_MODULES], builders=self.builders)
+            self.prepare(data, port, allow=[*PACKAGE_PREFIXES, *TEST_MODULES], builders=self.builders)
         super().start()
 
     def stop(self) -> None:

@@ -123,7 +123,7 @@ class PocFederation:
             (kit / mark).unlink(missing_ok=True)
         with (kit / CONSOLE).open("ab") as console:
             subprocess.run(
-                ["bash", str(kit / "startup" / "start.sh")],
+                self.start_command(name),
                 cwd=kit,
                 env=self.environment(),
                 stdin=subprocess.DEVNULL,
@@ -132,6 +132,10 @@ class PocFederation:
                 start_new_session=True,
                 check=True,
             )
+
+    def start_command(self, name: str) -> list[str]:
+        """What starts a participant's watchdog, and returns."""
+        return ["bash", str(self.kits / name / "startup" / "start.sh")]
 
     def wait_for_sites(self, seconds: float = START_SECONDS) -> None:
         """Wait until every site is registered at the server: a job does not reach one that comes later.
