@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,8 @@ class NumbersInFile:
     feature_names: tuple[str, ...] = ("a", "b", "c")
 
     def fingerprint(self) -> str:
-        return "numbers-1"
+        # Of the form that real ones have, or a guard would block it.
+        return hashlib.sha256(b"numbers-1").hexdigest()
 
     def computation(self) -> str:
         return self.fingerprint()
