@@ -219,10 +219,14 @@ def _add_jobs(verbs: Any) -> None:
     parser.add_argument(
         "--bring-code", action="store_true", help="put the packages into the jobs, for sites without them that allow it"
     )
+    parser.add_argument(
+        "--encrypted", action="store_true", help="jobs whose server sees no update and no model; needs mhsev[he]"
+    )
 
 
 def _jobs_export(options: argparse.Namespace) -> int:
-    from mhsev_flare.jobs import JOBS, export_job
+    from mhsev_flare.encrypted_job import MissingTensealError, encrypted_job, encrypted_spec
+    from mhsev_flare.jobs import JOBS, export_job, severity_job
 
     names = options.only or list(JOBS)
     unknown = sorted(set(names) - set(JOBS))
@@ -232,7 +236,11 @@ def _jobs_export(options: argparse.Namespace) -> int:
     try:
         for name in names:
             spec = dataclasses.replace(JOBS[name], resume=options.resume)
-            print(f"wrote {export_job(spec, options.folder, options.bring_code)}")
+            spec, make = (encrypted_spec(spec), encrypted_job) if options.encrypted else (spec, severity_job)
+            print(f"wrote {export_job(spec, options.folder, options.bring_code, make)}")
+    except (ValueError, MissingTensealError) as error:
+        complain(error)
+        return WRONG_CALL
     except OSError as error:
         complain(f"{options.folder}: jobs cannot be written ({type(error).__name__}); name another folder")
         return WRONG_CALL
