@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import json
+import shutil
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,13 +13,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny_study import SITES, export_tiny, make_sites, tiny_spec
+from tiny_study import SITES, TEST_MODULES, export_tiny, make_sites, tiny_spec
 
 from mhsev_flare.benchmark.averaging import federate
 from mhsev_flare.job_spec import JobSpec
 from mhsev_flare.jobs import severity_job
 from mhsev_flare.participation import RoundPolicy
+from mhsev_flare.run_report import write_report
+from mhsev_flare.simulator import PACKAGE_PREFIXES
 from mhsev_flare.site import DERIVATIVES, SiteFolders, load_site_data
+from mhsev_monai.networks import SeverityMLP
 from mhsev_monai.severity import SCALES
 
 tenseal = pytest.importorskip("tenseal", reason="the extra `he` is not installed")
@@ -32,14 +37,28 @@ HE_BUILDER = {
     "path": "nvflare.lighter.impl.he.HEBuilder",
     "args": {"poly_modulus_degree": 8192, "coeff_mod_bit_sizes": [60, 40, 40], "scale_bits": 40, "scheme": "CKKS"},
 }
+GUARDED = "site-1"
+GUARD = {
+    "scopes": [
+        {"name": "own", "task_result_filters": [{"path": "mhsev_flare.payload_guard.PayloadGuard", "args": {}}]}
+    ],
+    "default_scope": "own",
+}
+"""One site lets nothing through that is not on its list, and an encrypted update is not."""
+
 LAYER = "layers.0.weight"
-SPEC = tiny_spec(rule="mean", policy=RoundPolicy(min_sites=0, grace_seconds=5.0))
+# 6,852 parameters, which take two ciphertexts.
+NETWORK = SeverityMLP(in_features=3, hidden_features=[96, 64], num_classes=4, dropout=0.0, max_deviation=8.0, seed=3)
+SPEC = tiny_spec(network=NETWORK, rule="mean", policy=RoundPolicy(min_sites=0, grace_seconds=5.0))
 
 
 @pytest.fixture(scope="module")
 def poc(tmp_path_factory):
     folder = tmp_path_factory.mktemp("poc")
-    federation = PocFederation(folder / "federation", make_sites(folder / "cohort"), [HE_BUILDER])
+    federation = PocFederation(folder / "federation", make_sites(folder / "cohort"))
+    data = {site: federation.cohort / site for site in SITES}
+    federation.prepare(data, allow=[*PACKAGE_PREFIXES, *TEST_MODULES], builders=[HE_BUILDER])
+    (federation.kits / GUARDED / "local" / "privacy.json").write_text(json.dumps(GUARD))
     try:
         federation.start()
         yield federation
@@ -167,6 +186,16 @@ def test_the_search_finds_the_model_of_a_study_in_the_clear(poc, clear):
     assert result["status"] == "completed", result["reason"]
     weights = torch.load(model, weights_only=True)["weights"][LAYER].numpy()
     assert any("jobs-storage" in name for name in holders(poc.folder, weights))
+
+
+def test_a_site_makes_the_report_with_its_own_model(poc, encrypted, tmp_path):
+    job_id, _, _, at_server = encrypted
+    shutil.copytree(at_server.parent, tmp_path / "run")
+    with pytest.raises(ValueError, match="has no model; put the model"):
+        write_report(tmp_path / "run", tmp_path / "page.html")
+    shutil.copy(poc.kits / "site-1" / job_id / "mhsev" / "model.pt", tmp_path / "run")
+    write_report(tmp_path / "run", tmp_path / "page.html")
+    assert "the model is at the sites alone" in (tmp_path / "page.html").read_text()
 
 
 def test_the_server_has_no_secret_key(poc):

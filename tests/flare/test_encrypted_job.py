@@ -12,10 +12,12 @@ import yaml
 from small_site import context
 from tiny_study import tiny_spec
 
+from mhsev_flare.cli import main
 from mhsev_flare.handshake import shortage
 from mhsev_flare.job_spec import OPTIMISERS, FederatedOptimiser
 from mhsev_flare.jobs import JOBS, export_job
 from mhsev_flare.participation import RoundPolicy
+from mhsev_flare.payload_guard import PayloadGuard
 from mhsev_flare.protocol import BUFFERS, PROTOCOL_VERSION, Meta
 from mhsev_flare.weighting import WEIGHTINGS, weighted_mean
 from mhsev_monai.metrics import SeverityTable
@@ -26,7 +28,7 @@ tenseal = pytest.importorskip("tenseal", reason="the extra `he` is not installed
 from nvflare.apis.dxo import DXO, DataKind, MetaKey, from_shareable  # noqa: E402
 from nvflare.apis.event_type import EventType  # noqa: E402
 from nvflare.apis.filter import ContentBlockedException  # noqa: E402
-from nvflare.apis.fl_constant import ReservedKey  # noqa: E402
+from nvflare.apis.fl_constant import FLContextKey, ReservedKey  # noqa: E402
 from nvflare.apis.utils.decomposers import flare_decomposers  # noqa: E402
 from nvflare.app_common.abstract.model import make_model_learnable  # noqa: E402
 from nvflare.app_common.app_constant import AppConstants  # noqa: E402
@@ -39,7 +41,7 @@ from nvflare.fuel.utils import fobs  # noqa: E402
 from nvflare.lighter.impl.he import HEBuilder  # noqa: E402
 
 from mhsev_flare.encrypted_aggregator import EncryptedAggregator  # noqa: E402
-from mhsev_flare.encrypted_job import check_encryptable, encrypted_job, encrypted_spec  # noqa: E402
+from mhsev_flare.encrypted_job import MissingTensealError, check_encryptable, encrypted_job, encrypted_spec  # noqa: E402
 from mhsev_flare.encrypted_payload import (  # noqa: E402
     PACKED,
     PackUpdate,
@@ -111,6 +113,20 @@ def test_the_nearest_row_is_accepted():
     assert SPEC.optimiser == FederatedOptimiser()
     check_encryptable(SPEC)
     assert (SPEC.rule, SPEC.site_models, SPEC.name) == ("mean", False, "tiny_encrypted")
+
+
+def test_the_command_exports_it_beside_the_job_in_the_clear(tmp_path, capsys):
+    call = ["jobs", "export", str(tmp_path), "--only", "dsd_mlp"]
+    assert main(call) == main([*call, "--encrypted"]) == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"dsd_mlp", "dsd_mlp_encrypted"}
+    assert main([*call, "--encrypted", "--resume"]) == 2
+    assert "in an encrypted job resume must be off" in capsys.readouterr().err
+
+
+def test_without_tenseal_it_says_what_to_install(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(MissingTensealError, match=r"pip install 'mhsev\[he\]'"):
+        encrypted_job(SPEC)
 
 
 @pytest.mark.skipif(not (ROOT / "poc" / "project.yml").is_file(), reason="needs the checkout, not the wheel alone")
@@ -227,6 +243,15 @@ def test_what_leaves_a_site_holds_no_weight_in_the_clear_and_no_secret_key(tmp_p
     told = {Meta.PROTOCOL, Meta.FINGERPRINT, Meta.N_SAMPLES, Meta.VALIDATION_LOSS, Meta.TRAIN_LOSS, Meta.TABLE}
     added = {MetaKey.NUM_STEPS_CURRENT_ROUND, MetaKey.PROCESSED_KEYS, MetaKey.PROCESSED_ALGORITHM, "filter_history"}
     assert set(dxo.meta) <= told | added, "and the digest of the model is not among them"
+
+
+def test_a_sites_own_guard_would_stop_a_ciphertext_so_it_must_come_first(tmp_path, keys):
+    fl_ctx = fl_context(tmp_path)
+    fl_ctx.set_prop(FLContextKey.TASK_NAME, "train")
+    told = message("a", **{Meta.ROUND: 0, Meta.FINGERPRINT: "0" * 64})
+    assert PayloadGuard().process(told.to_shareable(), fl_ctx) is not None
+    with pytest.raises(ContentBlockedException):
+        PayloadGuard().process(fobs.loads(encrypted(told, keys, fl_ctx)), fl_ctx)
 
 
 def refusal(server: EncryptedAggregator, shareable, fl_ctx) -> str:
