@@ -69,11 +69,14 @@ def test_what_the_sites_filters_take_out_is_not_listed(root):
 def test_a_filter_that_blocks_leaves_nothing_to_list(root):
     from mhsev_flare.payload_guard import PayloadGuard
 
-    # The tests' inputs have no SHA-256 as their fingerprint.
-    for message in preview(root, [PayloadGuard()]):
-        assert message.n_bytes == 0
-        assert message.entries == ()
-        assert "nothing of it was sent" in message.blocked
+    messages = {message.task: message for message in preview(root, [PayloadGuard(weight_keys=["none"])])}
+    for task in ("train", "submit_model"):
+        assert messages[task].n_bytes == 0
+        assert messages[task].entries == ()
+        assert "nothing of it was sent" in messages[task].blocked
+    # These hold no weights.
+    assert messages["standardise"].entries
+    assert messages["validate"].entries
 
 
 def test_a_site_that_cannot_take_part_shows_its_one_sentence(tmp_path):
