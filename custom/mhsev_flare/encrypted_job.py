@@ -12,7 +12,7 @@ from mhsev_flare.combination import MEAN
 from mhsev_flare.encrypted_payload import PACKED, PackUpdate, UnpackModel
 from mhsev_flare.job_spec import FederatedOptimiser, JobSpec
 from mhsev_flare.jobs import INSTALLED_PACKAGES, TASK_REQUEST_INTERVAL, site_executor
-from mhsev_flare.protocol import TASK_TRAIN, TASK_VALIDATE
+from mhsev_flare.protocol import TASK_STANDARDISE, TASK_TRAIN, TASK_VALIDATE
 
 SUFFIX = "_encrypted"
 
@@ -91,7 +91,8 @@ def encrypted_job(spec: JobSpec) -> FedJob:
     )
     job.to_server(study)
     job.to_server({"server": {"task_request_interval": TASK_REQUEST_INTERVAL}})
-    job.to_clients(site_executor(spec))
+    # No other task, above all not that of a model of the site's own training, which would leave in the clear.
+    job.to_clients(site_executor(spec), tasks=[TASK_STANDARDISE, TASK_TRAIN, TASK_VALIDATE])
     opened, sent = FilterType.TASK_DATA, FilterType.TASK_RESULT
     job.to_clients(HEModelDecryptor(), tasks=[TASK_TRAIN, TASK_VALIDATE], filter_type=opened)
     job.to_clients(UnpackModel(spec.network), tasks=[TASK_TRAIN, TASK_VALIDATE], filter_type=opened)

@@ -25,6 +25,18 @@ PACKED = "parameters"
 """The one entry that is encrypted. ``BUFFERS`` stand beside it in the clear: the server itself makes them of sums."""
 
 
+IN_THE_CLEAR = (
+    Meta.PROTOCOL,
+    Meta.FINGERPRINT,
+    Meta.ROUND,
+    Meta.N_SAMPLES,
+    Meta.TRAIN_LOSS,
+    Meta.VALIDATION_LOSS,
+    Meta.TABLE,
+)
+"""What a site tells the server beside an encrypted update."""
+
+
 def parameter_shapes(network: nn.Module) -> dict[str, tuple[int, ...]]:
     """Shapes of what training changes, by name, in the order in which it is packed."""
     return {key: tuple(value.shape) for key, value in network.state_dict().items() if key not in BUFFERS}
@@ -74,9 +86,10 @@ class PackUpdate(DXOFilter):
     """Makes one vector of a site's update, before FLARE's encryptor.
 
     The number by which encryptor and aggregator weigh an update goes into FLARE's ``NUM_STEPS_CURRENT_ROUND``, where
-    both look for it. The digest of the weights from which the site trained is taken out: with it the server could try
-    out guesses of the model. Buffers are sent as zeros, in the clear, since FLARE's decryptor fails on a model with an
-    entry that no update had.
+    both look for it. Beside the update only ``IN_THE_CLEAR`` leaves: not the digest of the weights from which the site
+    trained, with which the server could try out guesses of the model, and no change of control variates, which would
+    be the update in other words. Buffers are sent as zeros, in the clear, since FLARE's decryptor fails on a model
+    with an entry that no update had.
 
     Args:
         network: the executor's.
@@ -102,7 +115,7 @@ class PackUpdate(DXOFilter):
             raise ContentBlockedException(reason)
         state = self.network.state_dict()
         zeros = {key: np.zeros(state[key].numel()) for key in BUFFERS if key in state}
-        meta = {key: value for key, value in dxo.meta.items() if key != Meta.BASE}
+        meta = {key: value for key, value in dxo.meta.items() if key in IN_THE_CLEAR}
         meta[MetaKey.NUM_STEPS_CURRENT_ROUND] = raw_weight(self.weighting, meta[Meta.N_SAMPLES])
         return DXO(DataKind.WEIGHT_DIFF, data={PACKED: vector, **zeros}, meta=meta)
 
