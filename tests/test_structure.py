@@ -29,6 +29,8 @@ PURE_FLARE_FILES = (
     "robust.py",
     "rounds.py",
     "running_mean.py",
+    "site_policy.py",
+    "site_policy_file.py",
     "small_cells.py",
     "standardisation.py",
     "study_record.py",
@@ -116,7 +118,20 @@ def test_every_module_can_be_imported(package):
     "arguments",
     [
         *(["--help"], ["demo", "--help"], ["cohort", "make", "--help"], ["predict", "--help"], ["report", "--help"]),
-        *([verb, "--help"] for verb in ("ingest", "preprocess", "qc", "landmarks", "features", "benchmark", "search")),
+        *(
+            [verb, "--help"]
+            for verb in (
+                "ingest",
+                "preprocess",
+                "qc",
+                "landmarks",
+                "features",
+                "benchmark",
+                "search",
+                "site-config",
+                "site-check",
+            )
+        ),
         ["cohort", "check", "--help"],
     ],
     ids=" ".join,

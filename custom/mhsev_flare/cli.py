@@ -20,7 +20,10 @@ from mhsev_flare.benchmark_commands import add_benchmark, add_search
 from mhsev_flare.cohort_commands import add_cohort
 from mhsev_flare.commands import DATA_SAY_NO, DONE, EPILOG, WRONG_CALL, add_workers, complain, noun, positive, verb
 from mhsev_flare.data_commands import add_features, add_ingest, add_landmarks, add_preprocess, add_qc
+from mhsev_flare.payload_commands import add_site_payload
+from mhsev_flare.poc_commands import add_poc
 from mhsev_flare.provision_commands import add_provision
+from mhsev_flare.site_commands import add_site_check, add_site_config
 from mhsev_monai._version import __version__
 
 if TYPE_CHECKING:
@@ -60,6 +63,10 @@ def _parser() -> argparse.ArgumentParser:
     _add_report(verbs)
     _add_jobs(verbs)
     add_provision(verbs)
+    add_poc(verbs)
+    add_site_config(verbs)
+    add_site_check(verbs)
+    add_site_payload(verbs)
     add_benchmark(verbs)
     add_search(verbs)
     return parser
