@@ -13,14 +13,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny_study import SITES, TEST_MODULES, export_tiny, make_sites, tiny_spec
+from tiny_study import SITES, TEST_MODULES, allow_test_modules, export_tiny, make_sites, tiny_spec
 
 from mhsev_flare.benchmark.averaging import federate
 from mhsev_flare.job_spec import JobSpec
 from mhsev_flare.jobs import severity_job
 from mhsev_flare.participation import RoundPolicy
+from mhsev_flare.result import read_run
 from mhsev_flare.run_report import write_report
-from mhsev_flare.simulator import PACKAGE_PREFIXES
+from mhsev_flare.simulator import PACKAGE_PREFIXES, prepare_workspace, run_simulator
 from mhsev_flare.site import DERIVATIVES, SiteFolders, load_site_data
 from mhsev_monai.networks import SeverityMLP
 from mhsev_monai.severity import SCALES
@@ -188,12 +189,14 @@ def test_the_search_finds_the_model_of_a_study_in_the_clear(poc, clear):
     assert any("jobs-storage" in name for name in holders(poc.folder, weights))
 
 
-def test_a_site_makes_the_report_with_its_own_model(poc, encrypted, tmp_path):
+def test_a_site_makes_the_report_with_its_own_model(poc, encrypted, tmp_path, monkeypatch):
     job_id, _, _, at_server = encrypted
     shutil.copytree(at_server.parent, tmp_path / "run")
     with pytest.raises(ValueError, match="has no model; put the model"):
         write_report(tmp_path / "run", tmp_path / "page.html")
     shutil.copy(poc.kits / "site-1" / job_id / "mhsev" / "model.pt", tmp_path / "run")
+    # The inputs of the tiny study are a class of the tests.
+    monkeypatch.setattr("mhsev_monai.model_file._OWN_PACKAGE", ("mhsev_monai.", "small_site."))
     write_report(tmp_path / "run", tmp_path / "page.html")
     assert "the model is at the sites alone" in (tmp_path / "page.html").read_text()
 
@@ -212,3 +215,17 @@ def test_a_site_whose_update_is_not_finite_sends_none_and_the_others_go_on(poc):
     assert result["status"] == "completed", result["reason"]
     assert [row["absent"] for row in ledger[:4]] == [[], ["site-2"], [], []]
     assert result["left_out"] == {"site-2": 1}
+
+
+def test_without_keys_the_study_ends_before_it_begins_and_says_why(tmp_path, monkeypatch):
+    """FLARE's simulator has none."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    job, workspace = export_tiny(tmp_path / "jobs", encrypted_spec(SPEC), None, encrypted_job), tmp_path / "workspace"
+    prepare_workspace(workspace, make_sites(tmp_path / "cohort"))
+    allow_test_modules(workspace)
+    run_simulator(job, workspace, n_sites=len(SITES), threads=len(SITES))
+    result, ledger, model = read_run(workspace)
+    assert result["status"] == "failed"
+    assert "provision again with nvflare.lighter.impl.he.HEBuilder" in result["reason"]
+    assert ledger == []
+    assert not model.exists()
