@@ -18,7 +18,7 @@ from mhsev_flare.checkpoint import CheckpointError
 from mhsev_flare.control_variates import added_controls, control_arrays, zero_controls
 from mhsev_flare.final_evaluation import FinalEvaluation, is_usable
 from mhsev_flare.gates import ExpectedUpdate, weights_digest
-from mhsev_flare.handshake import SiteReport, sort_answers
+from mhsev_flare.handshake import SiteReport, shortage, sort_answers
 from mhsev_flare.participation import RoundPolicy
 from mhsev_flare.protocol import (
     MODEL_FILE,
@@ -295,16 +295,10 @@ class SeverityFedAvg(QuorumFedAvg):
         self._result["refused"] = refused
         for site, reason in refused.items():
             self.error(f"{site} does not take part: {reason}")
-        needed = max(self.min_sites or len(asked), 1)
-        needed = max(needed, self.policy.quorum(needed))
-        absent = sorted(set(self.policy.mandatory_sites) - set(accepted))
-        if len(accepted) < needed or absent:
+        problem = shortage(accepted, refused, len(asked), self.min_sites, self.policy)
+        if problem:
             self._result["status"] = "refused"
-            reasons = "; ".join(f"{site}: {reason}" for site, reason in sorted(refused.items()))
-            mandatory = f"; {', '.join(absent)} must take part" if absent else ""
-            raise StudyStoppedError(
-                f"{len(accepted)} of {len(asked)} sites can take part, {needed} are needed{mandatory} ({reasons})"
-            )
+            raise StudyStoppedError(problem)
         self._sites = sorted(accepted)
         self._cases = {site: int(accepted[site].meta[Meta.N_SAMPLES]) for site in self._sites}
         return pool_standardisation({site: answer.params for site, answer in accepted.items()}).buffers()
