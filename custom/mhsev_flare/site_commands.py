@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -109,6 +110,8 @@ def add_site_check(verbs: Any) -> None:
 
 
 def _site_check(options: argparse.Namespace) -> int:
+    # What the reading of a data root logs names cases, which no check does.
+    logging.getLogger().addHandler(logging.NullHandler())
     from mhsev_flare.jobs import JOBS
     from mhsev_flare.site_check import check_site
     from mhsev_flare.site_check.report import FAIL, as_line

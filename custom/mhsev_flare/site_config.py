@@ -200,7 +200,7 @@ def describe_privacy(demand: PrivacyDemand) -> str:
     """The demand in words."""
     if demand.rule == "required":
         return (
-            f"required: epsilon {demand.max_epsilon:g} at most over all jobs, delta {demand.max_delta:g} at most, "
-            f"noise multiplier {demand.least_noise:g} at least"
+            f"required, epsilon {demand.max_epsilon:g} at most over all jobs, delta {demand.max_delta:g} at most, "
+            + (f"noise multiplier {demand.least_noise:g} at least" if demand.least_noise else "any noise above 0")
         )
     return {"allowed": "the job decides", "forbidden": "a job must train without it"}[demand.rule]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -236,6 +237,23 @@ def test_a_policy_whose_filters_were_changed_is_not_one(site):
     path.write_text("{")
     expect(site[0], "policy", "FAIL", "not valid JSON", "site-config")
     expect(site[0], "data root", "FAIL", "not valid JSON", "site-config")
+
+
+def test_a_policy_that_would_refuse_the_job_says_so_before_it_is_sent(site):
+    assert main(["site-config", str(site[0]), "--privacy", "required", "--max-epsilon", "8"]) == 0
+    words = "would refuse dsd_mlp as it is shipped: the policy of this site requires differential privacy"
+    expect(site[0], "policy", "warn", words, "agree with the study")
+    assert main(["site-config", str(site[0]), "--privacy", "allowed", "--block", "mhsev_table"]) == 0
+    expect(site[0], "policy", "warn", "withholds its validation table", "site-config")
+
+
+def test_no_case_is_named_on_the_terminal(site):
+    path = site[1] / "participants.tsv"
+    path.write_text("\n".join(path.read_text().splitlines()[:-2]) + "\n")
+    command = [str(Path(sys.executable).with_name("mhsev")), "site-check", str(site[0]), "--no-network"]
+    said = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "2 are left out" in said.stdout
+    assert "sub-0" not in said.stdout + said.stderr
 
 
 def test_a_data_root_that_is_gone_is_told(site):

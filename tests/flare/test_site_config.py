@@ -154,7 +154,7 @@ def test_show_tells_what_is_decided_in_words(kit, root, capsys):
     capsys.readouterr()
     assert configure(kit, "--show") == 0
     said = capsys.readouterr().out
-    assert "required: epsilon 8 at most over all jobs" in said
+    assert "required, epsilon 8 at most over all jobs" in said
     assert "mhsev_table; no job can run without mhsev_table" in said
     assert "from 1 to 4 are hidden" in said
 

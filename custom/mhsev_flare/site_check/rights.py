@@ -9,6 +9,7 @@ from mhsev_flare.simulator import PACKAGE_PREFIXES
 from mhsev_flare.site_check.facts import SiteFacts
 from mhsev_flare.site_check.report import FAIL, OK, WARN, Finding
 from mhsev_flare.site_config import describe_privacy
+from mhsev_flare.site_data import SiteError
 from mhsev_flare.site_policy import PolicyError
 from mhsev_flare.site_policy_file import PRIVACY_FILE, filter_complaint
 
@@ -81,10 +82,15 @@ def check_policy(facts: SiteFacts) -> Finding:
         return Finding(FAIL, "policy", f"FLARE cannot load local/{PRIVACY_FILE} ({broken})", write)
     policy, others = facts.policy, len(stored["scopes"]) - 1
     numbers = f"numbers below {policy.least} hidden" if policy.least else "numbers of cases told exactly"
-    blocked = f", {len(policy.blocked)} entries blocked" if policy.blocked else ""
-    found = f"{numbers}{blocked}, private training: {describe_privacy(policy.privacy)}"
+    blocked = f"; withheld: {', '.join(policy.blocked)}" if policy.blocked else ""
+    found = f"{numbers}{blocked}; private training: {describe_privacy(policy.privacy)}"
     if others:
         found += f"; {others} other scopes, in which mhsev does nothing"
+    try:
+        policy.check_job(facts.spec.privacy)
+    except SiteError as refusal:
+        remedy = "agree with the study on such a job, or change the policy with `mhsev site-config`"
+        return Finding(WARN, "policy", f"it would refuse {facts.spec.name} as it is shipped: {refusal}", remedy)
     return Finding(OK, "policy", found)
 
 
