@@ -227,6 +227,9 @@ def _add_jobs(verbs: Any) -> None:
         "--bring-code", action="store_true", help="put the packages into the jobs, for sites without them that allow it"
     )
     parser.add_argument(
+        "--tensorboard", action="store_true", help="jobs that write curves at the server; needs mhsev[tensorboard]"
+    )
+    parser.add_argument(
         "--encrypted", action="store_true", help="jobs whose server sees no update and no model; needs mhsev[he]"
     )
 
@@ -242,7 +245,7 @@ def _jobs_export(options: argparse.Namespace) -> int:
         return WRONG_CALL
     try:
         for name in names:
-            spec = dataclasses.replace(JOBS[name], resume=options.resume)
+            spec = dataclasses.replace(JOBS[name], resume=options.resume, tensorboard=options.tensorboard)
             spec, make = (encrypted_spec(spec), encrypted_job) if options.encrypted else (spec, severity_job)
             print(f"wrote {export_job(spec, options.folder, options.bring_code, make)}")
     except (ValueError, MissingTensealError) as error:

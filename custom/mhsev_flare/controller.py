@@ -41,6 +41,7 @@ from mhsev_flare.server_optimiser import ServerOptimiser
 from mhsev_flare.site import find_checkpoint_folder
 from mhsev_flare.standardisation import pool_standardisation
 from mhsev_flare.study_record import NAME, StudyRecord, configuration_digest
+from mhsev_flare.tracking import track_round
 from mhsev_monai._version import __version__
 from mhsev_monai.feature_cache import CaseInputs
 from mhsev_monai.metrics import SeverityTable
@@ -346,6 +347,7 @@ class SeverityFedAvg(QuorumFedAvg):
         asked = sorted(self.record.known_sites | set(self._sites))
         row = ledger_row(self.current_round, contributions, pool_tables(tables), self.aggregator.weighting, asked=asked)
         often = self.record.close_round(row, model.params)
+        track_round(self, row, self.fl_ctx)
         for site in [*row["refused"], *row["absent"]]:
             self.warning(f"round {self.current_round} is without {site}: {row['refused'].get(site, 'no answer')}")
         for site in often:
@@ -359,7 +361,9 @@ class SeverityFedAvg(QuorumFedAvg):
     def _finish(self, initial: Mapping[str, np.ndarray]) -> None:
         record, evaluation = self.record, FinalEvaluation(self._ask_all)
         tables, losses = evaluation.judge(record.sent, "validation")
-        record.close_last(ledger_row(record.next_round, (), pool_tables(tables), self.aggregator.weighting, losses))
+        last = ledger_row(record.next_round, (), pool_tables(tables), self.aggregator.weighting, losses)
+        record.close_last(last)
+        track_round(self, last, self.fl_ctx)
         best = record.best
         self._save(best.weights)
         tables, _ = evaluation.judge(best.weights, "test")

@@ -77,6 +77,7 @@ class JobSpec:
         optimiser: what the federated optimiser adds to FedAvg.
         personalise: at the end each site trains the model further for itself and keeps it.
         resume: go on from where the unfinished run of this study ended.
+        tensorboard: write the curves of the rounds at the server, for TensorBoard (extra ``tensorboard``).
         privacy: train with differential privacy of each scan; twins and models of single sites must then be off.
     """
 
@@ -101,6 +102,7 @@ class JobSpec:
     optimiser: FederatedOptimiser = field(default_factory=FederatedOptimiser)
     personalise: bool = False
     resume: bool = False
+    tensorboard: bool = False
     privacy: PrivacyParameters | None = None
 
     def __post_init__(self) -> None:

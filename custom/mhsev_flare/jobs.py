@@ -18,6 +18,7 @@ from mhsev_flare.controller import SeverityFedAvg
 from mhsev_flare.executor import SeverityExecutor
 from mhsev_flare.job_spec import JobSpec
 from mhsev_flare.server_optimiser import ServerOptimiser
+from mhsev_flare.tracking import tensorboard_receiver
 from mhsev_monai.candidate_network import CandidateMLP
 from mhsev_monai.dsd.features import FEATURE_NAMES
 from mhsev_monai.feature_cache import CaseInputs
@@ -186,6 +187,8 @@ def severity_job(spec: JobSpec) -> FedJob:
     job = FedJob(name=spec.name, min_clients=max(spec.min_sites, 2))
     job.to_server(_controller(spec))
     job.to_server({"server": {"task_request_interval": TASK_REQUEST_INTERVAL}})
+    if spec.tensorboard:
+        job.to_server(tensorboard_receiver(), id="tensorboard")
     job.to_clients(site_executor(spec))
     job.set_app_packages(INSTALLED_PACKAGES)
     return job

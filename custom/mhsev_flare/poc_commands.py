@@ -141,8 +141,12 @@ def _run(options: argparse.Namespace) -> int:
     if result["status"] != "completed":
         return DATA_SAY_NO
     page = end.folder / "report.html"
-    write_report(end.folder, page, options.cohort)
-    print(f"wrote          {page}")
+    try:
+        write_report(end.folder, page, options.cohort)
+    except (OSError, ValueError, KeyError) as error:  # the result is there all the same
+        print(f"no report      {error}")
+    else:
+        print(f"wrote          {page}")
     return DONE
 
 

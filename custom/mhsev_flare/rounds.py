@@ -93,6 +93,17 @@ def round_line(row: Mapping[str, Any]) -> str:
     return f"round {row['round']:>2}   {who}   validation quadratic kappa {shown}{missing}"
 
 
+def round_scalars(row: Mapping[str, Any]) -> dict[str, float]:
+    """One row of the ledger as named numbers, for curves; what is undefined is left out."""
+    told = {
+        **{f"validation/{name}": row["validation"][name] for name in ("loss", "quadratic_kappa", "balanced_accuracy")},
+        **{f"train_loss/{site}": entry["train_loss"] for site, entry in row["sites"].items()},
+        "sites/taken": len(row["sites"]),
+        "sites/left_out": len(row["refused"]) + len(row["absent"]),
+    }
+    return {tag: float(value) for tag, value in told.items() if value is not None}
+
+
 def _accepted(contribution: ContributionLike) -> dict[str, Any]:
     return {"n_samples": contribution.n_samples, "train_loss": contribution.meta.get(Meta.TRAIN_LOSS)}
 

@@ -77,7 +77,8 @@ def test_a_job_is_run_and_reported_by_the_command_line(pair, tmp_path):
     assert result["status"] == "completed"
     assert [set(row["sites"]) for row in ledger[:4]] == [set(SITES)] * 4
     assert model.is_file()
-    assert "tiny" in (folder / "report.html").read_text()
+    # Its inputs are a class of the tests, which no model file may name; the result is fetched all the same.
+    assert "only classes of mhsev_monai" in done.stdout
     listed = mhsev(federation, "poc", "status", str(federation.folder)).stdout
     assert facts["job"] in listed
     logs = mhsev(federation, "poc", "logs", str(federation.folder), "site-2", "--lines", "5")
