@@ -13,6 +13,8 @@ from poc_federation import PocFederation
 from tiny_study import SITES, export_tiny, make_sites, tiny_spec
 
 from mhsev_flare.participation import RoundPolicy
+from mhsev_flare.poc.processes import federation_processes
+from mhsev_flare.poc.project import is_free
 
 pytestmark = pytest.mark.slow
 
@@ -135,3 +137,19 @@ def test_the_others_go_on_without_a_machine_that_is_gone(poc, clean, tmp_path, r
     assert result["left_out"] == {"site-3": 3}
     assert set(result["test"]["sites"]) == {"site-1", "site-2"}
     assert result["absent"]["validate"] == ["site-3"]
+
+
+def test_after_all_of_it_no_job_runs_and_no_process_is_left(poc, clean):
+    """The last of this file: what was killed above is finished in FLARE's books, and the rest comes down."""
+    with poc.administrator() as administrator:
+        jobs = administrator.jobs()
+    assert len(jobs) >= 8
+    # FLARE waits for an outcome of a site that is gone until it takes it for dead.
+    for job in jobs:
+        poc.wait(job["job_id"], 300)
+    assert {job["job_id"]: poc.status(job["job_id"])[:8] for job in jobs} == {job["job_id"]: "FINISHED" for job in jobs}
+    port = poc.port
+    poc.down()
+    assert federation_processes(poc.folder) == []
+    assert is_free(port)
+    assert not poc.is_prepared
