@@ -42,7 +42,7 @@ def check_python(facts: SiteFacts) -> Finding:
         return Finding(FAIL, "python", f"the start script runs {named}, which is not there", remedy)
     try:
         asked = [path, "-c", _QUESTION]
-        said = subprocess.run(asked, capture_output=True, text=True, timeout=60, check=True).stdout.split()
+        said = subprocess.run(asked, capture_output=True, text=True, timeout=120, check=True).stdout.split()
         python, mhsev, nvflare = said
     except (OSError, ValueError, subprocess.SubprocessError) as error:
         return Finding(FAIL, "python", f"{path} does not answer ({type(error).__name__})", remedy)
