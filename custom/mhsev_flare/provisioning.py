@@ -19,10 +19,10 @@ EXAMPLE = Path(__file__).with_name("hospitals.yml")
 """A ``project.yml`` to begin with: a server, three hospitals with an admin each, a lead and a project admin."""
 
 POLICY = "mhsev_flare.provision.SitePolicyBuilder"
-STATIC_FILES, CERTIFICATES = (
-    "nvflare.lighter.impl.static_file.StaticFileBuilder",
-    "nvflare.lighter.impl.cert.CertBuilder",
-)
+STATIC_FILES = "nvflare.lighter.impl.static_file.StaticFileBuilder"
+CERTS = "nvflare.lighter.impl.cert.CertBuilder"
+CERTIFICATES = "*/startup/*.crt"
+"""Below a folder of kits: one a kit."""
 
 
 class ProjectError(ValueError):
@@ -38,7 +38,7 @@ class Participant:
         kind: ``server``, ``client`` or ``admin``.
         org: organisation.
         role: of an admin; empty for others.
-        is_new: whether an earlier provisioning of this project made no kit for it.
+        is_new: whether its certificate is in no earlier kit of this project.
     """
 
     name: str
@@ -82,9 +82,11 @@ def provision(project: Path, workspace: Path) -> Kits:
     made = sorted(set(_generations(base)) - set(before))
     if not made:
         raise ProjectError(f"FLARE could not provision it: {_last_words(said)}")
-    known = {kit.name for generation in before for kit in generation.iterdir()}
+    # FLARE leaves the CA's private key readable for every user of the machine.
+    (base / "state").chmod(0o700)
+    known = {certificate.read_bytes() for generation in before for certificate in generation.glob(CERTIFICATES)}
     participants = tuple(
-        Participant(p["name"], p["type"], p["org"], p.get("role", ""), p["name"] not in known)
+        Participant(p["name"], p["type"], p["org"], p.get("role", ""), _certificate(made[-1] / p["name"]) not in known)
         for p in stored["participants"]
     )
     root = x509.load_pem_x509_certificate((made[-1] / participants[0].name / ROOT_CERTIFICATE).read_bytes())
@@ -111,12 +113,16 @@ def read_project(path: Path) -> dict[str, Any]:
         raise ProjectError("the project has no name, or a participant without name, type or org; add it")
     if POLICY not in paths:
         raise ProjectError(
-            f"its builders lack {POLICY}, without which no site takes this package's jobs; add it before {CERTIFICATES}"
+            f"its builders lack {POLICY}, without which no site takes this package's jobs; add it before {CERTS}"
         )
-    around = [paths.index(name) if name in paths else None for name in (STATIC_FILES, POLICY, CERTIFICATES)]
+    around = [paths.index(name) if name in paths else None for name in (STATIC_FILES, POLICY, CERTS)]
     if None in around or around != sorted(around, key=lambda place: place or 0):
-        raise ProjectError(f"{POLICY} must stand behind {STATIC_FILES} and before {CERTIFICATES}; move it there")
+        raise ProjectError(f"{POLICY} must stand behind {STATIC_FILES} and before {CERTS}; move it there")
     return dict(stored)
+
+
+def _certificate(kit: Path) -> bytes:
+    return next(iter(kit.glob("startup/*.crt"))).read_bytes()
 
 
 def _generations(base: Path) -> list[Path]:

@@ -74,7 +74,7 @@ class ProvisionedFederation:
 
     def __init__(self, folder: Path, cohort: Path) -> None:
         self.folder, self.cohort, self.port = folder, cohort, free_port()
-        self.machines = folder / "machines"
+        self.machines, self.first_kits = folder / "machines", folder / "central" / PROJECT / "prod_00"
         (folder / "home").mkdir(parents=True)
         self.environment = {
             # FLARE's own scripts find no Python here that has the packages: the kits must name theirs.

@@ -155,6 +155,7 @@ def test_a_second_provisioning_makes_keys_for_new_members_alone(tmp_path):
     first = provision(small_project(tmp_path), tmp_path / "kits")
     second = provision(small_project(tmp_path, more=["hospital-d"]), tmp_path / "kits")
     assert [p.name for p in second.participants if p.is_new] == ["hospital-d"]
+    assert second.state.stat().st_mode & 0o077 == 0
     key = Path("hospital-a", "startup", "client.key")
     assert (second.folder / key).read_bytes() == (first.folder / key).read_bytes()
 
