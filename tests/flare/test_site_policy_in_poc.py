@@ -109,6 +109,14 @@ def test_small_numbers_are_hidden_though_the_job_has_no_filter(finished):
     assert [cell for cell in cells if not isinstance(cell, int)]
 
 
+def test_where_a_site_keeps_its_scans_is_not_told_to_the_server(poc, finished):
+    at_server = [poc.kits / "server", poc.folder / "workspace" / "jobs-storage", poc.folder / "downloads"]
+    files = [file for folder in at_server for file in folder.rglob("*") if file.is_file()]
+    assert len(files) > 20
+    named = str(poc.cohort / "site-1").encode()
+    assert [file.name for file in files if named in file.read_bytes()] == []
+
+
 def test_a_job_of_another_privacy_scope_is_refused_by_every_site(poc):
     job = export_tiny(poc.folder / "scoped", tiny_spec(min_sites=2))
     meta = json.loads((job / "meta.json").read_text())
