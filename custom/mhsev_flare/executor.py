@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,6 @@ from mhsev_flare.local_training import LocalTraining
 from mhsev_flare.protocol import (
     MODEL_FILE,
     PROTOCOL_VERSION,
-    RUN_FOLDER,
     TASK_PERSONALISE,
     TASK_STANDARDISE,
     TASK_SUBMIT_MODEL,
@@ -33,11 +31,11 @@ from mhsev_flare.protocol import (
     Meta,
     Moments,
 )
-from mhsev_flare.site import SiteFolders, find_site_folders, load_site_data
+from mhsev_flare.site import load_site_data
+from mhsev_flare.site_context import run_folder, site_folders, site_policy
 from mhsev_flare.site_data import SiteData, SiteError, grade_counts
 from mhsev_flare.site_optimisers import ScaffoldRound, fedprox_penalty
-from mhsev_flare.site_policy import REQUIRED, SitePolicy
-from mhsev_flare.site_policy_file import policy_in_force
+from mhsev_flare.site_policy import REQUIRED
 from mhsev_monai.feature_cache import CaseInputs
 from mhsev_monai.model_file import save_model
 from mhsev_monai.private_training import PrivacyParameters
@@ -209,8 +207,8 @@ class SeverityExecutor(Executor):
     def _fit_privately(self, local: LocalTraining, data: SiteData, fl_ctx: FLContext) -> dict[str, Any]:
         """Train a round privately; the training loss, which would tell of the training cases, does not leave."""
         assert self.privacy is not None
-        check_cost = self._policy(fl_ctx).check_cost
-        steps, spent = local.fit_privately(data, self.privacy, self._folders(fl_ctx).cache_root, check_cost)
+        check_cost = site_policy(fl_ctx).check_cost
+        steps, spent = local.fit_privately(data, self.privacy, site_folders(self._site, fl_ctx).cache_root, check_cost)
         return {Meta.EPSILON: spent, MetaKey.NUM_STEPS_CURRENT_ROUND: steps}
 
     def _validate(self, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> DXO:
@@ -266,40 +264,26 @@ class SeverityExecutor(Executor):
     def _scaffold(self, controls: Mapping[str, Any] | None, fl_ctx: FLContext) -> ScaffoldRound | None:
         if controls is None:
             return None
-        return ScaffoldRound(self.network, controls, self.learning_rate, self._run_folder(fl_ctx) / CONTROL_FILE)
+        return ScaffoldRound(self.network, controls, self.learning_rate, run_folder(fl_ctx) / CONTROL_FILE)
 
     def _save(
         self, name: str, weights: Mapping[str, np.ndarray], provenance: dict[str, Any], fl_ctx: FLContext
     ) -> None:
-        path = self._run_folder(fl_ctx) / name
+        path = run_folder(fl_ctx) / name
         path.parent.mkdir(parents=True, exist_ok=True)
         tensors = {key: torch.from_numpy(value.copy()) for key, value in weights.items()}
         save_model(path, self.network, self.inputs, self.scale, tensors, provenance)
-
-    def _run_folder(self, fl_ctx: FLContext) -> Path:
-        workspace = fl_ctx.get_engine().get_workspace()
-        return Path(workspace.get_run_dir(fl_ctx.get_job_id())) / RUN_FOLDER
 
     def _reply(self, kind: str, data: Mapping[str, Any], meta: Mapping[str, Any]) -> DXO:
         own = {Meta.PROTOCOL: PROTOCOL_VERSION, Meta.FINGERPRINT: self.inputs.fingerprint()}
         return DXO(kind, data=dict(data), meta={**own, **meta})
 
-    def _folders(self, fl_ctx: FLContext) -> SiteFolders:
-        workspace = fl_ctx.get_engine().get_workspace()
-        return find_site_folders(
-            self._site, fl_ctx.get_prop(FLContextKey.SCOPE_PROPERTIES), Path(workspace.get_site_config_dir())
-        )
-
-    def _policy(self, fl_ctx: FLContext) -> SitePolicy:
-        workspace = fl_ctx.get_engine().get_workspace()
-        return policy_in_force(fl_ctx.get_prop(FLContextKey.SCOPE_PROPERTIES), Path(workspace.get_site_config_dir()))
-
     def _check_cost(self, data: SiteData, n_rounds: int, fl_ctx: FLContext) -> None:
         """Refuse a job whose rounds would together cost more privacy than this site's policy allows."""
-        policy = self._policy(fl_ctx)
+        policy = site_policy(fl_ctx)
         if self.privacy is None or policy.privacy.rule != REQUIRED:
             return
-        folder = self._folders(fl_ctx).cache_root
+        folder = site_folders(self._site, fl_ctx).cache_root
         try:
             spent = self._local(Signal()).planned_epsilon(len(data.train), self.privacy, folder, n_rounds)
         except ImportError as error:
@@ -308,11 +292,11 @@ class SeverityExecutor(Executor):
 
     def _site_data(self, fl_ctx: FLContext) -> SiteData:
         # Each task asks for the data first, and none gets them against the policy, whatever the server left out.
-        self._policy(fl_ctx).check_job(self.privacy)
+        site_policy(fl_ctx).check_job(self.privacy)
         if self._data is None:
             self._data = load_site_data(
                 self._site,
-                self._folders(fl_ctx),
+                site_folders(self._site, fl_ctx),
                 self.inputs,
                 self.seed,
                 SCALES[self.scale],
