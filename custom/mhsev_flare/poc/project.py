@@ -25,7 +25,7 @@ def poc_project(
 ) -> dict[str, Any]:
     """What ``nvflare poc prepare -i`` reads; ``poc/project.yml`` holds it for three sites.
 
-    With ``default_host: localhost`` FLARE's server listens on loopback alone.
+    The server listens on loopback alone.
 
     Args:
         sites: names of the hospitals' FLARE clients.
@@ -38,9 +38,9 @@ def poc_project(
     """
     if not sites or len({SERVER, *sites}) != len(sites) + 1:
         raise ValueError(f"sites must be different names, none of them {SERVER!r}, got {list(sites)}")
-    policy: dict[str, Any] = {"path": "mhsev_flare.provision.SitePolicyBuilder"}
+    policy: dict[str, Any] = {"path": "mhsev_flare.provision.SitePolicyBuilder", "args": {"loopback": True}}
     if tuple(allow) != PACKAGE_PREFIXES:
-        policy["args"] = {"allow": list(allow)}
+        policy["args"]["allow"] = list(allow)
     lighter = "nvflare.lighter.impl"
     return {
         "api_version": 3,
