@@ -28,8 +28,9 @@ def _site_payload(options: argparse.Namespace) -> int:
     logging.getLogger().addHandler(logging.NullHandler())
     from mhsev_flare.jobs import JOBS
     from mhsev_flare.payload_preview import describe_payload, preview_payload
+    from mhsev_flare.site_config import Kit
     from mhsev_flare.site_policy import PolicyError
-    from mhsev_flare.site_policy_file import PRIVACY_FILE, default_scope, read_privacy_file
+    from mhsev_flare.site_policy_file import default_scope, read_privacy_file
 
     if (options.root is None) == (options.kit is None):
         complain("say which scans: a BIDS root, or --kit with the site's startup kit")
@@ -37,12 +38,12 @@ def _site_payload(options: argparse.Namespace) -> int:
     if options.job not in JOBS:
         complain(f"there is no job {options.job}; there are {', '.join(JOBS)}")
         return WRONG_CALL
-    local = (options.kit or options.root) / "local"
     try:
-        scope = default_scope(read_privacy_file(local / PRIVACY_FILE)) if options.kit else None
+        kit = Kit.at(options.kit) if options.kit else None
+        scope = default_scope(read_privacy_file(kit.privacy_file)) if kit else None
         filters = [_built(entry) for entry in (scope or {}).get("task_result_filters", [])]
     except (PolicyError, ImportError, AttributeError, TypeError, ValueError) as error:
-        complain(f"the privacy policy of the kit cannot be used: {error}")
+        complain(f"the kit cannot be used: {error}")
         return WRONG_CALL
     properties = (
         (scope or {}).get("properties", {}) if options.kit else {"mhsev_data_root": str(options.root.resolve())}

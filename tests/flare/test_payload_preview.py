@@ -118,6 +118,7 @@ def test_flares_own_serialisation_gives_the_arrays_back(root):
     [
         (["site-payload"], "say which scans"),
         (["site-payload", "x", "--kit", "y"], "say which scans"),
+        (["site-payload", "--kit", "nowhere"], "no startup kit"),
         (["site-payload", "x", "--job", "none"], "there is no job none; there are dsd_mlp"),
     ],
 )
