@@ -45,10 +45,11 @@ def _site_payload(options: argparse.Namespace) -> int:
     except (PolicyError, ImportError, AttributeError, TypeError, ValueError) as error:
         complain(f"the kit cannot be used: {error}")
         return WRONG_CALL
-    properties = (
-        (scope or {}).get("properties", {}) if options.kit else {"mhsev_data_root": str(options.root.resolve())}
-    )
-    site = options.kit.resolve().name if options.kit else PREVIEW_SITE
+    if kit:
+        site, local, properties = kit.site, kit.local, (scope or {}).get("properties", {})
+    else:
+        site, local = PREVIEW_SITE, options.root / "local"
+        properties = {"mhsev_data_root": str(options.root.resolve())}
     messages = preview_payload(JOBS[options.job], site, local, properties, filters)
     if options.json:
         print("\n".join(json.dumps(dataclasses.asdict(message)) for message in messages))
