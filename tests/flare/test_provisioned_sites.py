@@ -59,10 +59,14 @@ def code_for_sites_alone(folder: Path) -> Path:
     shutil.copytree(job / "app", job / "app_sites")
     (job / "app_sites" / "custom").mkdir()
     (job / "app_sites" / "custom" / "brought.py").write_text("BROUGHT = True\n")
-    meta = json.loads((job / "meta.json").read_text())
-    meta["deploy_map"] = {"app": ["server"], "app_sites": list(SITES)}
-    (job / "meta.json").write_text(json.dumps(meta))
+    deploy(job, {"app": ["server"], "app_sites": list(SITES)})
     return job
+
+
+def deploy(job: Path, apps: dict[str, list[str]]) -> None:
+    """Say which app goes to whom."""
+    meta = json.loads((job / "meta.json").read_text())
+    (job / "meta.json").write_text(json.dumps({**meta, "deploy_map": apps}))
 
 
 def answer(port: int, context: ssl.SSLContext | None) -> bytes:
@@ -192,14 +196,11 @@ def test_three_hospitals_join_the_running_federation(federation, tmp_path):
         federation.bring(made / site)
         federation.start(site)
     federation.wait_for(lambda: federation.joined() >= set(LATER), 90)
-    result, _, _ = federation.result(run(federation, export_tiny(tmp_path, tiny_spec(num_rounds=1))))
-    assert sorted(result["sites"]) == [*SITES, *LATER]
-
-
-def run(federation: ProvisionedFederation, job: Path) -> str:
+    job, together = export_tiny(tmp_path, tiny_spec(num_rounds=1)), [SITES[0], *LATER]
+    deploy(job, {"app": ["server", *together]})
     job_id = federation.submit(job)
     assert federation.end(job_id)["status"] == "FINISHED:COMPLETED"
-    return job_id
+    assert sorted(federation.result(job_id)[0]["sites"]) == together
 
 
 def test_a_disabled_site_is_out_and_its_certificate_stays_valid(federation):
