@@ -141,8 +141,20 @@ class CandidateMLP(nn.Module):
 
     def count_distribution(self, features: Tensor) -> Tensor:
         """``(n, MOST_COUNTED + 1)`` distribution of each scan's count: the mean of the members' distributions."""
-        standardised = self.standardised(features)
-        return torch.stack(self._member_distributions(standardised, self._member_scores(standardised))).mean(dim=0)
+        return self.distribution_of(self.standardised(features))
+
+    def distribution_of(self, standardised: Tensor, possible: Tensor | None = None) -> Tensor:
+        """``(n, MOST_COUNTED + 1)`` distribution of the counts of scans that are standardised already.
+
+        Args:
+            standardised: ``(n, N, in_features)`` from :meth:`standardised`.
+            possible: ``(n, N)``: 1 for a candidate that is what its score says, 0 for one that is taken for no bleed;
+                all are possible by default. With one scan, ``(k, N)`` gives k distributions of it.
+        """
+        scores = self._member_scores(standardised)
+        if possible is not None:
+            scores = [score * possible for score in scores]
+        return torch.stack(self._member_distributions(standardised, scores)).mean(dim=0)
 
     def candidate_probabilities(self, features: Tensor) -> Tensor:
         """``(n, N)`` probability that each candidate is a bleed, mean over the members; 0 where there is none."""
