@@ -57,6 +57,7 @@ def _add_up(nouns: Any) -> None:
         "--site", action="append", default=[], metavar="NAME=DIR", help="a site and its BIDS root; instead of --cohort"
     )
     parser.add_argument("--port", type=positive, default=0, metavar="N", help="of the server (default: a free one)")
+    parser.add_argument("--keys", action="store_true", help="also keys for encrypted jobs; needs mhsev[he]")
 
 
 def _federation(options: argparse.Namespace) -> PocFederation:
@@ -77,8 +78,8 @@ def _up(options: argparse.Namespace) -> int:
             if data is None:
                 return WRONG_CALL
             print(f"preparing {', '.join(data)} in {federation.folder}", flush=True)
-            federation.prepare(data, options.port)
-        elif options.cohort or options.site or options.port:
+            federation.prepare(data, options.port, builders=_key_builders(options))
+        elif options.cohort or options.site or options.port or options.keys:
             complain("this federation exists already, with its own sites and port; end it first with `mhsev poc down`")
             return WRONG_CALL
         print(f"starting the server on port {federation.port} and {len(federation.sites)} sites", flush=True)
@@ -88,6 +89,12 @@ def _up(options: argparse.Namespace) -> int:
         return DATA_SAY_NO
     print(f"up: {', '.join(federation.sites)} are registered; next: mhsev poc run {options.folder} dsd_mlp")
     return DONE
+
+
+def _key_builders(options: argparse.Namespace) -> list[Mapping[str, Any]]:
+    from mhsev_flare.poc.project import KEYS_FOR_ENCRYPTED_JOBS
+
+    return [KEYS_FOR_ENCRYPTED_JOBS] if options.keys else []
 
 
 def _data(options: argparse.Namespace) -> Mapping[str, Path] | None:

@@ -59,8 +59,9 @@ def test_a_hospital_without_network_for_two_minutes_costs_its_own_rounds_alone(t
         try:
             federation.start_on(port)
             # Twenty seconds a round, so that the two minutes lie in the middle of training.
-            faults = {"site-1": [{"kind": "slow", "at": n, "seconds": 20.0} for n in range(1, N_ROUNDS)]}
-            spec = tiny_spec(num_rounds=N_ROUNDS, policy=RoundPolicy(min_sites=2, grace_seconds=5.0))
+            slow = [{"kind": "slow", "at": n, "seconds": 20.0} for n in range(1, N_ROUNDS)]
+            faults = {"site-1": slow, "site-2": slow}
+            spec = tiny_spec(num_rounds=N_ROUNDS, policy=RoundPolicy(min_sites=2, grace_seconds=10.0))
             run = federation.mhsev("poc", "run", str(federation.folder), str(export_tiny(tmp_path, spec, faults)))
             checkpoints = federation.kits / "server" / "mhsev_checkpoints" / "tiny"
             federation.wait_for(lambda: any(checkpoints.glob("*/round-0002")), 240)

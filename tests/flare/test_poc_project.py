@@ -16,7 +16,7 @@ from mhsev_flare.cli import main
 from mhsev_flare.poc import PocError, PocFederation
 from mhsev_flare.poc.overview import JobRow, Overview, ParticipantRow, describe
 from mhsev_flare.poc.processes import MARK, end, federation_processes, wait_until
-from mhsev_flare.poc.project import SITES, free_port, is_free, poc_project
+from mhsev_flare.poc.project import KEYS_FOR_ENCRYPTED_JOBS, SITES, free_port, is_free, poc_project
 
 ROOT = Path(__file__).parents[2]
 
@@ -24,6 +24,12 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.skipif(not (ROOT / "poc" / "project.yml").is_file(), reason="needs the checkout, not the wheel alone")
 def test_the_project_file_is_what_the_command_makes():
     assert yaml.safe_load((ROOT / "poc" / "project.yml").read_text()) == poc_project()
+
+
+@pytest.mark.skipif(not (ROOT / "poc" / "project.yml").is_file(), reason="needs the checkout, not the wheel alone")
+def test_the_project_with_keys_is_what_the_command_makes():
+    stored = yaml.safe_load((ROOT / "poc" / "project_he.yml").read_text())
+    assert stored == poc_project(builders=[KEYS_FOR_ENCRYPTED_JOBS])
 
 
 def test_further_builders_stand_between_the_policy_and_the_certificates():

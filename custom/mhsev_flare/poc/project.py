@@ -17,6 +17,13 @@ DEFAULT_PORT = 8002
 SITES = ("site-1", "site-2", "site-3")
 
 
+KEYS_FOR_ENCRYPTED_JOBS: Mapping[str, Any] = {
+    "path": "nvflare.lighter.impl.he.HEBuilder",
+    "args": {"poly_modulus_degree": 8192, "coeff_mod_bit_sizes": [60, 40, 40], "scale_bits": 40, "scheme": "CKKS"},
+}
+"""FLARE's builder of the sites' secret key and the server's public part; ``poc/project_he.yml`` holds it."""
+
+
 def poc_project(
     sites: Sequence[str] = SITES,
     port: int = DEFAULT_PORT,
