@@ -76,7 +76,7 @@ def explain(
     groups are the players, with the number of candidates (see ``shapley_candidates``).
 
     Args:
-        network: with its weights; its mode is set to evaluation. ``deep`` takes any module from rows to outputs.
+        network: with its weights; its mode is set to evaluation. A candidate network must be on the CPU.
         rows: ``(n, n_features)``, or ``(n, N, n_features)`` for a candidate network.
         background: see ``shapley_background.common_background``.
         groups: of the features, from ``shapley_groups.feature_groups``.
@@ -97,6 +97,8 @@ def explain(
         return Explanation((*groups.names, NUMBER), COUNT_OUTPUTS, values)
     if rows.ndim != 2:
         raise ExplainError(f"{type(network).__name__} reads volumes, which have no features to attribute to")
+    device = next(network.parameters()).device
+    rows, background = rows.to(device), background.to(device)
     if method == "deep":
         values = deep_shapley(network, rows, background)
         names = tuple(f"output {number}" for number in range(values.outputs.shape[1]))
@@ -141,7 +143,7 @@ def deep_shapley(network: nn.Module, rows: Tensor, background: Tensor) -> Shaple
     with torch.no_grad():
         outputs, base = model(rows).double().cpu(), model(background).double().mean(dim=0).cpu()
     found = shap.DeepExplainer(model, background).shap_values(rows, check_additivity=False)
-    values = _exact_values(found, base, outputs)
+    values = _from_shap(found, base, outputs)
     gap = (values.base + values.values.sum(dim=1) - outputs).abs() / (1 + outputs.abs())
     if not bool((gap <= DEEP_TOLERANCE).all()):
         raise ExplainError(
@@ -160,23 +162,24 @@ def kernel_shapley(network: nn.Module, rows: Tensor, background: Tensor, effort:
     import shap
 
     def predict(values: np.ndarray) -> np.ndarray:
-        parts = torch.from_numpy(values).to(rows.dtype).split(effort.most_rows)
+        parts = torch.from_numpy(values).to(rows).split(effort.most_rows)
         with torch.no_grad():
-            return torch.cat([grade_outputs(network, part) for part in parts]).numpy()
+            return torch.cat([grade_outputs(network, part) for part in parts]).cpu().numpy()
 
-    outputs, base = predict(rows.numpy()), predict(background.numpy()).mean(axis=0)
-    explainer = shap.KernelExplainer(predict, background.numpy())
+    cases, others = rows.cpu().numpy(), background.cpu().numpy()
+    outputs, base = predict(cases), predict(others).mean(axis=0)
+    explainer = shap.KernelExplainer(predict, others)
     # The explainer draws from NumPy's one global generator, which others draw from too.
     state = np.random.get_state()
     np.random.seed(effort.seed)
     try:
-        found = explainer.shap_values(rows.numpy(), l1_reg=0, silent=True)
+        found = explainer.shap_values(cases, l1_reg=0, silent=True)
     finally:
         np.random.set_state(state)
-    return _exact_values(found, torch.from_numpy(base), torch.from_numpy(outputs))
+    return _from_shap(found, torch.from_numpy(base), torch.from_numpy(outputs))
 
 
-def _exact_values(found: np.ndarray | Sequence[np.ndarray], base: Tensor, outputs: Tensor) -> ShapleyValues:
+def _from_shap(found: np.ndarray | Sequence[np.ndarray], base: Tensor, outputs: Tensor) -> ShapleyValues:
     """What shap returned: ``(n, n_features, n_outputs)``, in whatever form its version has."""
     array = np.stack(list(found), axis=-1) if isinstance(found, list) else np.asarray(found)
     values = torch.from_numpy(array.astype(np.float64)).reshape(len(outputs), -1, outputs.shape[1])
