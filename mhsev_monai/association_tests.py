@@ -1,7 +1,8 @@
 """Tests made of added tables (``association_tables``): chi-square, analysis of variance, Spearman's rank correlation.
 
-Each equals SciPy's or statsmodels' on the cases that the table holds. What cells were hidden at the sites is missing
-from all of them. P-values of several variables are to be adjusted together (``statistics.holm``).
+Each equals SciPy's or statsmodels' on the cases that the table holds. Grades that sites left out are missing from all
+of them: that makes no association, but weakens one that is there. P-values of several variables are to be adjusted
+together (``statistics.holm``).
 """
 
 from __future__ import annotations

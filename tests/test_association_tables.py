@@ -21,7 +21,8 @@ from mhsev_monai.association_tables import (
     bin_labels,
     bins,
     group_sums,
-    hidden_cells,
+    hidden_groups,
+    hidden_rows,
     tabulate,
 )
 from mhsev_monai.association_tests import chi_square, one_way_anova, spearman
@@ -158,47 +159,85 @@ def test_bins_are_closed_below_and_named():
     assert bin_labels(DECADES) == ("below 50", "50 to below 60", "60 to below 70", "70 to below 80", "80 and more")
 
 
-def test_small_cells_are_sent_as_0():
-    table = AssociationTable(("low", "high"), ("no", "yes"), [[30, 3], [2, 8]]).for_sending()
-    assert table.counts.tolist() == [[30, 0], [0, 8]]
+def test_grade_with_a_small_cell_is_left_out_as_a_whole():
+    table = AssociationTable(("low", "mid", "high"), ("no", "yes"), [[30, 3], [20, 5], [8, 0]]).for_sending()
+    assert table.counts.tolist() == [[0, 0], [20, 5], [8, 0]]
     sums = group_sums([0] * 20 + [1] * 3 + [2] * 2, np.arange(25.0), GRADES).for_sending()
     assert sums.n.tolist() == [20, 0, 0, 0]
     assert (sums.total.tolist(), sums.squares.tolist()) == ([190.0, 0, 0, 0], [2470.0, 0, 0, 0])
 
 
 @pytest.mark.parametrize(
-    ("counts", "reason"),
+    ("n", "reason"),
     [
-        ([[4, 2], [2, 1]], "fewer than 10 cases"),
-        ([[30, 3], [20, 8]], "the total would tell a small cell"),
-        ([[30, 4], [20, 4]], "the total would tell a small cell"),
+        ([4, 2, 3, 0], "fewer than 10 cases"),
+        ([30, 3, 20, 8], "the total would tell"),
+        ([30, 4, 20, 4], "the total would tell"),
     ],
 )
-def test_table_that_its_total_gives_away_is_withheld(counts, reason):
+def test_sums_that_their_total_gives_away_are_withheld(n, reason):
     with pytest.raises(StaysOutError, match=reason):
-        AssociationTable(("low", "high"), ("no", "yes"), counts).for_sending()
+        GroupSums(GRADES, n, np.zeros(4), np.zeros(4)).for_sending()
+    with pytest.raises(StaysOutError, match="fewer than 10"):
+        AssociationTable(("low", "high"), ("no", "yes"), [[3, 2], [2, 2]]).for_sending()
 
 
-def test_who_knows_rule_and_total_never_learns_a_small_cell():
-    """All tables of 2 x 2 cells from 0 to 7: whatever is seen, each small cell could have another number as well."""
-    seen = defaultdict(list)
-    for cells in itertools.product(range(8), repeat=4):
-        try:
-            shown = tuple(np.where(hidden_cells(cells, 5, 10), 0, cells).tolist())
-        except StaysOutError as error:
-            shown = str(error)
-        seen[shown, sum(cells)].append(cells)
-    n_small = 0
-    for (shown, total), possible in seen.items():
-        # Of very few cases, withheld tables that all look the same remain.
-        if shown == "fewer than 10 cases" and total == 0:
-            continue
-        for cell in range(4):
-            numbers = {cells[cell] for cells in possible}
-            small = {number for number in numbers if 1 <= number <= 4}
+def look(hide, cells):
+    """What is seen of some cells."""
+    try:
+        hidden = hide(cells, 5, 10)
+    except StaysOutError as error:
+        return str(error)
+    return np.where(hidden[:, None] if hidden.ndim < np.ndim(cells) else hidden, 0, cells).tolist()
+
+
+def small_cells_told(seen):
+    """Cells from 1 to 4 that can have no other number, and how many small cells there are."""
+    told, n_small = [], 0
+    for possible in seen.values():
+        for numbers in zip(*possible, strict=True):
+            small = [number for number in numbers if 1 <= number <= 4]
             n_small += len(small)
-            assert not small or len(numbers) > 1, (shown, total, possible)
-    assert n_small > 100
+            told += small if len(set(numbers)) == 1 else []
+    return told, n_small
+
+
+def test_who_knows_the_rule_and_the_grades_never_learns_a_small_cell():
+    """All tables of 2 x 2 cells from 0 to 9: whatever is seen, each small cell could have another number as well."""
+    seen = defaultdict(list)
+    for cells in itertools.product(range(10), repeat=4):
+        table = np.reshape(cells, (2, 2))
+        seen[str(look(hidden_rows, table)), *table.sum(axis=1).tolist()].append(cells)
+    # A grade of up to 9 cases can be split in all ways; of more, some splits lie outside of this range.
+    whole = {key: possible for key, possible in seen.items() if max(key[1:]) <= 9}
+    told, n_small = small_cells_told(whole)
+    assert n_small > 1000
+    assert told == []
+
+
+def test_who_knows_the_rule_and_the_total_never_learns_a_small_group():
+    seen = defaultdict(list)
+    for cells in itertools.product(range(9), repeat=4):
+        seen[str(look(hidden_groups, np.array(cells))), sum(cells)].append(cells)
+    told, n_small = small_cells_told(seen)
+    assert n_small > 1000
+    assert told == []
+
+
+def test_leaving_grades_out_makes_no_association():
+    """400 times three sites without one, a variable that 18 % have: rejections within a binomial bound of 1e-4."""
+    rng, rejected, tested = np.random.default_rng(0), 0, 0
+    mixes = ([0.1, 0.45, 0.27, 0.18], [0.1, 0.27, 0.36, 0.27], [0.1, 0.18, 0.27, 0.45])
+    for _ in range(400):
+        tables = [
+            tabulate(rng.choice(4, n, p=mix), (rng.random(n) < 0.18).astype(int), GRADES, ("no", "yes"))
+            for n, mix in zip((220, 170, 110), mixes, strict=True)
+        ]
+        found = chi_square(reduce(add, (table.for_sending() for table in tables)))
+        tested += 1
+        rejected += found.p_value < 0.05
+    assert tested == 400
+    assert rejected <= stats.binom.ppf(1 - 1e-4, 400, 0.05)
 
 
 def test_tables_survive_json_and_add_only_to_their_like(cases):
@@ -226,7 +265,8 @@ def test_tables_survive_json_and_add_only_to_their_like(cases):
         (lambda: GroupSums(("low",), [0], [5.0], [1.0]), "exceeds n times squares"),
         (lambda: GroupSums(("low",), [2], [np.inf], [1.0]), "finite"),
         (lambda: GroupSums(("low",), [2], [2.0], [2.0], least=5), "groups of 1 to 4"),
-        (lambda: hidden_cells([20, 30], 0, 10), "least must be 1 or more"),
+        (lambda: hidden_groups([20, 30], 0, 10), "least must be 1 or more"),
+        (lambda: hidden_rows([[20], [30]], 5, 10), "two or more columns"),
         (lambda: tabulate([0, 4], [0, 0], GRADES, ("no", "yes")), "grades must be"),
         (lambda: tabulate([0, 3], [0], GRADES, ("no", "yes")), "categories must be"),
         (lambda: bins([1.0], [2.0, 2.0]), "edges must rise"),

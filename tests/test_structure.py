@@ -126,6 +126,7 @@ def test_every_module_can_be_imported(package):
                 "qc",
                 "landmarks",
                 "features",
+                "associations",
                 "benchmark",
                 "search",
                 "site-config",

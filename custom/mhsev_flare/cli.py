@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mhsev_flare.association_commands import add_associations
 from mhsev_flare.benchmark_commands import add_benchmark, add_search
 from mhsev_flare.cohort_commands import add_cohort
 from mhsev_flare.commands import DATA_SAY_NO, DONE, EPILOG, WRONG_CALL, add_workers, complain, noun, positive, verb
@@ -58,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     add_landmarks(verbs)
     add_preprocess(verbs)
     add_features(verbs)
+    add_associations(verbs)
     _add_simulator(verbs)
     _add_predict(verbs)
     _add_report(verbs)
