@@ -90,8 +90,12 @@ class SeverityMLP(nn.Module):
         Returns:
             ``(n, num_classes)``: ``num_classes - 1`` ordinal logits, then log(1 + count); see ``split_output``.
         """
+        return self.layers(self.standardised(features))
+
+    def standardised(self, features: Tensor) -> Tensor:
+        """What the first layer reads, ``(n, in_features)``."""
         standardised = (features - self.feature_mean) / self.feature_scale
-        return self.layers(standardised.clamp(-self.max_deviation, self.max_deviation))
+        return standardised.clamp(-self.max_deviation, self.max_deviation)
 
 
 def _perceptron(in_features: int, hidden: Sequence[int], out_features: int, dropout: float) -> nn.Sequential:

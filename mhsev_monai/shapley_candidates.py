@@ -85,14 +85,14 @@ class DescriptorGame:
         most = max(most_candidates // (len(background) * max(n_own, n_usual)), 1)
         self.sets_at_once = min(most, max(_ANSWERS_AT_ONCE // len(background), 1))
 
-    def answers(self, case: int, players: Tensor) -> Tensor:  # noqa: ARG002
+    def answers(self, cases: range, players: Tensor) -> Tensor:  # noqa: ARG002
         """See ``shapley.Game``; there is one case."""
         players = players.to(self._groups.device)
         parts = {own: self._with_number(players[players[:, -1] == own][:, :-1], own) for own in (True, False)}
         found = parts[True].new_zeros(len(players), parts[True].shape[1])
         for own, part in parts.items():
             found[players[:, -1] == own] = part
-        return found
+        return found[None]
 
     def _with_number(self, groups: Tensor, own: bool) -> Tensor:
         """Answers for sets of groups ``(k, n_groups)`` on the scan's own number of candidates, or the usual one."""
@@ -142,10 +142,11 @@ class LesionGame:
         self._player = torch.full((len(scan),), self.n_players - 1, device=scan.device)
         self._player[order[:n_single]] = torch.arange(n_single, device=scan.device)
 
-    def answers(self, case: int, players: Tensor) -> Tensor:  # noqa: ARG002
+    def answers(self, cases: range, players: Tensor) -> Tensor:  # noqa: ARG002
         """See ``shapley.Game``; there is one case."""
         possible = players.to(self._player.device)[:, self._player].to(self._standardised.dtype)
-        return count_outputs(self._network.distribution_of(self._standardised, possible), self._network.lower_bounds)
+        pmf = self._network.distribution_of(self._standardised, possible)
+        return count_outputs(pmf, self._network.lower_bounds)[None]
 
 
 @torch.no_grad()

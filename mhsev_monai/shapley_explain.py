@@ -23,6 +23,7 @@ from mhsev_monai.shapley import MOST_ROWS, FeatureGame, ShapleyValues, sample_sh
 from mhsev_monai.shapley_candidates import NUMBER, explain_descriptors
 from mhsev_monai.shapley_groups import FeatureGroups
 from mhsev_monai.shapley_outputs import COUNT_OUTPUTS, GRADE_OUTPUTS, grade_outputs
+from mhsev_monai.shapley_perceptron import PerceptronGame
 
 METHODS = ("permutation", "deep", "kernel")
 DEEP_MODULES = (nn.Linear, nn.ReLU, nn.GELU, nn.Dropout, nn.BatchNorm1d, nn.Identity, nn.Flatten)
@@ -105,10 +106,17 @@ def explain(
     elif method == "kernel":
         names, values = GRADE_OUTPUTS, kernel_shapley(network, rows, background, effort)
     else:
-        game = FeatureGame(lambda part: grade_outputs(network, part), rows, background, most_rows=effort.most_rows)
         generator = torch.Generator().manual_seed(effort.seed)
+        game = feature_game(network, rows, background, effort.most_rows)
         names, values = GRADE_OUTPUTS, sample_shapley(game, effort.n_passes, generator)
     return Explanation(groups.names, names, values.summed(groups.group_of))
+
+
+def feature_game(network: nn.Module, rows: Tensor, background: Tensor, most_rows: int = MOST_ROWS) -> FeatureGame:
+    """Single features of a vector network as players, by the fastest way that there is for it."""
+    if isinstance(network, SeverityMLP):
+        return PerceptronGame(network, rows, background, most_rows=most_rows)
+    return FeatureGame(lambda part: grade_outputs(network, part), rows, background, most_rows=most_rows)
 
 
 class _UnfoldedMLP(nn.Module):

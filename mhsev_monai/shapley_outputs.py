@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
-
 import torch
 from torch import Tensor, nn
 
 from mhsev_monai.networks import split_output
-from mhsev_monai.ordinal import corn_probabilities
+from mhsev_monai.ordinal import corn_cumulative
 from mhsev_monai.severity import Severity
 
 GRADE_OUTPUTS = (*(grade.label for grade in Severity), "expected severity")
@@ -22,7 +20,7 @@ def grade_outputs(network: nn.Module, features: Tensor) -> Tensor:
 
     In the network's own precision, also on CUDA, where grading computes with bfloat16: values are small differences.
     """
-    return with_expectation(corn_probabilities(split_output(network(features)).ordinal_logits.double()))
+    return cumulative_outputs(corn_cumulative(split_output(network(features)).ordinal_logits).double())
 
 
 def count_outputs(pmf: Tensor, lower_bounds: list[int]) -> Tensor:
@@ -33,13 +31,13 @@ def count_outputs(pmf: Tensor, lower_bounds: list[int]) -> Tensor:
         lower_bounds: least count of each grade above none.
     """
     pmf = pmf.double()
-    edges = [0, *lower_bounds, pmf.shape[1]]
-    probabilities = torch.stack([pmf[:, a:b].sum(dim=1) for a, b in itertools.pairwise(edges)], dim=1)
+    # Of the larger numbers of what is left: rows of pmf sum to 1 in single precision only.
+    above = torch.stack([1 - pmf[:, :bound].sum(dim=1) for bound in lower_bounds], dim=1)
     count = pmf @ torch.arange(pmf.shape[1], dtype=torch.float64, device=pmf.device)
-    return torch.cat([with_expectation(probabilities), count[:, None]], dim=1)
+    return torch.cat([cumulative_outputs(above), count[:, None]], dim=1)
 
 
-def with_expectation(probabilities: Tensor) -> Tensor:
-    """``(n, K + 1)``: the probabilities of ``K`` grades and the expected grade."""
-    grades = torch.arange(probabilities.shape[1], dtype=probabilities.dtype, device=probabilities.device)
-    return torch.cat([probabilities, (probabilities @ grades)[:, None]], dim=1)
+def cumulative_outputs(above: Tensor) -> Tensor:
+    """``(..., K + 1)`` from P(grade > k), ``(..., K - 1)``: the probabilities of ``K`` grades, and the expected grade."""
+    from_one = torch.cat([torch.ones_like(above[..., :1]), above], dim=-1)
+    return torch.cat([from_one[..., :-1] - above, above[..., -1:], above.sum(dim=-1, keepdim=True)], dim=-1)

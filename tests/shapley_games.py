@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -20,9 +21,9 @@ class TabledGame:
         self.n_cases, self.n_players = len(table), int(math.log2(table.shape[1]))
         self.sets_at_once = 7
 
-    def answers(self, case: int, players: Tensor) -> Tensor:
+    def answers(self, cases: range, players: Tensor) -> Tensor:
         assert len(players) <= self.sets_at_once
-        return self.table[case, (players * 2 ** torch.arange(self.n_players)).sum(dim=1)]
+        return self.table[cases.start : cases.stop, (players * 2 ** torch.arange(self.n_players)).sum(dim=1)]
 
 
 def random_game(n_players: int, n_cases: int = 2, n_outputs: int = 3, seed: int = 0) -> TabledGame:
@@ -39,7 +40,7 @@ def by_all_orders(game: Game) -> Tensor:
         def answer(taking_part: tuple[int, ...], case: int = case) -> Tensor:
             marked = torch.zeros(1, game.n_players, dtype=torch.bool)
             marked[0, list(taking_part)] = True
-            return game.answers(case, marked)[0]
+            return game.answers(range(case, case + 1), marked)[0, 0]
 
         orders = list(itertools.permutations(range(game.n_players)))
         total = [torch.zeros_like(answer(())) for _ in range(game.n_players)]
@@ -50,9 +51,9 @@ def by_all_orders(game: Game) -> Tensor:
     return torch.stack(found)
 
 
-def uneven_mlp(in_features: int, seed: int = 1, hidden: int = 16) -> SeverityMLP:
+def uneven_mlp(in_features: int, seed: int = 1, hidden: Sequence[int] = (16, 16)) -> SeverityMLP:
     """A network whose features work together, and whose clamp is felt."""
-    network = SeverityMLP(in_features, [hidden, hidden], 4, dropout=0.3, max_deviation=2.0, seed=seed).eval()
+    network = SeverityMLP(in_features, hidden, 4, dropout=0.3, max_deviation=2.0, seed=seed).eval()
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.mul_(2.5)

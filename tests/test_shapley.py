@@ -16,6 +16,7 @@ from mhsev_monai.shapley import (
     sample_shapley,
 )
 from mhsev_monai.shapley_outputs import grade_outputs
+from mhsev_monai.shapley_perceptron import PerceptronGame
 
 # Sums of some hundred doubles of size 1.
 ROUNDING = {"rtol": 0, "atol": 1e-12}
@@ -70,6 +71,22 @@ def test_values_add_up_to_the_networks_answer(n_passes):
     torch.testing.assert_close(outputs[:, 4], probabilities @ torch.arange(4.0).double(), rtol=0, atol=3e-6)
     # Grades are certain together, with and without any feature.
     torch.testing.assert_close(found.values[..., :4].sum(dim=-1), torch.zeros(12, 40).double(), **ROUNDING)
+
+
+@pytest.mark.parametrize("hidden", [[], [16], [16, 16, 8]])
+@pytest.mark.parametrize("groups", [None, [0, 1, 2, 0, 1, 2, 3, 3, 3]])
+def test_what_is_known_of_a_perceptron_saves_time_and_changes_nothing(hidden, groups):
+    network, rows, background = uneven_mlp(9, hidden=hidden), draw(70, 9, 0), draw(11, 9, 1)
+    slow = FeatureGame(lambda part: grade_outputs(network, part), rows, background, groups)
+    fast = PerceptronGame(network, rows, background, groups, most_rows=50)
+    assert (slow.n_players, slow.n_cases) == (fast.n_players, fast.n_cases)
+    expected, found = sample_shapley(slow, 2, seeded()), sample_shapley(fast, 2, seeded())
+    # Single precision, with sums of some ten numbers in another order.
+    for name in ("values", "base", "outputs"):
+        torch.testing.assert_close(getattr(found, name), getattr(expected, name), rtol=0, atol=2e-6)
+    assert found.additivity_error() < 1e-12
+    outputs = grade_outputs(network, rows).detach()
+    torch.testing.assert_close(found.base + found.values.sum(dim=1), outputs, rtol=0, atol=1e-6)
 
 
 def test_a_player_that_does_nothing_gets_nothing_and_equal_players_get_the_same():

@@ -87,11 +87,11 @@ def test_a_set_of_groups_has_the_backgrounds_own_columns_in_all_others():
     game = DescriptorGame(network, own, background, GROUPS)
     mixed = torch.cat([background[0, :, :2], own[:, 2:4], background[0, :, 4:]], dim=1)
     by_hand = count_outputs(network.count_distribution(mixed[None]), network.lower_bounds)
-    answer = game.answers(0, torch.tensor([[False, True, False, True]]))
-    torch.testing.assert_close(answer, by_hand, rtol=1e-5, atol=1e-6)
+    answer = game.answers(range(1), torch.tensor([[False, True, False, True]]))
+    torch.testing.assert_close(answer[0], by_hand, rtol=1e-5, atol=1e-6)
     # As many candidates as usual: the player of their number changes nothing.
-    without = game.answers(0, torch.tensor([[False, True, False, False]]))
-    torch.testing.assert_close(without, by_hand, rtol=1e-5, atol=1e-6)
+    without = game.answers(range(1), torch.tensor([[False, True, False, False]]))
+    torch.testing.assert_close(without[0], by_hand, rtol=1e-5, atol=1e-6)
 
 
 def test_a_group_that_no_perceptron_reads_gets_nothing_and_more_spots_of_a_kind_go_to_their_number():
@@ -174,8 +174,8 @@ def test_an_absent_candidate_stays_in_the_clutter_that_others_are_measured_again
     game = LesionGame(network, own, 30)
     probabilities = network.candidate_probabilities(own[None])[0]
     alone = torch.eye(30, dtype=torch.bool)[4:5]
-    none = game.answers(0, torch.zeros(1, 30, dtype=torch.bool))
-    added = (game.answers(0, alone) - none)[0, COUNT]
+    none = game.answers(range(1), torch.zeros(1, 30, dtype=torch.bool))
+    added = (game.answers(range(1), alone) - none)[0, 0, COUNT]
     assert added > probabilities[game.candidates[4]] * 0.99
 
 

@@ -33,7 +33,7 @@ def spread_over_orders(game):
     """``(n_players, n_outputs)``: standard deviation of what one order and its reverse give, from all orders."""
     bits = 2 ** torch.arange(8)
     marked = torch.arange(256)[:, None] // bits % 2 == 1
-    answers = game.answers(0, marked)
+    answers = game.answers(range(1), marked)[0]
     orders = torch.tensor(list(itertools.permutations(range(8))))
     before = bits[orders].cumsum(dim=1) - bits[orders]
     added = answers[before + bits[orders]] - answers[before]
@@ -159,4 +159,5 @@ def test_groups_of_a_vector_network_are_sums_over_its_features():
     found = explain(network, rows, background, feature_groups(names))
     assert found.players == ("band 1", "window size", "count of the spots", "location", "protocol")
     single = exact_shapley(FeatureGame(lambda part: grade_outputs(network, part), rows, background))
-    torch.testing.assert_close(found.values.values[:, 0], single.values[:, :2].sum(dim=1), rtol=0, atol=1e-12)
+    # Single precision, by two ways.
+    torch.testing.assert_close(found.values.values[:, 0], single.values[:, :2].sum(dim=1), rtol=0, atol=1e-6)
