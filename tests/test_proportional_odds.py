@@ -88,8 +88,8 @@ def test_three_sites_give_what_statsmodels_gives_on_all_cases_in_at_most_8_round
     assert fit.n_rounds <= 8
 
 
-@pytest.mark.parametrize("shifts", [(0, 0, 0), (3, -2, 0), (-2, 2.5, 1)])
-def test_mixes_far_apart_settle_in_at_most_8_rounds(shifts):
+@pytest.mark.parametrize("shifts", [(0, 0, 0), (3, -2, 0), (-2, 2.5, 1), (-2.5, -2.5, -2.5)])
+def test_mixes_far_apart_and_rare_grades_settle_in_at_most_8_rounds(shifts):
     hospitals = {str(seed): simulated_site(seed, 150, shift) for seed, shift in enumerate(shifts)}
     open_sites = {name: OrdinalSite(data, least=1) for name, data in hospitals.items()}
     assert fit_federated(open_sites, NAMES, 4).n_rounds <= 8
