@@ -38,6 +38,6 @@ def count_outputs(pmf: Tensor, lower_bounds: list[int]) -> Tensor:
 
 
 def cumulative_outputs(above: Tensor) -> Tensor:
-    """``(..., K + 1)`` from P(grade > k), ``(..., K - 1)``: the probabilities of ``K`` grades, and the expected grade."""
+    """``(..., K + 1)`` from P(grade > k), ``(..., K - 1)``: probabilities of ``K`` grades, and the expected grade."""
     from_one = torch.cat([torch.ones_like(above[..., :1]), above], dim=-1)
     return torch.cat([from_one[..., :-1] - above, above[..., -1:], above.sum(dim=-1, keepdim=True)], dim=-1)

@@ -49,7 +49,7 @@ class PerceptronGame(FeatureGame):
         """See ``shapley.Game``."""
         kept = players.to(self._rows.device)[:, self._groups].to(self._weight.dtype)
         theirs = ((1 - kept)[:, None] * self._read_background) @ self._weight + self._bias
-        own = (kept * self._read_rows[cases.start : cases.stop, None]) @ self._weight
+        own = ((kept * self._read_rows[case]) @ self._weight for case in cases)
         # The outputs are sums and differences of P(grade > k), so that its mean may come first. The chain rule of
         # ``ordinal.corn_cumulative`` as a plain product, which takes a third of the time of its sum of logarithms.
         logits = (self._from_sum(theirs, each)[..., :-1] for each in own)
