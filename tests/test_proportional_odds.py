@@ -288,6 +288,19 @@ def test_site_stops_after_its_answers(sites):
         fit_federated({"a": site}, NAMES, 4)
 
 
+def test_sums_tell_the_table_of_a_variable_of_0_and_1_as_the_module_says(sites):
+    """Without effects, what a case adds to the Hessian depends on its grade alone: four unknown numbers."""
+    data, thresholds = sites["a"], [-1.0, 0.5, 2.0]
+    sums = ordinal_sums(data, thresholds, np.zeros(3))
+    one_case = [
+        ordinal_sums(OrdinalData([grade], [[0.0, 1.0, 0.0]], NAMES, 4), thresholds, np.zeros(3)) for grade in range(4)
+    ]
+    # Column 4 is of hypertension: thresholds, then itself.
+    rows = np.array([[*case.hessian[:3, 4], case.hessian[4, 4], case.gradient[4]] for case in one_case]).T
+    told = np.linalg.lstsq(rows, [*sums.hessian[:3, 4], sums.hessian[4, 4], sums.gradient[4]])[0]
+    np.testing.assert_allclose(told, np.bincount(data.grades[data.covariates[:, 1] == 1], minlength=4), atol=1e-6)
+
+
 def test_answers_have_the_stated_number_of_floats():
     data = OrdinalData(np.arange(40) % 4, np.random.default_rng(0).normal(size=(40, 8)), tuple("abcdefgh"), 4)
     sums = ordinal_sums(data, [-1.0, 0.0, 1.0], np.zeros(8))
