@@ -59,8 +59,8 @@ class ScanExplanation:
         expected_severity: sum of grade times probability, 0 to 3; ``usual_severity`` and all contributions together.
         usual_severity: the same of the common background.
         contributions: of groups of features, the largest first.
-        expected_count: mean of the count's distribution; None where the model has none, as for the next two.
-        count_without_spots: microbleeds that the model expects where no spot is one.
+        expected_count: mean of the count's distribution; None where the model has none, or the scan no spot.
+        count_without_spots: microbleeds that the model expects where no spot is one; None likewise.
         spots: likeliest first, all others together at the end.
     """
 

@@ -5,8 +5,10 @@ as background, what its scanner does to all of them drops out of its values. So 
 federation's moments stands in. They are in the model, as ``feature_mean`` and ``feature_scale``: every site draws the
 same rows from the model and a seed, and none sends anything more.
 
-The second moments are the diagonal unless a covariance is given: that of few cases tells of them, and is not shared in
-training. So the synthetic features do not depend on each other, as those of real cases do.
+The model knows deviations alone, and synthetic features then do not depend on each other as those of real cases do: on
+simulated sites that puts values off by half of their size, and covariances bring it to a third, where another sample of
+real cases is off by a fifth (docs/benchmarks/shapley.md). ``SecondMoments`` are what sites would send for them. Those of
+few cases tell of the cases, so that it is for a site to decide.
 
 Background scans of a candidate network are sets of dark spots drawn in the same way, each the mixture of all spots that
 the federation has seen, nearly all of them no bleed. What all spots of a scan share, noise and spacing, is drawn once a
@@ -16,6 +18,7 @@ scan.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -24,6 +27,45 @@ from torch import Tensor, nn
 
 USUAL_CANDIDATES = 200
 """Candidates of a background scan, where the federation's mean number is not known."""
+
+
+@dataclass(frozen=True, eq=False)
+class SecondMoments:
+    """Count, mean and scatter of feature vectors: what a background with covariances needs of a site.
+
+    Attributes:
+        n: number of vectors, of cases or of the candidates of all cases; at least 1.
+        mean: ``(n_features,)`` float64.
+        scatter: ``(n_features, n_features)`` float64, sum over vectors of the outer product of x - mean with itself.
+    """
+
+    n: int
+    mean: NDArray[np.float64]
+    scatter: NDArray[np.float64]
+
+    @staticmethod
+    def of(features: Tensor) -> SecondMoments:
+        """Moments of the vectors along the last axis; rows of NaN, which only fill up a set, do not count.
+
+        Raises:
+            ValueError: if there is no vector.
+        """
+        values = features.reshape(-1, features.shape[-1]).double().cpu().numpy()
+        values = values[~np.isnan(values).all(axis=1)]
+        if not len(values):
+            raise ValueError("second moments need a vector, got none")
+        mean = values.mean(axis=0)
+        return SecondMoments(len(values), mean, (values - mean).T @ (values - mean))
+
+    def __add__(self, other: SecondMoments) -> SecondMoments:
+        """Moments of the union (Chan, Golub and LeVeque 1979)."""
+        n, shift = self.n + other.n, other.mean - self.mean
+        between = np.outer(shift, shift) * (self.n * other.n / n)
+        return SecondMoments(n, self.mean + shift * (other.n / n), self.scatter + other.scatter + between)
+
+    def covariance(self) -> NDArray[np.float64]:
+        """``(n_features, n_features)`` about the mean."""
+        return self.scatter / self.n
 
 
 def synthetic_rows(
@@ -79,13 +121,13 @@ def _correlation_root(covariance: NDArray[np.float64], shrinkage: float) -> NDAr
 
 
 def synthetic_scans(
-    mean: ArrayLike, variances: ArrayLike, shared: Sequence[int], size: tuple[int, int], seed: int
+    mean: ArrayLike, second_moments: ArrayLike, shared: Sequence[int], size: tuple[int, int], seed: int
 ) -> NDArray[np.float32]:
     """Scans of normal dark spots, ``(n_scans, n_candidates, n_features)``.
 
     Args:
         mean: ``(n_features,)`` over all candidates of the federation.
-        variances: ``(n_features,)``, likewise.
+        second_moments: variances or covariances, likewise; see :func:`synthetic_rows`.
         shared: indices of descriptors that all spots of a scan have in common, as ``CandidateMLP.context_features``.
         size: number of scans and number of candidates of each.
         seed: of the draw.
@@ -99,14 +141,20 @@ def synthetic_scans(
         raise ValueError(
             f"size must be positive and shared hold indices below {n_features}, got {size} and {list(shared)}"
         )
-    scans = synthetic_rows(mean, np.asarray(variances).ravel(), n_scans * n_candidates, seed)
+    scans = synthetic_rows(mean, second_moments, n_scans * n_candidates, seed)
     scans = scans.reshape(n_scans, n_candidates, n_features)
     columns = list(shared)
     scans[:, :, columns] = scans[:, :1, columns]
     return scans
 
 
-def common_background(network: nn.Module, n_rows: int, seed: int, n_candidates: int = USUAL_CANDIDATES) -> Tensor:
+def common_background(
+    network: nn.Module,
+    n_rows: int,
+    seed: int,
+    n_candidates: int = USUAL_CANDIDATES,
+    moments: SecondMoments | None = None,
+) -> Tensor:
     """The background that goes with a model, float32 on the CPU: the same wherever the model is.
 
     Args:
@@ -114,6 +162,7 @@ def common_background(network: nn.Module, n_rows: int, seed: int, n_candidates: 
         n_rows: rows, or scans of a candidate network; 100 and 8 are usual.
         seed: of the draw.
         n_candidates: of each scan; take the federation's mean number, where it is known.
+        moments: of the federation's cases or candidates, for features that depend on each other.
 
     Returns:
         ``(n_rows, in_features)``, or ``(n_rows, n_candidates, in_features)`` for a candidate network.
@@ -125,7 +174,10 @@ def common_background(network: nn.Module, n_rows: int, seed: int, n_candidates: 
         mean, scale = (network.get_buffer(name).cpu().double().numpy() for name in ("feature_mean", "feature_scale"))
     except AttributeError:
         raise ValueError(f"{type(network).__name__} keeps no moments of its features to make a background of") from None
+    second = scale**2
+    if moments is not None:
+        mean, second = moments.mean, moments.covariance()
     context = getattr(network, "context_features", None)
     if context is None:
-        return torch.from_numpy(synthetic_rows(mean, scale**2, n_rows, seed))
-    return torch.from_numpy(synthetic_scans(mean, scale**2, context, (n_rows, n_candidates), seed))
+        return torch.from_numpy(synthetic_rows(mean, second, n_rows, seed))
+    return torch.from_numpy(synthetic_scans(mean, second, context, (n_rows, n_candidates), seed))

@@ -8,7 +8,7 @@ import torch
 
 from mhsev_monai.candidate_network import CandidateMLP
 from mhsev_monai.networks import SeverityMLP
-from mhsev_monai.shapley_background import common_background, synthetic_rows, synthetic_scans
+from mhsev_monai.shapley_background import SecondMoments, common_background, synthetic_rows, synthetic_scans
 
 MEAN, SCALE = np.array([1.0, -2.0, 0.0, 5.0]), np.array([0.5, 2.0, 0.0, 1.0])
 
@@ -49,6 +49,32 @@ def test_every_site_draws_the_same_rows_from_the_model():
     np.testing.assert_array_equal(rows.numpy(), synthetic_rows(MEAN, SCALE**2, 30, seed=7))
     # A golden number: another generator, or another order of its draws, would set sites with it apart.
     assert rows[0, 0].item() == pytest.approx(1 + 0.5 * 0.0012301533, abs=1e-6)
+
+
+def test_second_moments_of_sites_add_up_to_those_of_all_cases():
+    cases = torch.randn(60, 4, generator=torch.Generator().manual_seed(0)) @ torch.tensor(
+        [[1.0, 0.5, 0.0, 0.0], [0.0, 1.0, 0.0, 2.0], [0.0, 0.0, 3.0, 0.0], [0.0, 0.0, 0.0, 1.0]]
+    )
+    pooled = SecondMoments.of(cases[:7]) + SecondMoments.of(cases[7:40]) + SecondMoments.of(cases[40:])
+    assert pooled.n == 60
+    np.testing.assert_allclose(pooled.mean, cases.double().mean(dim=0), rtol=0, atol=1e-12)
+    np.testing.assert_allclose(pooled.covariance(), np.cov(cases.double().numpy().T, bias=True), rtol=0, atol=1e-11)
+    filled = torch.cat([cases.reshape(6, 10, 4), torch.full((6, 3, 4), torch.nan)], dim=1)
+    np.testing.assert_allclose(SecondMoments.of(filled).covariance(), pooled.covariance(), rtol=0, atol=1e-11)
+    with pytest.raises(ValueError, match="need a vector"):
+        SecondMoments.of(torch.full((2, 3), torch.nan))
+
+
+def test_a_background_takes_the_covariances_that_it_is_given():
+    cases = torch.randn(500, 4, generator=torch.Generator().manual_seed(0))
+    cases[:, 1] = 0.9 * cases[:, 0] + 0.3 * cases[:, 1]
+    moments = SecondMoments.of(cases)
+    network = SeverityMLP(4, [3], 4, dropout=0.0, max_deviation=3.0, seed=1)
+    rows = common_background(network, 4000, seed=2, moments=moments).numpy()
+    expected = 0.8 * np.corrcoef(cases.numpy().T)[0, 1]
+    assert np.corrcoef(rows.T)[0, 1] == pytest.approx(expected, abs=5 / 4000**0.5)
+    scans = synthetic_scans(moments.mean, moments.covariance(), [3], (40, 100), seed=2)
+    assert np.corrcoef(scans.reshape(-1, 4).T)[0, 1] == pytest.approx(expected, abs=5 / 4000**0.5)
 
 
 def test_spots_of_a_scan_share_what_the_scan_has_and_nothing_else():
