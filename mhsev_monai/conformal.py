@@ -202,6 +202,16 @@ class SetSums:
         n = int(self.sizes.sum())
         return int(self.sizes[:, 0].sum()) / n if n else None
 
+    def to_json(self) -> dict[str, Any]:
+        """Plain lists, one entry for each attribute."""
+        return {"covered": self.covered.tolist(), "sizes": self.sizes.tolist()}
+
+    @staticmethod
+    def from_json(value: Mapping[str, Any]) -> SetSums:
+        """What ``to_json`` wrote; raises ``ValueError`` for anything else."""
+        check_entries(value, {field.name for field in fields(SetSums)}, "set sums")
+        return SetSums(**value)
+
 
 def score_bins(probabilities: NDArray[np.float64], n_bins: int) -> NDArray[np.int64]:
     """Bin of 1 - each probability, of equal bins over [0, 1]; the last one holds 1 as well."""

@@ -11,8 +11,9 @@ odds takes one answer more, of d' = (K - 1) (1 + p) and d' (d' + 1) / 2 numbers:
 
 Sums are not secrets. The counts are the site's numbers of cases by grade, and from the Hessian at known parameters
 follows the table of the grade against each variable of 0 and 1. ``OrdinalSite`` sends nothing where a grade or a
-category has few cases; it does not look at the cells where these cross. Where crossing cells must not be known, the
-sums are to be added under encryption before anybody reads them.
+category has few cases; it does not look at the cells where these cross. A server that asks at parameters of its own
+choosing can with enough answers solve for single cases, so a site gives a limited number. Where neither must be
+possible, the sums are to be added under encryption before anybody reads them.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ LEAST = 5
 """Fewest cases of a grade or a category, where it has any, with which a site takes part."""
 LEAST_IN_ALL = 10
 """Fewest cases of a site that takes part; ten is what FLARE's own federated statistics ask for."""
-MOST_ANSWERS = 40
-"""Answers that a site gives; each one at other parameters tells more of its cases."""
+MOST_ANSWERS = 20
+"""Answers that a site gives: two models of 8 rounds and a check. Each at other parameters tells more of its cases."""
 
 
 class StaysOutError(ValueError):
@@ -256,7 +257,7 @@ class OrdinalSite:
         if self._reason is not None:
             raise StaysOutError(self._reason)
         if self.n_answers >= self._most_answers:
-            raise StaysOutError(f"the site gave its {self._most_answers} answers; ask it to begin anew")
+            raise StaysOutError(f"the site gave its {self._most_answers} answers and gives no more")
         self.n_answers += 1
 
 

@@ -223,6 +223,8 @@ def test_sums_survive_json(sites):
         assert kind.from_json(json.loads(json.dumps(sums.to_json()))).to_json() == sums.to_json()
         with pytest.raises(ValueError, match="unknown"):
             kind.from_json({**sums.to_json(), "cases": []})
+    sets = SetSums.from_sets(np.eye(4, dtype=bool)[[0, 1, 1]], [0, 1, 2])
+    assert SetSums.from_json(json.loads(json.dumps(sets.to_json()))).to_json() == sets.to_json()
 
 
 @pytest.mark.parametrize(
