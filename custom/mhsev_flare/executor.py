@@ -240,6 +240,8 @@ class SeverityExecutor(Executor):
 
         The global model itself is among those that are judged, so a site keeps it where training on does not help.
         """
+        if self.privacy is not None:
+            raise SiteError("further training at the site would tell of it without privacy; send the job without")
         data, local = self._site_data(fl_ctx), self._local(abort_signal)
         local.load(from_shareable(shareable).data)
         best = local.train_alone(data, PERSONAL_ROUNDS)

@@ -78,7 +78,7 @@ class JobSpec:
         personalise: at the end each site trains the model further for itself and keeps it.
         resume: go on from where the unfinished run of this study ended.
         tensorboard: write the curves of the rounds at the server, for TensorBoard (extra ``tensorboard``).
-        privacy: train with differential privacy of each scan; twins and models of single sites must then be off.
+        privacy: train with differential privacy of each scan; twins, models of single sites and further training there must be off.
     """
 
     name: str
@@ -110,8 +110,9 @@ class JobSpec:
             TwinInputs(self.inputs)  # refuses inputs that no twin can go through
         if self.privacy is None:
             return
-        if self.twins or self.site_models or self.optimiser.control_variates or self.optimiser.fedprox_mu:
-            raise ValueError("with privacy, twins, site_models, control variates and FedProx must be off")
+        others = (self.twins, self.site_models, self.personalise)
+        if any(others) or self.optimiser.control_variates or self.optimiser.fedprox_mu:
+            raise ValueError("with privacy, twins, site_models, personalise, control variates and FedProx must be off")
         if self.privacy.noise_multiplier == 0:
             raise ValueError("privacy without noise is none; noise_multiplier must be positive")
 

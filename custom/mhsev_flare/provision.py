@@ -15,9 +15,9 @@ from typing import Any
 from nvflare.lighter.constants import CtxKey
 from nvflare.lighter.spec import Builder
 
+from mhsev_flare.allowed_classes import ALLOWED_CLASSES, LEAKING_CLASSES
 from mhsev_flare.kit_digest import write_digest
 from mhsev_flare.kit_scripts import PYTHON_FILE, START_SCRIPTS, with_site_environment
-from mhsev_flare.simulator import PACKAGE_PREFIXES
 
 SERVER, CLIENT = "server", "client"
 STORAGE = "storage"
@@ -36,7 +36,8 @@ class SitePolicyBuilder(Builder):
     notice when a kit was changed. Every kit gets a digest of its files (:mod:`mhsev_flare.kit_digest`).
 
     Args:
-        allow: prefixes of classes that jobs may name beside FLARE's own.
+        allow: classes that jobs may name beside FLARE's own; a name that ends with a dot allows all that begins so,
+            functions too.
         allow_code: whether a job may bring code to a site or to the server.
         heart_beat_timeout: seconds without a sign after which the server takes a site for gone.
         storage: folder for the server's jobs and snapshots: below the server's kit, or absolute.
@@ -47,7 +48,7 @@ class SitePolicyBuilder(Builder):
 
     def __init__(
         self,
-        allow: Sequence[str] = PACKAGE_PREFIXES,
+        allow: Sequence[str] = ALLOWED_CLASSES,
         allow_code: bool = False,
         heart_beat_timeout: int = 60,
         storage: str = STORAGE,
@@ -87,10 +88,11 @@ class SitePolicyBuilder(Builder):
 
     def _set_resources(self, path: Path, participant_type: str) -> None:
         stored = json.loads(path.read_text())
-        stored["class_allow_list"] += [prefix for prefix in self.allow if prefix not in stored["class_allow_list"]]
+        stored["class_allow_list"] += [path for path in self.allow if path not in stored["class_allow_list"]]
         if participant_type == SERVER:
             self._set_server(stored)
         else:
+            stored["class_allow_list"] = [p for p in stored["class_allow_list"] if p not in LEAKING_CLASSES]
             stored["allow_log_streaming"] = False
             stored["components"] = [c for c in stored["components"] if c["id"] != "site_log_streamer"]
         path.write_text(json.dumps(stored, indent=2) + "\n")

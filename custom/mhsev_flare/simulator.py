@@ -14,11 +14,9 @@ from typing import Any
 
 import psutil
 
+from mhsev_flare.allowed_classes import ALLOWED_CLASSES
 from mhsev_flare.protocol import LEDGER_FILE, MODEL_FILE, RESULT_FILE, RUN_FOLDER
 from mhsev_flare.site import SITE_FILE
-
-PACKAGE_PREFIXES = ("mhsev_flare.", "mhsev_monai.")
-"""What a site's class allow list must hold, beside FLARE's own classes, for our jobs to run without bringing code."""
 
 SIMULATED_JOB = Path("server", "simulate_job")
 
@@ -53,7 +51,7 @@ def prepare_workspace(workspace: Path, cohort_root: Path | None = None) -> None:
 
     local = workspace / "local"
     local.mkdir(parents=True, exist_ok=True)
-    resources = {"format_version": 2, "class_allow_list": [*DEFAULT_CLASS_ALLOW_LIST, *PACKAGE_PREFIXES]}
+    resources = {"format_version": 2, "class_allow_list": [*DEFAULT_CLASS_ALLOW_LIST, *ALLOWED_CLASSES]}
     (local / "resources.json").write_text(json.dumps(resources, indent=1) + "\n")
     # Beside the workspace, which the simulator empties: from there a run that was cut off can be resumed.
     own = {"checkpoint_root": str(workspace.with_name(f"{workspace.name}-checkpoints").resolve())}
@@ -85,7 +83,7 @@ def run_simulator(
     # What an earlier run left must not be taken for this one's.
     for name in (LEDGER_FILE, RESULT_FILE, MODEL_FILE):
         ledger.with_name(name).unlink(missing_ok=True)
-    command = [_nvflare(), "simulator", str(job), "-w", str(workspace)]
+    command = [nvflare_command(), "simulator", str(job), "-w", str(workspace)]
     command += ["-n", str(n_sites), "-t", str(threads)]
     workspace.mkdir(parents=True, exist_ok=True)
     log_path = workspace.with_name(f"{workspace.name}-simulator.log")
@@ -128,7 +126,7 @@ def _report_new(ledger: Path, seen: int, on_round: Callable[[Mapping[str, Any]],
     return max(seen, len(rows))
 
 
-def _nvflare() -> str:
+def nvflare_command() -> str:
     """FLARE's command beside this Python, which need not be the first on PATH."""
     beside = Path(sys.executable).with_name("nvflare")
     return str(beside) if beside.is_file() else "nvflare"

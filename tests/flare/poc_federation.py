@@ -11,11 +11,11 @@ from typing import Any
 from tiny_study import SITES, TEST_MODULES
 
 from mhsev_flare import poc
+from mhsev_flare.allowed_classes import ALLOWED_CLASSES
 from mhsev_flare.poc.administrator import FINISHED
 from mhsev_flare.poc.following import PatientAdministrator
 from mhsev_flare.poc.project import free_port
 from mhsev_flare.result import read_run
-from mhsev_flare.simulator import PACKAGE_PREFIXES
 
 __all__ = ["PocFederation", "free_port"]
 
@@ -43,7 +43,7 @@ class PocFederation(poc.PocFederation):
         """The same, with the server's port; 0 takes a free one."""
         if not self.is_prepared:
             data = {site: self.cohort / site for site in SITES}
-            self.prepare(data, port, allow=[*PACKAGE_PREFIXES, *TEST_MODULES], builders=self.builders)
+            self.prepare(data, port, allow=[*ALLOWED_CLASSES, *TEST_MODULES], builders=self.builders)
         super().start()
 
     def stop(self) -> None:

@@ -19,8 +19,8 @@ import yaml
 from poc_federation import free_port
 from tiny_study import SITES, TEST_MODULES
 
+from mhsev_flare.allowed_classes import ALLOWED_CLASSES
 from mhsev_flare.result import read_run
-from mhsev_flare.simulator import PACKAGE_PREFIXES
 from mhsev_flare.site import SITE_FILE
 
 PROJECT, SERVER, LEAD, PROJECT_ADMIN = "mhsev_provisioned", "server", "lead@example.org", "project@example.org"
@@ -56,7 +56,7 @@ def project(sites: Sequence[str], port: int, **policy: Any) -> dict[str, Any]:
             {"path": f"{LIGHTER}.static_file.StaticFileBuilder", "args": {"config_folder": "config"}},
             {
                 "path": "mhsev_flare.provision.SitePolicyBuilder",
-                "args": {"allow": [*PACKAGE_PREFIXES, *TEST_MODULES], "loopback": True, **policy},
+                "args": {"allow": [*ALLOWED_CLASSES, *TEST_MODULES], "loopback": True, **policy},
             },
             {"path": f"{LIGHTER}.cert.CertBuilder"},
             {"path": f"{LIGHTER}.signature.SignatureBuilder"},

@@ -15,13 +15,14 @@ import pytest
 import torch
 from tiny_study import SITES, TEST_MODULES, allow_test_modules, export_tiny, make_sites, tiny_spec
 
+from mhsev_flare.allowed_classes import ALLOWED_CLASSES
 from mhsev_flare.benchmark.averaging import federate
 from mhsev_flare.job_spec import JobSpec
 from mhsev_flare.jobs import severity_job
 from mhsev_flare.participation import RoundPolicy
 from mhsev_flare.result import read_run
 from mhsev_flare.run_report import write_report
-from mhsev_flare.simulator import PACKAGE_PREFIXES, prepare_workspace, run_simulator
+from mhsev_flare.simulator import prepare_workspace, run_simulator
 from mhsev_flare.site import DERIVATIVES, SiteFolders, load_site_data
 from mhsev_monai.networks import SeverityMLP
 from mhsev_monai.severity import SCALES
@@ -58,7 +59,7 @@ def poc(tmp_path_factory):
     folder = tmp_path_factory.mktemp("poc")
     federation = PocFederation(folder / "federation", make_sites(folder / "cohort"))
     data = {site: federation.cohort / site for site in SITES}
-    federation.prepare(data, allow=[*PACKAGE_PREFIXES, *TEST_MODULES], builders=[HE_BUILDER])
+    federation.prepare(data, allow=[*ALLOWED_CLASSES, *TEST_MODULES], builders=[HE_BUILDER])
     (federation.kits / GUARDED / "local" / "privacy.json").write_text(json.dumps(GUARD))
     try:
         federation.start()

@@ -40,6 +40,7 @@ from nvflare.app_opt.he.model_shareable_generator import HEModelShareableGenerat
 from nvflare.fuel.utils import fobs  # noqa: E402
 from nvflare.lighter.impl.he import HEBuilder  # noqa: E402
 
+from mhsev_flare.allowed_classes import ALLOWED_CLASSES  # noqa: E402
 from mhsev_flare.encrypted_aggregator import EncryptedAggregator  # noqa: E402
 from mhsev_flare.encrypted_job import MissingTensealError, check_encryptable, encrypted_job, encrypted_spec  # noqa: E402
 from mhsev_flare.encrypted_payload import (  # noqa: E402
@@ -53,7 +54,6 @@ from mhsev_flare.encrypted_payload import (  # noqa: E402
     unpacked,
 )
 from mhsev_flare.gates import ExpectedUpdate  # noqa: E402
-from mhsev_flare.simulator import PACKAGE_PREFIXES  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 SPEC = encrypted_spec(tiny_spec())
@@ -76,7 +76,7 @@ def test_every_job_can_be_sent_encrypted_and_names_no_class_that_a_site_would_re
     assert job.name == f"{name}_encrypted"
     sides = {s: json.loads((job / "app/config" / f"config_fed_{s}.json").read_text()) for s in ("server", "client")}
     paths = class_paths(sides["server"]) | class_paths(sides["client"])
-    assert {path for path in paths if not path.startswith(PACKAGE_PREFIXES)} <= set(DEFAULT_CLASS_ALLOW_LIST)
+    assert set(paths) <= {*DEFAULT_CLASS_ALLOW_LIST, *ALLOWED_CLASSES}
     assert not list(job.rglob("*.py"))
     opened, sent = sides["client"]["task_data_filters"], sides["client"]["task_result_filters"]
     assert [(f["path"].rsplit(".", 1)[1], set(one["tasks"])) for one in opened for f in one["filters"]] == [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,8 +18,10 @@ from small_site import executor
 
 from mhsev_flare.aggregator import SeverityAggregator
 from mhsev_flare.gates import ExpectedUpdate
+from mhsev_flare.jobs import JOBS
 from mhsev_flare.protocol import BUFFERS, Meta, Moments
 from mhsev_monai.metrics import SeverityTable
+from mhsev_monai.private_training import PrivacyParameters
 from mhsev_monai.severity import PAPER_SCALE
 from mhsev_monai.training import FeatureMoments, LabelledFeatures, TrainingParameters, train_severity
 
@@ -184,3 +187,21 @@ def test_an_unforeseen_failure_leaves_no_text_of_its_exception(site, tmp_path, c
 def test_an_unknown_scale_is_refused():
     with pytest.raises(ValueError, match="scale must be one of"):
         executor(scale="stars")
+
+
+@pytest.mark.parametrize("task", ["submit_model", "personalise"])
+def test_with_privacy_no_model_is_trained_without(site, task, caplog):
+    privacy = PrivacyParameters(noise_multiplier=1.0, max_grad_norm=1.0, delta=1e-3)
+    made, fl_ctx = site("site-1", privacy=privacy)
+    with caplog.at_level(logging.ERROR):
+        reply = made.execute(task, message(weights_of(made)), fl_ctx, Signal())
+    assert reply.get_return_code() == ReturnCode.EXECUTION_EXCEPTION
+    assert "send the job without" in caplog.text
+
+
+def test_a_job_with_privacy_cannot_ask_for_further_training():
+    spec = replace(JOBS["dsd_mlp_literal"], site_models=False)
+    privacy = PrivacyParameters(noise_multiplier=1.0, max_grad_norm=1.0, delta=1e-3)
+    assert replace(spec, privacy=privacy).privacy == privacy
+    with pytest.raises(ValueError, match="personalise"):
+        replace(spec, privacy=privacy, personalise=True)

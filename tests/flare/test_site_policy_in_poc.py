@@ -11,9 +11,9 @@ import pytest
 from poc_federation import PocFederation
 from tiny_study import SITES, TEST_MODULES, export_tiny, make_sites, tiny_spec
 
+from mhsev_flare.allowed_classes import ALLOWED_CLASSES
 from mhsev_flare.cli import main
 from mhsev_flare.jobs import JOBS
-from mhsev_flare.simulator import PACKAGE_PREFIXES
 from mhsev_flare.site_check.facts import SiteFacts
 from mhsev_flare.site_check.network import check_server
 from mhsev_flare.site_config import Kit
@@ -34,7 +34,7 @@ def prepared(tmp_path_factory):
     folder = tmp_path_factory.mktemp("poc")
     cohort = make_sites(folder / "cohort", SIZES)
     federation = PocFederation(folder / "federation", cohort)
-    federation.prepare({site: cohort / site for site in SITES}, allow=[*PACKAGE_PREFIXES, *TEST_MODULES])
+    federation.prepare({site: cohort / site for site in SITES}, allow=[*ALLOWED_CLASSES, *TEST_MODULES])
     try:
         for site, options in POLICIES.items():
             assert main(["site-config", str(federation.kits / site), "--data-root", str(cohort / site), *options]) == 0

@@ -13,10 +13,10 @@ from typing import Any
 
 import psutil
 
+from mhsev_flare.allowed_classes import ALLOWED_CLASSES
 from mhsev_flare.poc import processes
 from mhsev_flare.poc.administrator import Administrator, NoServerError
 from mhsev_flare.poc.project import ADMIN, PROJECT, SERVER, free_port, is_free, poc_project
-from mhsev_flare.simulator import PACKAGE_PREFIXES
 from mhsev_flare.site import SITE_FILE
 
 STATE_FILE, STATE_SCHEMA = "poc.json", "mhsev-poc/1"
@@ -73,7 +73,7 @@ class PocFederation:
         self,
         data: Mapping[str, Path],
         port: int = 0,
-        allow: Sequence[str] = PACKAGE_PREFIXES,
+        allow: Sequence[str] = ALLOWED_CLASSES,
         builders: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         """Provision kits with this package's site policy, and tell each site where its data lie.
@@ -81,7 +81,7 @@ class PocFederation:
         Args:
             data: folder of each site, by its name.
             port: of the server; 0 takes a free one.
-            allow: prefixes of classes that jobs may name beside FLARE's own.
+            allow: classes that jobs may name beside FLARE's own; see ``SitePolicyBuilder``.
             builders: further builders of the provisioning.
 
         Raises:

@@ -6,7 +6,7 @@ import socket
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mhsev_flare.simulator import PACKAGE_PREFIXES
+from mhsev_flare.allowed_classes import ALLOWED_CLASSES
 
 PROJECT = "mhsev"
 SERVER = "server"
@@ -27,7 +27,7 @@ KEYS_FOR_ENCRYPTED_JOBS: Mapping[str, Any] = {
 def poc_project(
     sites: Sequence[str] = SITES,
     port: int = DEFAULT_PORT,
-    allow: Sequence[str] = PACKAGE_PREFIXES,
+    allow: Sequence[str] = ALLOWED_CLASSES,
     builders: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """What ``nvflare poc prepare -i`` reads; ``poc/project.yml`` holds it for three sites.
@@ -37,7 +37,7 @@ def poc_project(
     Args:
         sites: names of the hospitals' FLARE clients.
         port: of the server; the only one that listens.
-        allow: prefixes of classes that jobs may name beside FLARE's own.
+        allow: classes that jobs may name beside FLARE's own; see ``SitePolicyBuilder``.
         builders: further builders, behind the one of this package and before the certificates.
 
     Raises:
@@ -46,7 +46,7 @@ def poc_project(
     if not sites or len({SERVER, *sites}) != len(sites) + 1:
         raise ValueError(f"sites must be different names, none of them {SERVER!r}, got {list(sites)}")
     policy: dict[str, Any] = {"path": "mhsev_flare.provision.SitePolicyBuilder", "args": {"loopback": True}}
-    if tuple(allow) != PACKAGE_PREFIXES:
+    if tuple(allow) != ALLOWED_CLASSES:
         policy["args"]["allow"] = list(allow)
     lighter = "nvflare.lighter.impl"
     return {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 
-from mhsev_flare.simulator import PACKAGE_PREFIXES
+from mhsev_flare.allowed_classes import ALLOWED_CLASSES, LEAKING_CLASSES
 from mhsev_flare.site_check.facts import SiteFacts
 from mhsev_flare.site_check.report import FAIL, OK, WARN, Finding
 from mhsev_flare.site_config import describe_privacy
@@ -18,13 +18,21 @@ _EXPORTED = re.compile(rf"^\s*export {SECURE_LOGGING}=[\"']?(1|true)[\"']?\s*$",
 
 
 def check_classes(facts: SiteFacts) -> Finding:
-    """Whether jobs may name this package's classes, and no others than are listed."""
+    """Whether jobs may name what this package's jobs are made of, and nothing that leads further."""
     resources = facts.local_json("resources.json")
     allowed = resources.get("class_allow_list") or []
-    missing = [prefix for prefix in PACKAGE_PREFIXES if prefix not in allowed]
+    wide = [path for path in allowed if path == "*" or re.fullmatch(r"mhsev_(flare|monai)\.?", path)]
+    if wide:
+        found = f"class_allow_list holds {' and '.join(wide)}: a job may call any function of them, the commands too"
+        return Finding(FAIL, "classes", found, "take it out of local/resources.json, or ask for the kit anew")
+    missing = [path for path in ALLOWED_CLASSES if path not in allowed]
     if missing:
-        found = f"class_allow_list lacks {' and '.join(missing)}: FLARE would refuse every job of mhsev"
-        return Finding(FAIL, "classes", found, "add them to class_allow_list of local/resources.json")
+        found = f"class_allow_list lacks {len(missing)} of the classes of mhsev's jobs, such as {missing[0]}"
+        return Finding(FAIL, "classes", found, "ask for the kit anew: `mhsev provision` writes them")
+    leaking = [path for path in LEAKING_CLASSES if path in allowed]
+    if leaking:
+        found = f"class_allow_list holds {' and '.join(leaking)}: a job may send this site's logs and events away"
+        return Finding(WARN, "classes", found, "take them out of class_allow_list of local/resources.json")
     mode = resources.get("class_list_enforcement_mode", "enforce")
     if mode != "enforce":
         found = f"class_list_enforcement_mode is {mode}: a job may name any class that is installed"
