@@ -76,6 +76,7 @@ benchmark: venv
 	$(BIN)/python tests/benchmarks/benchmark_dsd.py
 	$(BIN)/python tests/benchmarks/benchmark_preprocess.py
 	$(BIN)/python tests/benchmarks/benchmark_radiomics.py
+	$(BIN)/python tests/benchmarks/benchmark_shapley.py
 
 # Some half an hour: rounds over FLARE's processes, attacks against every rule, what updates tell of their cases.
 benchmark-federation: venv

@@ -6,9 +6,9 @@ federation's moments stands in. They are in the model, as ``feature_mean`` and `
 same rows from the model and a seed, and none sends anything more.
 
 The model knows deviations alone, and synthetic features then do not depend on each other as those of real cases do: on
-simulated sites that puts values off by half of their size, and covariances bring it to a third, where another sample of
-real cases is off by a fifth (docs/benchmarks/shapley.md). ``SecondMoments`` are what sites would send for them. Those of
-few cases tell of the cases, so that it is for a site to decide.
+simulated sites that puts values off by half of their size; covariances bring it to a third, where another sample of
+real cases is off by a fifth (docs/benchmarks/shapley.md). ``SecondMoments`` are what sites would send for them; those
+of few cases tell of the cases, so that it is for a site to decide.
 
 Background scans of a candidate network are sets of dark spots drawn in the same way, each the mixture of all spots that
 the federation has seen, nearly all of them no bleed. What all spots of a scan share, noise and spacing, is drawn once a

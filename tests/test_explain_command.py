@@ -59,8 +59,10 @@ def test_contributions_and_spots_add_up(scan, candidate_model, capsys):
     assert explained(scan, candidate_model, capsys, "--spots", "3") == found
 
 
-def test_the_terminal_gets_one_fact_a_line_and_the_limits(scan, candidate_model, capsys):
-    assert main(["explain", str(scan), "--model", str(candidate_model)]) == 0
+def test_the_terminal_gets_one_fact_a_line_and_the_limits(scan, candidate_model, tmp_path, capsys):
+    drawing = tmp_path / "scan.svg"
+    assert main(["explain", str(scan), "--model", str(candidate_model), "--svg", str(drawing)]) == 0
+    assert "number of dark spots" in drawing.read_text()
     printed = capsys.readouterr().out
     for fact in (
         "grade ",
@@ -87,6 +89,8 @@ def test_a_vector_model_has_groups_of_features_and_no_spots(scan, tmp_path, caps
 def test_what_cannot_be_explained_is_said(scan, tmp_path, candidate_model, capsys):
     assert main(["explain", str(scan), "--model", str(tmp_path / "none.pt")]) == 2
     assert "no model there" in capsys.readouterr().err
+    assert main(["explain", str(scan), str(scan), "--model", str(candidate_model), "--svg", str(tmp_path / "a")]) == 2
+    assert "goes with one scan" in capsys.readouterr().err
     bad = tmp_path / "bad.nii.gz"
     bad.write_bytes(b"nothing")
     assert main(["explain", str(bad), "--model", str(candidate_model), "--json"]) == 1

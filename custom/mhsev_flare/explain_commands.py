@@ -20,10 +20,14 @@ def add_explain(verbs: Any) -> None:
     parser.add_argument("--model", type=Path, required=True, help="model.pt of a run")
     parser.add_argument("--b0-only", action="store_true", help="every volume is b = 0; no b-values are looked for")
     parser.add_argument("--spots", type=positive, default=10, metavar="N", help="listed one by one (default: 10)")
+    parser.add_argument("--svg", type=Path, metavar="FILE", help="draw the groups of the one scan into this file")
     parser.add_argument("--json", action="store_true", help="one JSON object a line, for machines")
 
 
 def _explain(options: argparse.Namespace) -> int:
+    if options.svg is not None and len(options.scans) > 1:
+        complain(f"--svg goes with one scan, and {len(options.scans)} were given; name one")
+        return WRONG_CALL
     from mhsev_monai.errors import ScanError
     from mhsev_monai.model_file import ModelFileError, load_model
     from mhsev_monai.scan_explanation import explain_scan
@@ -46,7 +50,16 @@ def _explain(options: argparse.Namespace) -> int:
             continue
         told = json.dumps({"scan": str(scan), **found.to_json()}) if options.json else describe(scan, found)
         print(told, flush=True)
+        if options.svg is not None:
+            options.svg.write_text(_drawn(found))
     return status
+
+
+def _drawn(found: ScanExplanation) -> str:
+    from mhsev_monai.report.waterfall import standalone, waterfall_svg
+
+    steps = [(each.name, each.severity) for each in found.contributions]
+    return standalone(waterfall_svg(found.usual_severity, steps, (0.0, 3.0), "expected severity", "explanation"))
 
 
 def describe(scan: Path, found: ScanExplanation) -> str:
