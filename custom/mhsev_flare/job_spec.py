@@ -78,7 +78,8 @@ class JobSpec:
         personalise: at the end each site trains the model further for itself and keeps it.
         resume: go on from where the unfinished run of this study ended.
         tensorboard: write the curves of the rounds at the server, for TensorBoard (extra ``tensorboard``).
-        privacy: train with differential privacy of each scan; twins, models of single sites and further training there must be off.
+        privacy: train with differential privacy of each scan; twins, models of single sites and further training there
+            must then be off.
     """
 
     name: str

@@ -28,6 +28,7 @@ def _site_payload(options: argparse.Namespace) -> int:
     logging.getLogger().addHandler(logging.NullHandler())
     from mhsev_flare.jobs import JOBS
     from mhsev_flare.payload_preview import describe_payload, preview_payload
+    from mhsev_flare.protocol import Meta
     from mhsev_flare.site_config import Kit
     from mhsev_flare.site_policy import PolicyError
     from mhsev_flare.site_policy_file import default_scope, read_privacy_file
@@ -42,7 +43,7 @@ def _site_payload(options: argparse.Namespace) -> int:
         kit = Kit.at(options.kit) if options.kit else None
         scope = default_scope(read_privacy_file(kit.privacy_file)) if kit else None
         filters = [_built(entry) for entry in (scope or {}).get("task_result_filters", [])]
-    except (PolicyError, ImportError, AttributeError, TypeError, ValueError) as error:
+    except (PolicyError, ImportError, AttributeError, KeyError, TypeError, ValueError) as error:
         complain(f"the kit cannot be used: {error}")
         return WRONG_CALL
     if kit:
@@ -56,7 +57,8 @@ def _site_payload(options: argparse.Namespace) -> int:
     else:
         print(describe_payload(messages))
         print(f"filters of this site: {', '.join(type(step).__name__ for step in filters) or 'none'}; nothing was sent")
-    return DATA_SAY_NO if any(message.blocked for message in messages) else DONE
+    refused = any(entry.name.endswith(Meta.REFUSAL) for message in messages for entry in message.entries)
+    return DATA_SAY_NO if refused or any(message.blocked for message in messages) else DONE
 
 
 def _built(entry: Mapping[str, Any]) -> Any:

@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import json
 import logging
+import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -45,6 +46,13 @@ def add_poc(verbs: Any) -> None:
     add_workers(demo)
 
 
+def _port(text: str) -> int:
+    port = positive(text)
+    if port > 65535:
+        raise argparse.ArgumentTypeError(f"must be 65535 or less, got {port}")
+    return port
+
+
 def _with_folder(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     parser.add_argument("folder", type=Path, help="folder of the federation")
     return parser
@@ -56,7 +64,7 @@ def _add_up(nouns: Any) -> None:
     parser.add_argument(
         "--site", action="append", default=[], metavar="NAME=DIR", help="a site and its BIDS root; instead of --cohort"
     )
-    parser.add_argument("--port", type=positive, default=0, metavar="N", help="of the server (default: a free one)")
+    parser.add_argument("--port", type=_port, default=0, metavar="N", help="of the server (default: a free one)")
     parser.add_argument("--keys", action="store_true", help="also keys for encrypted jobs; needs mhsev[he]")
 
 
@@ -110,6 +118,12 @@ def _data(options: argparse.Namespace) -> Mapping[str, Path] | None:
         if len(data) < len(pairs) or not all(name and folder for name, _, folder in pairs):
             complain("--site takes NAME=DIR, each name once, such as --site hospital_a=/data/bids")
             return None
+        wrong = [name for name in data if name == "server" or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", name)]
+        if wrong:
+            complain(
+                f"a site cannot be called {', '.join(wrong)}; names are of letters, digits, _ and -, and not server"
+            )
+            return None
     absent = sorted(site for site, folder in data.items() if not folder.is_dir())
     if absent:
         complain(f"{', '.join(absent)}: the BIDS root is not a folder; make one with `mhsev cohort make`")
@@ -133,6 +147,11 @@ def _run(options: argparse.Namespace) -> int:
 
     federation = _federation(options)
     try:
+        federation.check()
+    except PocError as error:
+        complain(error)
+        return WRONG_CALL
+    try:
         job = _job(options, federation.folder / "jobs")
         if job is None:
             return WRONG_CALL
@@ -140,6 +159,9 @@ def _run(options: argparse.Namespace) -> int:
         result, _, _ = read_run(end.folder)
     except (PocError, OSError, ValueError) as error:
         complain(error)
+        return DATA_SAY_NO
+    except KeyboardInterrupt:
+        complain("interrupted; the job was ended, and goes on from its last round with --resume")
         return DATA_SAY_NO
     print(f"FLARE calls it {end.status}")
     print(f"result         {result['status']}   {result['reason']}".rstrip())
@@ -219,11 +241,11 @@ def _down(options: argparse.Namespace) -> int:
 
     federation = _federation(options)
     try:
-        federation.down(keep=options.keep)
+        left = federation.down(keep=options.keep)
     except PocError as error:
         complain(error)
         return DATA_SAY_NO
-    print("down: no process of it is left" + ("" if options.keep else ", and no file but downloaded results"))
+    print(f"down: no process of it is left; the folder holds {', '.join(left) or 'nothing and was removed'}")
     return DONE
 
 

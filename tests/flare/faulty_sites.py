@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from nvflare.apis.dxo import from_shareable
+from nvflare.apis.event_type import EventType
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable
 from nvflare.apis.signal import Signal
@@ -29,6 +30,13 @@ class FaultySite(SeverityExecutor):
     def __init__(self, faults: dict[str, list[dict[str, Any]]], **arguments: Any) -> None:
         super().__init__(**arguments)
         self.faults = faults
+
+    def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
+        """As the honest one's; a fault of the kind ``event`` fails where FLARE alone catches it."""
+        super().handle_event(event_type, fl_ctx)
+        own = self.faults.get(fl_ctx.get_identity_name(), [])
+        if event_type == EventType.BEFORE_TASK_EXECUTION and any(f["kind"] == "event" for f in own):
+            raise OSError("cannot open /data/DOE^JANE_19500101/dwi.nii.gz")
 
     def execute(self, task_name: str, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> Shareable:
         self.fault: dict[str, Any] = {}

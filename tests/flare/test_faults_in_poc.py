@@ -56,8 +56,14 @@ def resumed(poc, folder, clean):
 
 
 def test_no_name_of_a_patient_reaches_the_server(poc, clean):
-    """Site 2's executor fails with a path that holds a name; its exception, log and reply must not carry it."""
-    faults = {"site-2": [{"kind": "exception", "at": 1}, {"kind": "extra key", "at": 2}]}
+    """Site 2's executor fails with a path that holds a name; its exception, log and reply must not carry it.
+
+    Site 3 fails so in an event, whose exception FLARE alone catches and logs.
+    """
+    faults = {
+        "site-2": [{"kind": "exception", "at": 1}, {"kind": "extra key", "at": 2}],
+        "site-3": [{"kind": "event", "at": -1}],
+    }
     job_id = poc.submit(export_tiny(poc.folder / "canary", tiny_spec(), faults))
     poc.wait(job_id)
     result, ledger, _ = poc.result(job_id)
@@ -67,6 +73,8 @@ def test_no_name_of_a_patient_reaches_the_server(poc, clean):
     files = [f for folder in at_server for f in folder.rglob("*") if f.is_file()]
     assert len(files) > 20
     assert [f.name for f in files if CANARY in f.read_bytes()] == []
+    log = (poc.kits / "site-3" / job_id / "log.txt").read_text()
+    assert "OSError" in log
 
 
 def test_a_killed_job_process_of_a_site_ends_the_job_and_resume_goes_on(poc, clean, tmp_path):

@@ -15,7 +15,7 @@ import yaml
 from mhsev_flare.cli import main
 from mhsev_flare.poc import PocError, PocFederation
 from mhsev_flare.poc.overview import JobRow, Overview, ParticipantRow, describe
-from mhsev_flare.poc.processes import MARK, end, federation_processes, wait_until
+from mhsev_flare.poc.processes import MARK, end, federation_processes, participant_processes, wait_until
 from mhsev_flare.poc.project import KEYS_FOR_ENCRYPTED_JOBS, SITES, free_port, is_free, poc_project
 
 ROOT = Path(__file__).parents[2]
@@ -69,13 +69,25 @@ def sleeper():
         process.wait()
 
 
-def test_processes_are_found_by_their_mark_or_their_command_and_by_nothing_else(tmp_path, sleeper):
-    folder, other = tmp_path / "poc", tmp_path / "poc2"
+def test_processes_are_found_by_their_mark_and_by_nothing_else(tmp_path, sleeper):
+    """An editor that shows a file of the federation is none of its processes."""
+    folder = tmp_path / "poc"
     marked = sleeper(str(folder))
-    named = sleeper("", str(folder / "workspace"))
-    sleeper(str(other))
-    sleeper("", str(other / "workspace"))
-    assert {process.pid for process in federation_processes(folder)} == {marked.pid, named.pid}
+    sleeper("", str(folder / "workspace"), str(folder))
+    sleeper(str(tmp_path / "poc2"))
+    sleeper(f"/var{folder}")
+    assert {process.pid for process in federation_processes(folder)} == {marked.pid}
+
+
+def test_processes_of_a_participant_name_its_kit_as_a_word(tmp_path, sleeper):
+    folder = tmp_path / "poc"
+    kit = folder / "site-1"
+    own = sleeper(str(folder), "-m", str(kit))
+    of_job = sleeper(str(folder), "-m", str(kit / "startup"), "-n", "job-1")
+    sleeper(str(folder), "-m", str(folder / "site-11"))
+    sleeper("", "-m", str(kit))
+    assert {process.pid for process in participant_processes(folder, kit)} == {own.pid, of_job.pid}
+    assert {process.pid for process in participant_processes(folder, kit, "job-1")} == {of_job.pid}
 
 
 def test_processes_are_ended(tmp_path, sleeper):
@@ -91,9 +103,31 @@ def test_waiting_ends_with_the_time():
 
 def test_a_folder_with_anything_in_it_is_not_taken(tmp_path):
     (tmp_path / "mine.txt").write_text("x")
-    with pytest.raises(PocError, match="not empty"):
+    with pytest.raises(PocError, match=r"holds mine\.txt"):
         PocFederation(tmp_path).prepare({"site-1": tmp_path})
     assert (tmp_path / "mine.txt").read_text() == "x"
+
+
+def test_a_preparation_that_fails_leaves_nothing(tmp_path):
+    federation = PocFederation(tmp_path / "poc")
+    with pytest.raises(PocError, match="did not make the startup kits"):
+        federation.prepare({"site-1": tmp_path}, builders=[{"path": "no.such.Builder"}])
+    assert not federation.folder.exists()
+
+
+def test_kits_are_for_this_user_alone_and_a_second_federation_may_follow_in_the_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("MHSEV_DATA_ROOT", "/of/another")
+    federation = PocFederation(tmp_path / "poc")
+    results = federation.folder / "results" / "earlier.txt"
+    results.parent.mkdir(parents=True)
+    results.write_text("x")
+    federation.prepare({"site-1": tmp_path})
+    assert federation.folder.stat().st_mode & 0o777 == 0o700
+    assert "MHSEV_DATA_ROOT" not in federation.environment()
+    with pytest.raises(PocError, match="end it first"):
+        federation.prepare({"site-1": tmp_path})
+    assert federation.down() == ["results"]
+    assert results.is_file()
 
 
 def test_a_taken_port_is_refused_before_anything_is_made(tmp_path):
@@ -106,11 +140,26 @@ def test_a_taken_port_is_refused_before_anything_is_made(tmp_path):
     assert not (tmp_path / "new").exists()
 
 
-def test_down_deletes_nothing_that_is_no_federation(tmp_path, capsys):
-    (tmp_path / "mine.txt").write_text("x")
+@pytest.mark.parametrize(
+    ("state", "complaint"), [(None, "no POC federation"), ("{}", "not of this version"), ("[", "not")]
+)
+def test_down_deletes_nothing_that_is_no_federation(tmp_path, capsys, state, complaint):
+    (tmp_path / "workspace").mkdir()
+    (tmp_path / "workspace" / "mine.txt").write_text("x")
+    if state is not None:
+        (tmp_path / "poc.json").write_text(state)
     assert main(["poc", "down", str(tmp_path)]) == 1
-    assert "no POC federation" in capsys.readouterr().err
-    assert (tmp_path / "mine.txt").is_file()
+    assert complaint in capsys.readouterr().err
+    assert (tmp_path / "workspace" / "mine.txt").is_file()
+
+
+def test_down_leaves_what_somebody_else_put_there(tmp_path, capsys):
+    federation = PocFederation(tmp_path / "poc")
+    federation.folder.mkdir()
+    (federation.folder / "poc.json").write_text('{"schema": "mhsev-poc/1", "sites": ["a"], "port": 1}')
+    (federation.folder / "notes.txt").write_text("x")
+    assert main(["poc", "down", str(federation.folder)]) == 0
+    assert "holds notes.txt" in capsys.readouterr().out
 
 
 def test_down_keeps_downloaded_results(tmp_path):
@@ -132,7 +181,8 @@ def test_down_keeps_downloaded_results(tmp_path):
         (["poc", "up", "F", "--cohort", "nowhere"], "site-1, site-2, site-3: the BIDS root is not a folder"),
         (["poc", "up", "F", "--site", "a"], "NAME=DIR"),
         (["poc", "up", "F", "--site", "a=/", "--site", "a=/"], "each name once"),
-        (["poc", "run", "F", "no_such_job"], "there is no job no_such_job; there are dsd_mlp"),
+        (["poc", "up", "F", "--site", "server=/"], "a site cannot be called server"),
+        (["poc", "run", "F", "dsd_mlp"], "begin one with `mhsev poc up`"),
         (["poc", "status", "F"], "begin one with `mhsev poc up`"),
         (["poc", "logs", "F"], "begin one with `mhsev poc up`"),
     ],
@@ -142,6 +192,13 @@ def test_a_wrong_call_says_what_is_accepted(tmp_path, capsys, monkeypatch, argum
     assert main(arguments) == 2
     assert complaint in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_job_that_is_none_is_refused_with_those_that_there_are(tmp_path, capsys):
+    (tmp_path / "poc.json").write_text('{"schema": "mhsev-poc/1", "sites": ["a"], "port": 1}')
+    assert main(["poc", "run", str(tmp_path), "no_such_job"]) == 2
+    assert "there is no job no_such_job; there are dsd_mlp" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["poc.json"]
 
 
 def test_the_overview_says_who_is_missing_and_how_far_a_job_is():

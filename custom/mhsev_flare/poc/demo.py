@@ -43,5 +43,6 @@ def run_poc_demo(out: Path, n_subjects: int, seed: int, workers: int | None = No
     except PocError as error:
         raise DemoError(str(error)) from error
     finally:
-        federation.down()
+        if federation.is_prepared:
+            federation.down()
     return f"{summary}\nmemory, at most       {end.most_bytes / 2**30:.1f} GiB of all processes together"

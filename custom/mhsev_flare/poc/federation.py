@@ -17,12 +17,16 @@ from mhsev_flare.allowed_classes import ALLOWED_CLASSES
 from mhsev_flare.poc import processes
 from mhsev_flare.poc.administrator import Administrator, NoServerError
 from mhsev_flare.poc.project import ADMIN, PROJECT, SERVER, free_port, is_free, poc_project
+from mhsev_flare.simulator import nvflare_command
 from mhsev_flare.site import SITE_FILE
 
 STATE_FILE, STATE_SCHEMA = "poc.json", "mhsev-poc/1"
 START_SECONDS = 180
 STOP_SECONDS = 20
 RESULTS = "results"
+OWN_FOLDERS, OWN_FILES = ("home", "workspace", "jobs"), ("project.yml", STATE_FILE)
+"""What a federation makes in its folder beside the results."""
+
 CONSOLE = "poc_console.log"
 """What a participant prints; FLARE's own POC commands call it so."""
 
@@ -69,6 +73,10 @@ class PocFederation:
         """Of the server."""
         return int(self._state()["port"])
 
+    def check(self) -> None:
+        """Raise ``PocError`` unless the folder holds a federation of this version."""
+        self._state()
+
     def prepare(
         self,
         data: Mapping[str, Path],
@@ -87,12 +95,29 @@ class PocFederation:
         Raises:
             PocError: if the folder is in use, the port is taken, or FLARE's provisioning fails.
         """
-        if self.folder.is_dir() and any(self.folder.iterdir()):
-            raise PocError("the folder is not empty; name a new one, or end the federation in it with `mhsev poc down`")
+        if self.is_prepared:
+            raise PocError("there is a federation in this folder; end it first with `mhsev poc down`")
+        others = sorted(path.name for path in self.folder.glob("*") if path.name != RESULTS)
+        if others:
+            raise PocError(
+                f"the folder holds {', '.join(others[:3])}; name a new one, or one with nothing but {RESULTS}"
+            )
         if port and not is_free(port):
             raise PocError(f"port {port} is in use; name another with --port, or leave it out to take a free one")
-        (self.folder / "home").mkdir(parents=True)
-        sites, port = list(data), port or free_port()
+        # The keys of all participants and of their root lie in it.
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.folder.chmod(0o700)
+        try:
+            self._prepare(data, port or free_port(), allow, builders)
+        except BaseException:
+            self.remove()
+            raise
+
+    def _prepare(
+        self, data: Mapping[str, Path], port: int, allow: Sequence[str], builders: Sequence[Mapping[str, Any]]
+    ) -> None:
+        (self.folder / "home").mkdir()
+        sites = list(data)
         state = {"schema": STATE_SCHEMA, "sites": sites, "port": port}
         # First of all, so that a call that is cut off can be cleared away with `down`.
         (self.folder / STATE_FILE).write_text(json.dumps(state, indent=1) + "\n")
@@ -122,11 +147,9 @@ class PocFederation:
         for mark in LEFT_OVERS:
             (kit / mark).unlink(missing_ok=True)
         with (kit / CONSOLE).open("ab") as console:
-            subprocess.run(
+            self._run(
                 self.start_command(name),
                 cwd=kit,
-                env=self.environment(),
-                stdin=subprocess.DEVNULL,
                 stdout=console,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -175,37 +198,45 @@ class PocFederation:
 
     def flare(self, *arguments: str, timeout: float = 300.0) -> str:
         """Run a command of FLARE's in this federation's environment; what it printed."""
-        command = [str(Path(sys.executable).with_name("nvflare")), *arguments]
-        done = subprocess.run(
-            command, env=self.environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout
-        )
-        return done.stdout + done.stderr
+        done = self._run([nvflare_command(), *arguments], capture_output=True, text=True, timeout=timeout)
+        return str(done.stdout + done.stderr)
+
+    def _run(self, command: list[str], **options: Any) -> subprocess.CompletedProcess[Any]:
+        try:
+            return subprocess.run(command, env=self.environment(), stdin=subprocess.DEVNULL, **options)
+        except (subprocess.SubprocessError, OSError) as error:
+            raise PocError(f"{Path(command[-1]).name} could not be run ({type(error).__name__})") from error
 
     def environment(self) -> dict[str, str]:
         """Of all processes of this federation."""
+        # What the user has set for sites of another federation would be theirs too.
+        users = {name: value for name, value in os.environ.items() if not name.startswith("MHSEV_")}
         return {
-            **os.environ,
+            **users,
             **self._environment,
             "HOME": str(self.folder / "home"),
             "NVFLARE_POC_WORKSPACE": str(self.folder / "workspace"),
             "NVFLARE_SECURE_LOGGING": "1",
-            # FLARE starts whatever python3 is first.
+            "MHSEV_PYTHON": sys.executable,
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
             "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
             processes.MARK: str(self.folder),
         }
 
-    def down(self, keep: bool = False) -> None:
+    def down(self, keep: bool = False) -> list[str]:
         """Stop, and remove what is not kept; also what a call that was cut off left behind.
+
+        Returns:
+            Names of what is left in the folder.
 
         Raises:
             PocError: if the folder holds no federation, or a process survives.
         """
-        if not self.is_prepared:
-            raise PocError("there is no POC federation in this folder; nothing was done")
+        self._state()
         self.stop()
         if not keep:
             self.remove()
+        return sorted(path.name for path in self.folder.glob("*"))
 
     def stop(self) -> None:
         """End every process, also where FLARE's own stop cannot, as with a job that a crash left behind.
@@ -225,23 +256,23 @@ class PocFederation:
             raise PocError(f"processes {pids} cannot be ended; end them, and call `mhsev poc down` again")
 
     def remove(self) -> None:
-        """Delete all but downloaded results: kits, keys, job store, logs. The processes must have ended."""
-        for path in self.folder.iterdir():
-            if path.name == RESULTS:
-                continue
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
-        if not any(self.folder.iterdir()):
+        """Delete what was made here but results: kits, keys, job store, logs. The processes must have ended."""
+        for name in OWN_FOLDERS:
+            shutil.rmtree(self.folder / name, ignore_errors=True)
+        for name in OWN_FILES:
+            (self.folder / name).unlink(missing_ok=True)
+        if self.folder.is_dir() and not any(self.folder.iterdir()):
             self.folder.rmdir()
 
     def _state(self) -> dict[str, Any]:
         path = self.folder / STATE_FILE
         if not path.is_file():
             raise PocError("there is no POC federation in this folder; begin one with `mhsev poc up`")
-        stored = json.loads(path.read_text())
-        if stored.get("schema") != STATE_SCHEMA:
+        try:
+            stored = json.loads(path.read_text())
+        except ValueError:
+            stored = None
+        if not isinstance(stored, dict) or stored.get("schema") != STATE_SCHEMA:
             raise PocError(f"{STATE_FILE} is not of this version ({STATE_SCHEMA}); use the version that made it")
         return dict(stored)
 

@@ -15,8 +15,10 @@ from mhsev_flare.poc.processes import federation_processes, resident_bytes
 from mhsev_flare.poc.project import SERVER
 from mhsev_flare.protocol import LEDGER_FILE, RUN_FOLDER
 
-LOST_AFTER = 60.0
-"""Seconds without a process of the job at the server after which it is lost, whatever FLARE calls it."""
+LOST_AFTER = 150.0
+"""Seconds without a process of the job at the server after which it is lost, whatever FLARE calls it.
+
+FLARE waits as long as its heart beat, a minute, for the outcome of a site that is gone, and packs the results then."""
 
 ANSWER_SECONDS = 120.0
 """How long a server that is started again by its watchdog may be silent."""
@@ -66,8 +68,13 @@ def run_job(
         job_id = server.ask(lambda administrator: administrator.submit(job))
         on_start(job_id)
         follower = JobFollower(federation, server, job_id)
-        for row in follower.rows():
-            on_row(row)
+        try:
+            for row in follower.rows():
+                on_row(row)
+        except (KeyboardInterrupt, SystemExit):
+            # Left alone it would run on, and a second one of the same study would drop its checkpoints.
+            server.ask(lambda administrator: administrator.abort(job_id))
+            raise
         folder = server.ask(lambda administrator: administrator.download(job_id, federation.folder / RESULTS))
     finally:
         server.close()

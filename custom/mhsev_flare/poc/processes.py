@@ -1,4 +1,4 @@
-"""The processes of a POC federation: found again by a mark in their environment, whoever started them."""
+"""The processes of a POC federation: found again by a mark in their environment, and by nothing else."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ MARK = "MHSEV_POC"
 
 
 def federation_processes(folder: Path) -> list[psutil.Process]:
-    """Every running process of the federation in ``folder``, but this one and those that started it."""
-    own = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
-    return [process for process in _all() if process.pid not in own and _is_of(process, folder)]
+    """Every running process of this user that carries the mark of the federation in ``folder``."""
+    return [process for process in _all() if _mark(process) == str(folder)]
 
 
 def participant_processes(folder: Path, kit: Path, job_id: str = "") -> list[psutil.Process]:
     """Running Python processes of one participant and, where one is given, of a job."""
-    return [
-        process
-        for process in federation_processes(folder)
-        if (line := _line(process)) and "python" in line and job_id in line and _names(line, kit)
-    ]
+    found = []
+    for process in federation_processes(folder):
+        words = _words(process)
+        own = any(word == str(kit) or word.startswith(f"{kit}/") for word in words)
+        if own and words and "python" in words[0] and (not job_id or job_id in words):
+            found.append(process)
+    return found
 
 
 def watchdogs(folder: Path, kit: Path) -> list[psutil.Process]:
     """The shells that start a participant again when it ends."""
     script = str(kit / "startup" / "sub_start.sh")
-    return [process for process in federation_processes(folder) if script in _line(process)]
+    return [process for process in federation_processes(folder) if script in _words(process)]
 
 
 def is_job_process(process: psutil.Process) -> bool:
     """Whether it runs one job, and not the participant."""
-    line = _line(process)
-    return "runner_process" in line or "worker_process" in line
+    return any(word.endswith((".runner_process", ".worker_process")) for word in _words(process))
 
 
 def resident_bytes(processes: list[psutil.Process]) -> int:
@@ -72,24 +72,20 @@ def end(processes: list[psutil.Process], patience: float = 5.0) -> None:
 
 
 def _all() -> Iterator[psutil.Process]:
+    user = os.getuid()
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
-            if process.status() != psutil.STATUS_ZOMBIE:
+            if process.status() != psutil.STATUS_ZOMBIE and process.uids().real == user:
                 yield process
 
 
-def _is_of(process: psutil.Process, folder: Path) -> bool:
+def _mark(process: psutil.Process) -> str:
     with contextlib.suppress(psutil.Error):
-        return process.environ().get(MARK) == str(folder) or _names(_line(process), folder)
-    return False
-
-
-def _names(line: str, folder: Path) -> bool:
-    """Whether the command line names the folder or something in it, and not only one whose name begins like it."""
-    return any(f"{folder}{end}" in f"{line} " for end in ("/", " "))
-
-
-def _line(process: psutil.Process) -> str:
-    with contextlib.suppress(psutil.Error):
-        return " ".join(process.cmdline())
+        return str(process.environ().get(MARK, ""))
     return ""
+
+
+def _words(process: psutil.Process) -> list[str]:
+    with contextlib.suppress(psutil.Error):
+        return list(process.cmdline())
+    return []
