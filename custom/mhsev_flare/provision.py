@@ -77,6 +77,8 @@ class SitePolicyBuilder(Builder):
     def finalize(self, project: Any, ctx: Any) -> None:
         """Write the digest of each kit, whose certificates are there by now."""
         for participant in project.get_all_participants():
+            for context in Path(ctx.get_kit_dir(participant)).glob("*.tenseal"):
+                context.chmod(0o600)  # FLARE leaves the sites' secret key readable for everybody
             write_digest(Path(ctx.get_ws_dir(participant)), ctx.get(CtxKey.ROOT_PRI_KEY))
 
     def _set_scripts(self, startup: Path, local: Path) -> None:

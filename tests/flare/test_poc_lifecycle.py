@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -92,6 +93,23 @@ def test_a_job_that_fails_ends_with_status_1_and_its_reason(pair, tmp_path):
     done = mhsev(federation, "poc", "run", str(federation.folder), str(job))
     assert done.returncode == 1
     assert "1 usable answers where 2 are needed" in done.stdout
+
+
+def test_a_call_that_is_interrupted_ends_its_job(pair, tmp_path):
+    federation = pair[0]
+    faults = {"site-1": [{"kind": "slow", "at": 1, "seconds": 300.0}]}
+    job = export_tiny(tmp_path, tiny_spec(name="interrupted"), faults)
+    command = [sys.executable, "-m", "mhsev_flare.cli", "poc", "run", str(federation.folder), str(job)]
+    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    job_id = run.stdout.readline().split()[1]
+    checkpoints = federation.kits / SERVER / "mhsev_checkpoints" / "interrupted" / job_id
+    federation.wait_for(lambda: (checkpoints / "round-0001").is_dir(), 150)
+    run.send_signal(signal.SIGINT)
+    _, complaint = run.communicate(timeout=120)
+    assert run.returncode == 1
+    assert "goes on from its last round with --resume" in complaint
+    federation.wait(job_id, 120)
+    assert federation.status(job_id).startswith("FINISHED")
 
 
 def test_what_was_stopped_is_started_again_with_its_jobs(pair):

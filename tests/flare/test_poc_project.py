@@ -108,6 +108,16 @@ def test_a_folder_with_anything_in_it_is_not_taken(tmp_path):
     assert (tmp_path / "mine.txt").read_text() == "x"
 
 
+def test_secret_keys_of_encrypted_jobs_are_closed_to_others(tmp_path):
+    pytest.importorskip("tenseal")
+    federation = PocFederation(tmp_path / "poc")
+    federation.prepare({"site-1": tmp_path, "site-2": tmp_path}, builders=[KEYS_FOR_ENCRYPTED_JOBS])
+    keys = sorted(federation.kits.rglob("client_context.tenseal"))
+    assert [key.parents[1].name for key in keys] == ["site-1", "site-2"]
+    assert {key.stat().st_mode & 0o777 for key in keys} == {0o600}
+    federation.down()
+
+
 def test_a_preparation_that_fails_leaves_nothing(tmp_path):
     federation = PocFederation(tmp_path / "poc")
     with pytest.raises(PocError, match="did not make the startup kits"):
