@@ -158,7 +158,8 @@ def case_terms(grades: NDArray[np.int64], predictors: NDArray[np.float64]) -> Ca
     above, below = bounds[rows, grades + 1], bounds[rows, grades]
     # logistic(a) - logistic(b) = logistic(a) logistic(-b) (1 - e^(b - a)), of which no factor cancels.
     log_probability = log_expit(above) + log_expit(-below) + np.log(-np.expm1(below - above))
-    ratio = 1.0 / np.expm1(above - below)
+    # 1 / (e^(a - b) - 1), which would overflow where the two are far apart.
+    ratio = np.exp(below - above) / -np.expm1(below - above)
     curvature = ratio * (1.0 + ratio)
     return CaseTerms(
         log_probability=log_probability,

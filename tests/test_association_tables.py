@@ -73,13 +73,14 @@ def test_chi_square_by_hand():
     ("counts", "reliable"),
     [
         ([[9, 1], [1, 9]], True),  # 5 everywhere
-        ([[9, 1], [1, 8]], False),  # one of four below 5 is more than a fifth
+        ([[40, 40, 30, 4], [40, 40, 30, 4]], False),  # 4 expected in a quarter of the cells
+        ([[40, 40, 40, 30, 4], [40, 40, 40, 30, 4]], True),  # 4 expected in a fifth
         ([[20, 20, 20], [20, 20, 3]], True),
         ([[200, 200], [1, 0]], False),  # half a case expected
     ],
 )
 def test_reliability_is_cochrans_rule(counts, reliable):
-    columns = tuple("xyz"[: len(counts[0])])
+    columns = tuple("vwxyz"[: len(counts[0])])
     assert chi_square(AssociationTable(("low", "high"), columns, counts)).reliable is reliable
 
 

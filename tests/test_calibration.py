@@ -99,6 +99,12 @@ def test_an_impossible_grade_costs_a_finite_loss():
     assert sums.losses[TEMPERATURES == 1.0] == pytest.approx(-np.log(1e-7), abs=1e-6)
 
 
+def test_of_temperatures_that_are_equally_good_the_one_nearest_to_1_is_taken():
+    sums = TemperatureSums.from_predictions(np.full((3, 4), 0.25), [0, 1, 2])
+    np.testing.assert_allclose(sums.losses, 3 * np.log(4), rtol=1e-12)
+    assert sums.best() == 1.0
+
+
 @pytest.mark.parametrize(
     ("probabilities", "grades", "message"),
     [

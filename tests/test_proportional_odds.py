@@ -17,8 +17,8 @@ from mhsev_monai.cohort.hospitals import HOSPITALS
 from mhsev_monai.cohort.subject import draw_record
 from mhsev_monai.proportional_odds import OrdinalData, OrdinalSite, OrdinalSums, StaysOutError, ordinal_sums
 from mhsev_monai.proportional_odds_check import SlopeSums, check_proportional_odds, parallel_tests, slope_sums
-from mhsev_monai.proportional_odds_fit import FitError, fit_federated
-from mhsev_monai.proportional_odds_result import likelihood_ratio
+from mhsev_monai.proportional_odds_fit import FitError, NewtonFit, fit_federated
+from mhsev_monai.proportional_odds_result import Layout, likelihood_ratio
 from mhsev_monai.severity import severity_from_count
 
 NAMES = ("age", "hypertension", "anticoagulant")
@@ -255,6 +255,30 @@ def test_check_of_the_sites_is_the_check_of_one_table(sites, fit):
         assert test[1:] == pytest.approx(by_name[test.name][1:], rel=1e-9)
 
 
+def test_step_that_lowers_the_likelihood_is_halved():
+    """No data set of 1109 tried made a step too long, so the answers are made up."""
+    fit = NewtonFit(Layout(3, (), (), ()))
+    start = fit.proposal
+    fit.receive({"a": OrdinalSums([10, 10, 10], -30.0, [0.0, 0.0], -np.eye(2))})
+    step = np.array([0.5, 1.0])
+    fit.receive({"a": OrdinalSums([10, 10, 10], -29.0, step, -np.eye(2))})
+    best = fit.proposal - step
+    fit.receive({"a": OrdinalSums([10, 10, 10], -40.0, [9.0, 9.0], -np.eye(2))})
+    np.testing.assert_allclose(fit.proposal, best + step / 2, atol=1e-12)
+    assert fit.n_rounds == 3
+    np.testing.assert_allclose(start, [-np.log(2), np.log(2)], atol=1e-12)
+
+
+def test_step_after_which_thresholds_would_not_rise_is_halved_without_asking():
+    fit = NewtonFit(Layout(3, (), (), ()))
+    fit.receive({"a": OrdinalSums([10, 10, 10], -30.0, [0.0, 0.0], -np.eye(2))})
+    before = fit.proposal
+    fit.receive({"a": OrdinalSums([10, 10, 10], -29.0, [2.0, -2.0], -np.eye(2))})
+    # About 1.4 lies between the thresholds; of 4, 2 and 1 less, the last is the first that leaves something.
+    np.testing.assert_allclose(fit.proposal, before + [0.5, -0.5], atol=1e-12)
+    assert fit.n_rounds == 2
+
+
 def test_site_with_few_cases_sends_nothing_and_is_named(sites):
     few = simulated_site(9, 9, 0.0)
     found = fit_federated({**sites, "tiny": few}, NAMES, 4)
@@ -275,6 +299,11 @@ def test_small_grades_and_categories_keep_a_site_out(grades, column, reason):
     with pytest.raises(StaysOutError, match=reason):
         site([0.0, 1.0], [0.0])
     assert site.n_answers == 0
+
+
+def test_ten_cases_are_enough():
+    site = OrdinalSite(OrdinalData([0, 1] * 5, np.ones((10, 1)), ("sex",), 2))
+    assert site([0.0], [0.0]).grade_counts.sum() == 10
 
 
 def test_grades_and_categories_that_nobody_has_keep_no_site_out():
