@@ -274,8 +274,8 @@ def test_step_after_which_thresholds_would_not_rise_is_halved_without_asking():
     fit.receive({"a": OrdinalSums([10, 10, 10], -30.0, [0.0, 0.0], -np.eye(2))})
     before = fit.proposal
     fit.receive({"a": OrdinalSums([10, 10, 10], -29.0, [2.0, -2.0], -np.eye(2))})
-    # About 1.4 lies between the thresholds; of 4, 2 and 1 less, the last is the first that leaves something.
-    np.testing.assert_allclose(fit.proposal, before + [0.5, -0.5], atol=1e-12)
+    # 1.39 lies between the thresholds; 4 or 2 less would leave nothing, 1 less does.
+    np.testing.assert_allclose(fit.proposal, before + np.array([0.5, -0.5]), atol=1e-12)
     assert fit.n_rounds == 2
 
 
