@@ -40,9 +40,13 @@ class PerceptronGame(FeatureGame):
         most_rows: int = MOST_ROWS,
     ) -> None:
         super().__init__(lambda part: grade_outputs(network, part), rows, background, groups, most_rows)
-        first = network.layers[0]
-        assert isinstance(first, nn.Linear)
-        self._weight, self._bias, self._others = first.weight.T, first.bias, list(network.layers)[1:]
+        layers = [(layer.weight.T, layer.bias) for layer in network.layers if isinstance(layer, nn.Linear)]
+        weight, bias = layers[-1]
+        # The last output is the log count, which is not attributed.
+        (self._weight, self._bias), *self._others = [*layers[:-1], (weight[:, :-1].contiguous(), bias[:-1])]
+        with torch.no_grad():
+            self._base = grade_outputs(network, background).mean(dim=0)
+            self._outputs = torch.cat([grade_outputs(network, part) for part in rows.split(most_rows)])
         self._read_rows, self._read_background = network.standardised(rows), network.standardised(background)
 
     def answers(self, cases: range, players: Tensor) -> Tensor:
@@ -52,16 +56,17 @@ class PerceptronGame(FeatureGame):
         own = ((kept * self._read_rows[case]) @ self._weight for case in cases)
         # The outputs are sums and differences of P(grade > k), so that its mean may come first. The chain rule of
         # ``ordinal.corn_cumulative`` as a plain product, which takes a third of the time of its sum of logarithms.
-        logits = (self._from_sum(theirs, each)[..., :-1] for each in own)
+        logits = (self._from_sum(theirs, each) for each in own)
         above = [torch.sigmoid(each).cumprod(dim=-1).mean(dim=1, dtype=torch.float64) for each in logits]
-        return cumulative_outputs(torch.stack(above))
+        found = cumulative_outputs(torch.stack(above))
+        # Values add up to the difference of these two, which are therefore the network's own to the last bit.
+        found[:, ~players.any(dim=1)] = self._base
+        found[:, players.all(dim=1)] = self._outputs[cases.start : cases.stop, None]
+        return found
 
     def _from_sum(self, theirs: Tensor, own: Tensor) -> Tensor:
-        """The network's output ``(k, m, num_classes)`` where its first layer gives ``theirs + own[:, None]``."""
-        for layer in self._others:
-            if isinstance(layer, nn.ReLU):
-                # relu(a + b) = max(a, -b) + b, with one pass over what is large.
-                theirs = torch.maximum(theirs, -own[:, None])
-            elif isinstance(layer, nn.Linear):
-                theirs, own = theirs @ layer.weight.T, layer(own)
+        """The ordinal logits ``(k, m, num_classes - 1)`` where the first layer gives ``theirs + own[:, None]``."""
+        for weight, bias in self._others:
+            # relu(a + b) = max(a, -b) + b, with one pass over what is large.
+            theirs, own = torch.maximum(theirs, -own[:, None]) @ weight, own @ weight + bias
         return theirs + own[:, None]
