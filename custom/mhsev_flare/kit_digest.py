@@ -3,13 +3,18 @@
 FLARE 2.9 signs the files of kits for confidential computing and homomorphic encryption alone. Of a plain kit it checks
 none: a changed ``authorization.json`` or ``fed_client.json`` is taken as it is. The digest is signed by the project's
 root CA where the kit is made with that key at hand, and unsigned where a site packages its own kit.
+
+FLARE reads ``local/NAME`` before ``local/NAME.default``, so that a file which is added changes what a kit does as much
+as one that is edited. In ``startup`` and ``local/custom`` no site adds any, and there an addition is a difference. In
+the rest of ``local`` a site writes its own decisions, which :func:`added_by_site` lists.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +25,18 @@ from nvflare.lighter.utils import sign_content, verify_content
 DIGEST_FILE = "kit_digest.json"
 ROOT_CERTIFICATE = Path("startup", "rootCA.pem")
 FOLDERS = ("startup", "local")
+NO_SITE_ADDS_TO = ("startup/", "local/custom/")
+OVERRIDING = (
+    "resources.json",
+    "*_resources.json",
+    "authorization.json",
+    "log_config.json",
+    "comm_config.json",
+    "study_registry.json",
+    "study_runtime.yaml",
+    "python",
+)
+"""Names in ``local`` that FLARE 2.9, or our start script, reads instead of what the kit came with or beside it."""
 
 
 class KitDigestError(ValueError):
@@ -55,8 +72,8 @@ def write_digest(kit: Path, root_key: Any = None) -> None:
 def check_digest(kit: Path) -> KitCheck:
     """Compare a kit with its digest.
 
-    Files that a site adds are its own and make no difference. The signature is checked with the kit's own root
-    certificate: whoever exchanged that as well has a kit that the server refuses.
+    Files that a site adds to ``local`` are its own and make no difference, see :func:`added_by_site`. The signature is
+    checked with the kit's own root certificate: whoever exchanged that as well has a kit that the server refuses.
 
     Raises:
         KitDigestError: where there is no digest, or none that can be read.
@@ -71,12 +88,55 @@ def check_digest(kit: Path) -> KitCheck:
             found.append(f"{name} is missing")
         elif _sha256(path) != digest:
             found.append(f"{name} is not as it was made")
+    found += [f"{name} was added since it was made" for name in _added(kit, files) if _is_closed(name)]
     return KitCheck(signature is not None, tuple(found))
 
 
+class Additions(NamedTuple):
+    """Files of ``local`` that the digest lacks, and that nothing compares.
+
+    Args:
+        overriding: take the place of what was provisioned, or are read beside it (``OVERRIDING``).
+        others: the rest, such as the site's ``privacy.json``.
+    """
+
+    overriding: tuple[str, ...]
+    others: tuple[str, ...]
+
+    def sentences(self) -> list[str]:
+        """What was added, one sentence a kind."""
+        told = []
+        if self.overriding:
+            told.append(f"added by this site: {', '.join(self.overriding)} (they override the kit's own)")
+        if self.others:
+            told.append(f"added by this site: {', '.join(self.others)}")
+        return told
+
+
+def added_by_site(kit: Path) -> Additions:
+    """What a site, or somebody before it, added to ``local`` beside ``local/custom``.
+
+    Raises:
+        KitDigestError: as :func:`check_digest`.
+    """
+    names = [name for name in _added(kit, _read(kit)[0]) if not _is_closed(name)]
+    overriding = [name for name in names if any(fnmatch(name, f"local/{pattern}") for pattern in OVERRIDING)]
+    return Additions(tuple(overriding), tuple(name for name in names if name not in overriding))
+
+
+def _added(kit: Path, digested: Collection[str]) -> Sequence[str]:
+    return [name for name in _files(kit) if name not in digested]
+
+
+def _is_closed(name: str) -> bool:
+    # `local/custom` itself may be a link in the place of the folder.
+    return f"{name}/".startswith(NO_SITE_ADDS_TO)
+
+
 def _files(kit: Path) -> Sequence[str]:
-    paths = (path for folder in FOLDERS for path in (kit / folder).rglob("*") if path.is_file())
-    return sorted(path.relative_to(kit).as_posix() for path in paths)
+    """All that is no folder; a link to a folder counts as a file, since Python looks into it and ``rglob`` does not."""
+    paths = (path for folder in FOLDERS for path in (kit / folder).rglob("*"))
+    return sorted(path.relative_to(kit).as_posix() for path in paths if path.is_symlink() or not path.is_dir())
 
 
 def _read(kit: Path) -> tuple[dict[str, str], str | None]:

@@ -20,15 +20,21 @@ def add_provision(verbs: Any) -> None:
     what.add_argument("--example", type=Path, metavar="FILE", help="write a project with three hospitals to begin with")
     what.add_argument("--verify", type=Path, metavar="KIT", help="tell what was changed in a kit since it was made")
     parser.add_argument(
+        "--unsigned", action="store_true", help="with --verify: of a kit that its owner packaged, which nobody signed"
+    )
+    parser.add_argument(
         "--workspace", type=Path, default=Path("kits"), help="folder of the kits and of the CA (default: kits)"
     )
 
 
 def _run(options: argparse.Namespace) -> int:
+    if options.unsigned and options.verify is None:
+        complain("--unsigned says how --verify looks at a kit; name the kit with --verify KIT, or leave it out")
+        return WRONG_CALL
     if options.example is not None:
         return _write_example(options.example)
     if options.verify is not None:
-        return _verify(options.verify)
+        return _verify(options.verify, options.unsigned)
     return _provision(options.project, options.workspace)
 
 
@@ -81,17 +87,27 @@ def _write_example(path: Path) -> int:
     return DONE
 
 
-def _verify(kit: Path) -> int:
-    from mhsev_flare.kit_digest import KitDigestError, check_digest
+def _verify(kit: Path, may_be_unsigned: bool) -> int:
+    from mhsev_flare.kit_digest import KitDigestError, added_by_site, check_digest
 
     try:
-        check = check_digest(kit)
+        check, added = check_digest(kit), added_by_site(kit).sentences()
     except KitDigestError as error:
         complain(error)
         return WRONG_CALL
-    for sentence in check.differences:
+    complaints = list(check.differences)
+    if not check.is_signed and not may_be_unsigned:
+        complaints.append(
+            "its digest is not signed, so that it shows mistakes, not intent; ask for the kit again, or add --unsigned "
+            "for a kit that its owner packaged"
+        )
+    for sentence in complaints:
         complain(f"{kit}: {sentence}")
-    if check.differences:
+    for sentence in added:
+        print(sentence)
+    if added:
+        print("What was added was not compared with anything: look at it, and remove what nobody here wrote.")
+    if complaints:
         return DATA_SAY_NO
     proof = "signed by its project's CA" if check.is_signed else "which is not signed: it shows mistakes, not intent"
     print(f"{kit} is as its digest says, {proof}")

@@ -74,16 +74,16 @@ def provision(project: Path, workspace: Path) -> Kits:
 
     Raises:
         ProjectError: where the project or FLARE's provisioning of it is wrong.
+        OSError: where the workspace cannot be written.
     """
     stored = read_project(project)
     base = workspace.resolve() / stored["name"]
     before = _generations(base)
+    _close(base / "state")
     said = _nvflare("provision", "-p", str(project.resolve()), "-w", str(workspace.resolve()), "--force")
     made = sorted(set(_generations(base)) - set(before))
     if not made:
         raise ProjectError(f"FLARE could not provision it: {_last_words(said)}")
-    # FLARE leaves the CA's private key readable for every user of the machine.
-    (base / "state").chmod(0o700)
     known = {certificate.read_bytes() for generation in before for certificate in generation.glob(CERTIFICATES)}
     participants = tuple(
         Participant(p["name"], p["type"], p["org"], p.get("role", ""), _certificate(made[-1] / p["name"]) not in known)
@@ -104,13 +104,19 @@ def read_project(path: Path) -> dict[str, Any]:
     try:
         stored = yaml.safe_load(path.read_text())
         paths = [str(builder["path"]) for builder in stored["builders"]]
-        whole = bool(stored["name"]) and all({"name", "type", "org"} <= set(p) for p in stored["participants"])
+        name = stored["name"]
+        whole = bool(name) and all({"name", "type", "org"} <= set(p) for p in stored["participants"])
     except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError) as error:
         raise ProjectError(
             f"it is no project of FLARE's ({type(error).__name__}); see `mhsev provision --example FILE`"
         ) from error
     if not whole:
         raise ProjectError("the project has no name, or a participant without name, type or org; add it")
+    # FLARE makes a folder of this name in the workspace.
+    if not isinstance(name, str) or Path(name).name != name or name == "..":
+        raise ProjectError(
+            f"the project's name must be a text that can name a folder, such as mhsev_study, got {name!r}"
+        )
     if POLICY not in paths:
         raise ProjectError(
             f"its builders lack {POLICY}, without which no site takes this package's jobs; add it before {CERTS}"
@@ -119,6 +125,16 @@ def read_project(path: Path) -> dict[str, Any]:
     if None in around or around != sorted(around, key=lambda place: place or 0):
         raise ProjectError(f"{POLICY} must stand behind {STATIC_FILES} and before {CERTS}; move it there")
     return dict(stored)
+
+
+def _close(state: Path) -> None:
+    """Let nobody else into the folder before FLARE writes into it.
+
+    FLARE leaves the CA's private key there readable for every user of the machine, and does so too where it fails
+    afterwards.
+    """
+    state.mkdir(parents=True, exist_ok=True)
+    state.chmod(0o700)
 
 
 def _certificate(kit: Path) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from mhsev_flare.site_policy import (
     DATA_ROOT,
     LESION_MASKS,
     NEEDED_ENTRIES,
+    REQUIRED,
     PolicyError,
     PrivacyDemand,
     SitePolicy,
@@ -126,12 +127,22 @@ class Changes:
             blocked=self.blocked,
         )
         new = dataclasses.replace(policy, **changed, privacy=dataclasses.replace(policy.privacy, **demand))
+        _refuse_limits_without_effect(new.privacy, demand)
         _refuse_absent_folders(new)
         return new
 
 
 def _given(**values: Any) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
+
+
+def _refuse_limits_without_effect(demand: PrivacyDemand, given: Mapping[str, Any]) -> None:
+    limits = [f"--{name.replace('_', '-')}" for name in given if name != "rule"]
+    if limits and demand.rule != REQUIRED:
+        raise PolicyError(
+            f"{' and '.join(limits)} would have no effect where privacy is {demand.rule}; add --privacy required, or "
+            "leave it out"
+        )
 
 
 def _refuse_absent_folders(policy: SitePolicy) -> None:

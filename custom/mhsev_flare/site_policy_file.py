@@ -17,6 +17,7 @@ from mhsev_flare.site_policy import CACHE_ROOT, DATA_ROOT, LESION_MASKS, POLICY,
 
 PRIVACY_FILE = "privacy.json"
 DEFAULT_SCOPE = "default"
+FILTERS = ("task_data_filters", "task_result_filters")
 
 GUARD = "mhsev_flare.payload_guard.PayloadGuard"
 CLEANSER = "mhsev_flare.small_cell_cleanser.SmallCellCleanser"
@@ -52,9 +53,25 @@ def read_privacy_file(path: Path) -> dict[str, Any]:
         raise PolicyError(f"{PRIVACY_FILE} must hold scopes, a list of objects with a name each; correct it")
     if not all(isinstance(s.get("properties", {}), dict) for s in scopes):
         raise PolicyError(f"properties of a scope of {PRIVACY_FILE} are not an object; correct them")
-    if not all(isinstance(s.get("task_result_filters", []), list) for s in scopes):
-        raise PolicyError(f"task_result_filters of a scope of {PRIVACY_FILE} are not a list; correct them")
+    for key in FILTERS:
+        if not all(isinstance(s.get(key, []), list) for s in scopes):
+            raise PolicyError(f"{key} of a scope of {PRIVACY_FILE} are not a list; correct them")
+        if not all(_is_filter(entry) for s in scopes for entry in s.get(key, [])):
+            raise PolicyError(
+                f"a filter in {key} of {PRIVACY_FILE} is not an object with a path, a text, and where it has a "
+                "direction, one of in, out and inout; correct it"
+            )
     return stored
+
+
+def _is_filter(entry: Any) -> bool:
+    # FLARE takes an empty direction for none.
+    return (
+        isinstance(entry, dict)
+        and isinstance(entry.get("path"), str)
+        and isinstance(direction := entry.get("direction") or "out", str)
+        and direction.lower() in ("in", "out", "inout")
+    )
 
 
 def default_scope(stored: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -78,7 +95,7 @@ def filter_complaint(stored: Mapping[str, Any]) -> str:
     policy, scope = stored_policy(stored), default_scope(stored) or {}
     if policy is None:
         return "the default scope holds no policy of mhsev"
-    found = [entry for entry in scope.get("task_result_filters", []) if isinstance(entry, dict)]
+    found = [entry for entry in scope.get("task_result_filters", []) if _runs(entry)]
     paths = [entry.get("path") for entry in found]
     for expected in policy_filters(policy):
         same = [entry for entry in found if entry.get("path") == expected["path"]]
@@ -86,9 +103,14 @@ def filter_complaint(stored: Mapping[str, Any]) -> str:
             return f"the filters hold {len(same)} {expected['path'].rpartition('.')[2]} of what the policy says, not 1"
     if paths[-1] != GUARD:
         return "a filter stands behind PayloadGuard, which must be the last"
-    if any(entry.get("direction", "out").lower() not in ("out", "inout") for entry in found):
+    if any((entry.get("direction") or "out").lower() not in ("out", "inout") for entry in found):
         return "a filter works on what comes in, not on what leaves"
     return ""
+
+
+def _runs(entry: Any) -> bool:
+    """Whether FLARE 2.9 builds the filter: it leaves out one that says ``"disabled": true``."""
+    return isinstance(entry, dict) and entry.get("disabled") is not True
 
 
 def merged(stored: Mapping[str, Any], policy: SitePolicy) -> dict[str, Any]:
@@ -108,7 +130,7 @@ def merged(stored: Mapping[str, Any], policy: SitePolicy) -> dict[str, Any]:
     found = scope.get("task_result_filters", [])
     paths = (GUARD, CLEANSER, BLOCKER)
     others = [entry for entry in found if not isinstance(entry, dict) or entry.get("path") not in paths]
-    guard = next((entry for entry in found if isinstance(entry, dict) and entry.get("path") == GUARD), None)
+    guard = next((entry for entry in found if _runs(entry) and entry.get("path") == GUARD), None)
     own = policy_filters(policy)
     scope["task_result_filters"] = [*others, *own[:-1], guard or own[-1]]
     return {**stored, "scopes": scopes, "default_scope": name}

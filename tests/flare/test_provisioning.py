@@ -10,10 +10,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from nvflare.apis.workspace import Workspace
 from nvflare.fuel.sec.security_content_service import LoadResult, SecurityContentManager
 
+from mhsev_flare import provisioning
+from mhsev_flare.allowed_classes import ALLOWED_CLASSES
 from mhsev_flare.cli import main
-from mhsev_flare.kit_digest import KitDigestError, check_digest
+from mhsev_flare.kit_digest import KitDigestError, added_by_site, check_digest, write_digest
 from mhsev_flare.kit_scripts import with_site_environment
 from mhsev_flare.provisioning import EXAMPLE, ProjectError, provision, read_project
 
@@ -58,7 +61,7 @@ def test_the_example_of_the_checkout_is_the_packaged_one():
 def test_no_role_brings_code_and_the_packages_are_allowed(kits, name):
     stored = json.loads((kits / name / "local" / "authorization.json").read_text())
     assert {rights["byoc"] for rights in stored["permissions"].values()} == {"none"}
-    assert {"mhsev_flare.", "mhsev_monai."} <= set(resources(kits / name)["class_allow_list"])
+    assert set(ALLOWED_CLASSES) <= set(resources(kits / name)["class_allow_list"])
     assert resources(kits / name)["class_list_enforcement_mode"] == "enforce"
 
 
@@ -120,6 +123,77 @@ def test_a_kit_is_as_its_digest_says_until_a_file_changes(kits, tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    "name", ["startup/a__resources.json", "startup/signature.json", "local/custom/sitecustomize.py"]
+)
+def test_what_was_added_where_no_site_adds_anything_is_a_difference(kits, tmp_path, capsys, name):
+    kit = shutil.copytree(kits / "hospital-a", tmp_path / "kit")
+    (kit / name).parent.mkdir(exist_ok=True)
+    (kit / name).write_text("{}")
+    assert check_digest(kit) == (True, (f"{name} was added since it was made",))
+    assert added_by_site(kit) == ((), ())
+    assert main(["provision", "--verify", str(kit)]) == 1
+    assert f"{name} was added since it was made" in capsys.readouterr().err
+
+
+def test_a_link_in_the_place_of_the_folder_for_code_is_a_difference(kits, tmp_path):
+    kit, elsewhere = shutil.copytree(kits / "hospital-a", tmp_path / "kit"), tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "code.py").write_text("")
+    (kit / "local" / "custom").symlink_to(elsewhere)
+    assert check_digest(kit).differences == ("local/custom was added since it was made",)
+
+
+def test_all_that_flare_reads_before_the_kit_s_own_files_is_told_as_overriding_them(kits, tmp_path):
+    kit = shutil.copytree(kits / "hospital-a", tmp_path / "kit")
+    (kit / "local" / "authorization.json").unlink()
+    write_digest(kit)
+    before = read_by_flare(kit)
+    names = ["resources.json", "authorization.json", "log_config.json", "job_resources.json"]
+    for name in [*names, "a__resources.json", "a__p_resources.json", "a__j_resources.json", "privacy.json"]:
+        (kit / "local" / name).write_text("{}")
+    new = {path.relative_to(kit).as_posix() for path in read_by_flare(kit) - before}
+    assert len(new) == 7
+    assert set(added_by_site(kit).overriding) == new
+    assert added_by_site(kit).others == ("local/privacy.json",)
+    assert check_digest(kit).differences == ()
+
+
+def read_by_flare(kit: Path) -> set[Path]:
+    """The files of settings that FLARE reads for the kit's site and its jobs."""
+    workspace = Workspace(str(kit), "hospital-a")
+    paths = [workspace.get_authorization_file_path(), workspace.get_log_config_file_path()]
+    for for_job in (False, True):
+        paths += workspace.get_config_files_for_startup(is_server=False, for_job=for_job)
+    return {Path(path) for path in paths if path}
+
+
+def test_a_site_s_own_files_are_told_and_the_kit_stays_as_its_digest_says(kits, tmp_path, capsys):
+    kit = shutil.copytree(kits / "hospital-a", tmp_path / "kit")
+    for name in ("resources.json", "python", "privacy.json", "customers.txt"):
+        (kit / "local" / name).write_text("{}")
+    assert main(["provision", "--verify", str(kit)]) == 0
+    said = capsys.readouterr().out
+    assert "added by this site: local/python, local/resources.json (they override the kit's own)\n" in said
+    assert "added by this site: local/customers.txt, local/privacy.json\n" in said
+    assert "was not compared with anything" in said
+    assert "is as its digest says, signed by its project's CA" in said
+
+
+def test_a_kit_whose_signature_was_taken_off_is_refused_where_it_is_not_expected(kits, tmp_path, capsys):
+    kit = shutil.copytree(kits / "hospital-a", tmp_path / "kit")
+    (kit / "local" / "authorization.json").write_text("{}")
+    write_digest(kit)
+    assert main(["provision", "--verify", str(kit)]) == 1
+    assert "is not signed, so that it shows mistakes, not intent" in capsys.readouterr().err
+    assert main(["provision", "--verify", str(kit), "--unsigned"]) == 0
+    assert "is not signed: it shows mistakes" in capsys.readouterr().out
+    (kit / "local" / "authorization.json").write_text("[]")
+    assert main(["provision", "--verify", str(kit), "--unsigned"]) == 1
+    assert main(["provision", str(tmp_path / "project.yml"), "--unsigned"]) == 2
+    assert "name the kit with --verify" in capsys.readouterr().err
+
+
 def test_a_digest_that_was_made_to_fit_is_not_signed_by_the_ca(kits, tmp_path):
     kit = shutil.copytree(kits / "hospital-a", tmp_path / "kit")
     stored = json.loads((kit / "kit_digest.json").read_text())
@@ -158,6 +232,40 @@ def test_a_second_provisioning_makes_keys_for_new_members_alone(tmp_path):
     assert second.state.stat().st_mode & 0o077 == 0
     key = Path("hospital-a", "startup", "client.key")
     assert (second.folder / key).read_bytes() == (first.folder / key).read_bytes()
+
+
+def test_the_keys_of_all_are_closed_though_flare_fails_behind_them(tmp_path):
+    """FLARE makes no hundred-and-first generation, which it notices after it has written every private key."""
+    base = tmp_path / "kits" / "mhsev_study"
+    (base / "prod_99").mkdir(parents=True)
+    (base / "state").mkdir(mode=0o755)
+    with pytest.raises(ProjectError, match="FLARE could not provision it"):
+        provision(small_project(tmp_path), tmp_path / "kits")
+    assert "pri_key" in (base / "state" / "cert.json").read_text()
+    assert (base / "state").stat().st_mode & 0o077 == 0
+
+
+def test_the_folder_of_the_keys_is_closed_before_flare_writes_into_it(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(provisioning, "_nvflare", lambda *_: seen.append(modes(tmp_path / "kits")) or "")
+    with pytest.raises(ProjectError):
+        provision(small_project(tmp_path), tmp_path / "kits")
+    assert seen == [{"mhsev_study/state": 0o700}]
+
+
+def modes(workspace: Path) -> dict[str, int]:
+    return {p.relative_to(workspace).as_posix(): p.stat().st_mode & 0o777 for p in workspace.glob("*/state")}
+
+
+@pytest.mark.parametrize("name", [[1], 7, {"a": 1}, "../elsewhere", "a/b", ".."])
+def test_a_project_whose_name_names_no_folder_is_refused_in_one_sentence(tmp_path, name, capsys):
+    path = small_project(tmp_path)
+    path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), "name": name}))
+    assert main(["provision", str(path), "--workspace", str(tmp_path / "kits")]) == 2
+    said = capsys.readouterr().err
+    assert "name must be a text that can name a folder" in said
+    assert len(said.splitlines()) == 1
+    assert not (tmp_path / "kits").exists()
 
 
 @pytest.mark.parametrize(

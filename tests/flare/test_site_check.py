@@ -10,6 +10,7 @@ import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import psutil
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -21,9 +22,9 @@ from small_site import NumbersInFile, make_root
 from mhsev_flare.cli import main
 from mhsev_flare.jobs import JOBS
 from mhsev_flare.site import SiteFolders, load_site_data
-from mhsev_flare.site_check import checks
+from mhsev_flare.site_check import checks, network
 from mhsev_flare.site_check.data import unnamed
-from mhsev_flare.site_check.environment import needed_packages, version_complaint
+from mhsev_flare.site_check.environment import needed_packages, started_python, version_complaint
 from mhsev_flare.site_check.facts import SiteFacts
 from mhsev_flare.site_check.network import server_finding
 from mhsev_flare.site_config import Kit
@@ -129,6 +130,30 @@ def test_the_python_that_would_be_started_is_asked_itself(site, tmp_path, monkey
     expect(site[0], "python", "FAIL", "which is not there")
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{}\n", ""),
+        ("{}", ""),
+        ("{}\nsecond line", ""),
+        ("\n{}", ""),
+        ("{} \n", "which is not there"),
+        ("{}\r\n", "which is not there"),
+        (" {}\n", "which is not there"),
+        ("  \n", "which is not there"),
+    ],
+)
+def test_the_line_of_local_python_is_read_as_the_start_script_reads_it(site, text, words, tmp_path):
+    kit = site[0]
+    (kit / "local" / "python").write_bytes(text.format(sys.executable).encode())
+    script = (kit / "startup" / "sub_start.sh").read_text()
+    line = next(line for line in script.splitlines() if "head -n 1" in line)
+    asked = f'DIR={kit}/startup\n{line}\nMHSEV_PYTHON="${{MHSEV_PYTHON:-python3}}"\nprintf %s "$MHSEV_PYTHON"'
+    started = subprocess.run(["bash", "-c", asked], capture_output=True, check=True).stdout
+    assert started_python(facts(kit)).encode() == started
+    expect(kit, "python", "FAIL" if words else "ok", words or sys.version.split()[0], "local/python" if words else "")
+
+
 def test_flares_own_kit_starts_whatever_python3_is_first(plain, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     expect(plain, "python", "FAIL", "runs python3, which is not there", "activate the environment")
@@ -187,10 +212,33 @@ def test_a_kit_that_was_changed_is_told(site):
     expect(site[0], "integrity", "warn", "startup/fed_client.json is not as it was made", "if nobody here changed it")
 
 
+def test_a_kit_to_which_files_were_added_is_told(site):
+    local = site[0] / "local"
+    expect(site[0], "integrity", "ok", "which is signed; added by this site: local/privacy.json")
+    shutil.copy(local / "resources.json.default", local / "resources.json")
+    words = "added by this site: local/resources.json (they override the kit's own)"
+    expect(site[0], "integrity", "warn", words, "remove what nobody here wrote")
+    (local / "custom").mkdir(exist_ok=True)
+    (local / "custom" / "sitecustomize.py").write_text("")
+    expect(site[0], "integrity", "warn", "local/custom/sitecustomize.py was added", "if nobody here changed it")
+
+
+def test_signatures_of_flare_that_list_nothing_hide_no_difference(site):
+    (site[0] / "startup" / "signature.json").write_text("{}")
+    expect(site[0], "integrity", "warn", "startup/signature.json was added", "if nobody here changed it")
+
+
+def test_a_kit_whose_signature_or_digest_was_taken_away_is_told(site):
+    edit(site[0] / "kit_digest.json", lambda stored: stored.update(signature=None))
+    expect(site[0], "integrity", "warn", "which is not signed", "it shows mistakes, not intent")
+    (site[0] / "kit_digest.json").unlink()
+    expect(site[0], "integrity", "warn", "nothing shows whether it was changed", "if it had one")
+
+
 def test_flares_own_kit_shows_what_a_site_has_to_decide(plain, monkeypatch):
     monkeypatch.delenv("NVFLARE_SECURE_LOGGING", raising=False)
-    expect(plain, "integrity", "ok", "has no signatures")
-    expect(plain, "classes", "FAIL", "lacks mhsev_flare. and mhsev_monai.", "class_allow_list")
+    expect(plain, "integrity", "warn", "no kit_digest.json and no signatures", "if it had one")
+    expect(plain, "classes", "FAIL", "of the classes of mhsev's jobs", "kit anew")
     expect(plain, "code of jobs", "warn", "project_admin", 'set "byoc" to "none"')
     expect(plain, "logs", "FAIL", "sends this site's error log to the server", "allow_log_streaming")
     expect(plain, "policy", "warn", "there is none", "site-config")
@@ -228,6 +276,12 @@ def test_a_policy_whose_filters_were_changed_is_not_one(site):
     path.write_text(written)
     edit(path, lambda s: s["scopes"][0]["task_result_filters"][1].update(direction="in"))
     expect(site[0], "policy", "FAIL", "on what comes in", "site-config")
+    path.write_text(written)
+    edit(path, lambda s: s["scopes"][0]["task_result_filters"][1].update(direction=["out"]))
+    expect(site[0], "policy", "FAIL", "has a direction, one of in, out and inout", "site-config")
+    path.write_text(written)
+    edit(path, lambda s: s["scopes"][0]["task_result_filters"][1].pop("path"))
+    expect(site[0], "policy", "FAIL", "is not an object with a path", "site-config")
     path.write_text(written)
     edit(path, lambda s: s["scopes"][0]["task_result_filters"].insert(0, {"path": "no.such.Filter", "args": {}}))
     expect(site[0], "policy", "FAIL", "FLARE cannot load", "site-config")
@@ -332,8 +386,6 @@ def test_a_cache_that_cannot_be_written_is_told(site, tmp_path):
 
 
 def test_a_disk_memory_or_machine_that_is_too_small_is_told(site, monkeypatch):
-    import psutil
-
     from mhsev_flare.site_check import machine
 
     expect(site[0], "disk", "ok", "GB free for features")
@@ -378,11 +430,43 @@ def test_flares_table_becomes_a_sentence(rows, returncode, status, words):
     assert words in found.found
 
 
-def test_a_site_that_runs_is_not_started_a_second_time(site):
+SLEEPER = "import time; time.sleep(60)"
+
+
+def test_a_site_that_runs_is_not_started_a_second_time(site, tmp_path):
+    link = tmp_path / "a link"
+    link.symlink_to(site[0])
+    # A notice of another time, in which the number was this process's.
     (site[0] / "pid.fl").write_text(f"{os.getpid()}\n")
-    found = checks(network=True)["server"](facts(site[0]))
+    assert facts(site[0]).processes() == []
+    with subprocess.Popen([sys.executable, "-c", SLEEPER, "-m", str(link), "-s", "fed_client.json"]) as running:
+        try:
+            found = checks(network=True)["server"](facts(site[0]))
+        finally:
+            running.kill()
     assert found.status == "skip"
-    assert "this site runs already" in found.found
+    assert f"this site runs already, process {running.pid}" in found.found
+
+
+def test_what_flares_check_started_is_ended_where_it_takes_too_long(site, tmp_path, monkeypatch):
+    """FLARE's check starts the site in a session of its own and does not end it where it is ended itself."""
+    note, command = tmp_path / "pid", tmp_path / "nvflare"
+    command.write_text(
+        f"#!{sys.executable}\nimport pathlib, subprocess, sys, time\n"
+        f"started = subprocess.Popen([sys.executable, '-c', {SLEEPER!r}, '-m', sys.argv[-1]], start_new_session=True)\n"
+        f"pathlib.Path({str(note)!r}).write_text(str(started.pid))\ntime.sleep(60)\n"
+    )
+    command.chmod(0o755)
+    monkeypatch.setattr(network, "nvflare_command", lambda: str(command))
+    monkeypatch.setattr(network, "SECONDS", 3)
+    found = checks(network=True)["server"](facts(site[0]))
+    assert (found.status, "had not ended after 3 s" in found.found) == ("warn", True)
+    assert not is_alive(int(note.read_text()))
+
+
+def is_alive(number: int) -> bool:
+    # Nobody waits for an orphan in a container without an init; then it stays as a zombie.
+    return psutil.pid_exists(number) and psutil.Process(number).status() != psutil.STATUS_ZOMBIE
 
 
 def test_a_check_that_fails_itself_does_not_hide_the_others(site, monkeypatch, capsys):

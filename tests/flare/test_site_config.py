@@ -79,6 +79,15 @@ def test_the_same_call_changes_nothing_and_an_option_that_is_not_given_stays(kit
     assert names(stored(kit)["scopes"][0]) == ["PayloadGuard"]
 
 
+def test_a_limit_is_taken_where_privacy_was_required_before(kit, root, capsys):
+    assert configure(kit, "--data-root", root, "--privacy", "required", "--max-epsilon", "8") == 0
+    assert configure(kit, "--max-epsilon", "2", "--least-noise", "1") == 0
+    demand = stored(kit)["scopes"][0]["properties"]["mhsev_policy"]["privacy"]
+    assert (demand["max_epsilon"], demand["least_noise"]) == (2, 1)
+    assert configure(kit, "--privacy", "allowed", "--max-epsilon", "2") == 2
+    assert configure(kit, "--privacy", "allowed") == 0
+
+
 def test_other_scopes_filters_and_properties_are_kept(kit, root):
     percentile = {"path": "nvflare.app_common.filters.percentile_privacy.PercentilePrivacy", "args": {"percentile": 5}}
     guard = {"path": GUARD, "args": {"most_bytes": 1000}}
@@ -117,6 +126,13 @@ def test_other_scopes_filters_and_properties_are_kept(kit, root):
         (["--data-root", "ROOT", "--privacy", "required"], "needs max_epsilon"),
         (["--data-root", "ROOT", "--max-epsilon", "-1"], "max_epsilon must be a number above 0"),
         (["--data-root", "ROOT", "--max-delta", "1"], "max_delta must be between 0 and 1"),
+        (["--data-root", "ROOT", "--max-epsilon", "2"], "--max-epsilon would have no effect where privacy is allowed"),
+        (["--data-root", "ROOT", "--max-delta", "0.01"], "--max-delta would have no effect"),
+        (["--data-root", "ROOT", "--least-noise", "1"], "--least-noise would have no effect"),
+        (
+            ["--data-root", "ROOT", "--privacy", "forbidden", "--max-epsilon", "2"],
+            "no effect where privacy is forbidden; add --privacy required",
+        ),
         (["--data-root", "ROOT", "--show"], "--show changes nothing"),
     ],
 )

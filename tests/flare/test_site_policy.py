@@ -7,7 +7,7 @@ import json
 
 import numpy as np
 import pytest
-from nvflare.apis.dxo import DXO, DataKind, from_shareable
+from nvflare.apis.dxo import DXO, DataKind, MetaKey, from_shareable
 from nvflare.apis.event_type import EventType
 from nvflare.apis.fl_constant import FLContextKey, ReturnCode
 from nvflare.apis.signal import Signal
@@ -17,6 +17,7 @@ from nvflare.private.fed.app.fl_conf import create_privacy_manager
 from nvflare.private.privacy_manager import PrivacyService
 from small_site import context, executor, make_root
 
+from mhsev_flare.encrypted_payload import PackUpdate
 from mhsev_flare.entry_blocker import EntryBlocker
 from mhsev_flare.handshake import SiteReport, site_refusal
 from mhsev_flare.local_training import ACCOUNT_FILE
@@ -26,7 +27,7 @@ from mhsev_flare.payload_rules import REFUSAL_NAMES
 from mhsev_flare.protocol import Meta
 from mhsev_flare.site_data import SiteError
 from mhsev_flare.site_policy import BLOCKABLE, NEEDED_ENTRIES, PolicyError, PrivacyDemand, SitePolicy
-from mhsev_flare.site_policy_file import filter_complaint, merged, policy_in_force, stored_policy
+from mhsev_flare.site_policy_file import filter_complaint, merged, policy_in_force, read_privacy_file, stored_policy
 from mhsev_monai.networks import SeverityMLP
 from mhsev_monai.private_training import PrivacyParameters, epsilon, planned_account, train_severity_privately
 from mhsev_monai.severity import PAPER_SCALE
@@ -259,9 +260,60 @@ def test_an_entry_that_is_none_cannot_be_blocked():
         (lambda s: s["task_result_filters"][0]["args"].update(entries=[]), "hold 1 EntryBlocker"),
         (lambda s: s["task_result_filters"].append({"path": "x.Y"}), "behind PayloadGuard"),
         (lambda s: s.pop("properties"), "holds no policy"),
+        (lambda s: s["task_result_filters"][-1].update(disabled=True), "hold 0 PayloadGuard"),
+        (lambda s: s["task_result_filters"][-1].update(direction=None), ""),
+        (lambda s: s["task_result_filters"][-1].update(direction="IN"), "on what comes in"),
     ],
 )
 def test_filters_that_are_not_the_policy_s_are_told(tmp_path, change, words):
     stored = merged({}, policy(tmp_path, blocked=(Meta.TRAIN_LOSS,)))
     change(stored["scopes"][0])
-    assert words in filter_complaint(stored)
+    complaint = filter_complaint(stored)
+    assert words in complaint
+    assert bool(words) == bool(complaint)
+
+
+def test_a_guard_that_flare_would_leave_out_is_written_anew(tmp_path):
+    stored = merged({}, policy(tmp_path))
+    stored["scopes"][0]["task_result_filters"][-1].update(disabled=True, args={"most_bytes": 7})
+    (tmp_path / "local").mkdir()
+    for content, expected in ((stored, ["SmallCellCleanser"]), (merged(stored, policy(tmp_path)), None)):
+        (tmp_path / "local" / "privacy.json").write_text(json.dumps(content))
+        workspace = Workspace(str(with_startup(tmp_path)), "site-1")
+        scope = create_privacy_manager(workspace, names_only=False).get_scope("")
+        names = [type(step).__name__ for step in scope.task_result_filters["out"]]
+        assert names == (expected or ["SmallCellCleanser", "PayloadGuard"])
+        assert bool(filter_complaint(content)) == bool(expected)
+
+
+@pytest.mark.parametrize("key", ["task_data_filters", "task_result_filters"])
+@pytest.mark.parametrize(
+    "entry",
+    [
+        "a.Filter",
+        None,
+        {},
+        {"name": "Filter"},
+        {"path": 7},
+        {"path": "a.Filter", "direction": 1},
+        {"path": "a.Filter", "direction": ["out"]},
+        {"path": "a.Filter", "direction": "sideways"},
+    ],
+)
+def test_a_filter_that_is_none_is_a_policy_that_cannot_be_read(tmp_path, key, entry):
+    path = tmp_path / "privacy.json"
+    path.write_text(json.dumps({"scopes": [{"name": "default", key: [entry]}], "default_scope": "default"}))
+    with pytest.raises(PolicyError, match=f"a filter in {key} of privacy.json is not an object with a path"):
+        read_privacy_file(path)
+
+
+def test_a_blocked_number_of_steps_is_told_anew_in_an_encrypted_job(site, tmp_path):
+    """The limit that docs/site.md names: a job's filters run behind the site's."""
+    made, fl_ctx = site(policy(tmp_path))
+    reply = made.execute("train", message(made), fl_ctx, Signal())
+    steps = MetaKey.NUM_STEPS_CURRENT_ROUND
+    blocked = EntryBlocker([steps]).process(reply, fl_ctx)
+    assert steps not in from_shareable(blocked).meta
+    dxo = from_shareable(blocked)
+    packed = PackUpdate(made.network, "samples").process_dxo(dxo, blocked, fl_ctx)
+    assert packed.meta[steps] == dxo.meta[Meta.N_SAMPLES]

@@ -39,7 +39,9 @@ def check_python(facts: SiteFacts) -> Finding:
     if PYTHON_VARIABLE in facts.start_script():
         remedy = f"write {sys.executable} into local/python of the kit"
     if path is None:
-        return Finding(FAIL, "python", f"the start script runs {named}, which is not there", remedy)
+        # A blank or a carriage return at the end is seen in quotes alone.
+        told = named if named == named.strip() else repr(named)
+        return Finding(FAIL, "python", f"the start script runs {told}, which is not there", remedy)
     try:
         asked = [path, "-c", _QUESTION]
         said = subprocess.run(asked, capture_output=True, text=True, timeout=120, check=True).stdout.split()
@@ -57,12 +59,18 @@ def check_python(facts: SiteFacts) -> Finding:
 
 
 def started_python(facts: SiteFacts) -> str:
-    """The Python of the kit's start script: FLARE's runs ``python3``, ours what the site names."""
+    """The Python of the kit's start script: FLARE's runs ``python3``, ours what the site names.
+
+    The script takes the first line of ``local/python`` by ``head -n 1``, with all blanks that stand in it.
+    """
     if PYTHON_VARIABLE not in facts.start_script():
         return "python3"
-    path = facts.kit.local / "python"
-    named = path.read_text().splitlines() if path.is_file() else []
-    return os.environ.get(PYTHON_VARIABLE) or (named[0].strip() if named else "") or "python3"
+    try:
+        first = (facts.kit.local / "python").read_bytes().split(b"\n", 1)[0]
+    except OSError:
+        first = b""
+    # The shell leaves out null bytes.
+    return os.environ.get(PYTHON_VARIABLE) or os.fsdecode(first.replace(b"\0", b"")) or "python3"
 
 
 def check_packages(facts: SiteFacts) -> Finding:

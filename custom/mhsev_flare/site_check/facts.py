@@ -6,8 +6,11 @@ import json
 import os
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from mhsev_flare.job_spec import JobSpec
 from mhsev_flare.site import SiteFolders, find_site_folders
@@ -69,17 +72,22 @@ class SiteFacts:
         path = self.kit.startup / "sub_start.sh"
         return path.read_text() if path.is_file() else ""
 
-    def process_id(self) -> int | None:
-        """Of the site's running process, as its start script notes it; None where it does not run."""
-        path = self.kit.folder / "pid.fl"
-        try:
-            number = int(path.read_text())
-            os.kill(number, 0)
-        except PermissionError:  # it runs, as somebody else
-            return number
-        except (OSError, ValueError):
-            return None
-        return number
+    def processes(self) -> list[psutil.Process]:
+        """Those of the site that run: FLARE hands them the kit as the value of ``-m``.
+
+        The kit's ``pid.fl`` is no sign of them: ``sub_start.sh --once`` writes none. A site in a container has another
+        folder there and is not seen.
+        """
+        kit, found = os.path.realpath(self.kit.folder), []
+        for process in psutil.process_iter():
+            try:
+                words = process.cmdline()
+            except psutil.Error:
+                continue
+            values = [value for option, value in pairwise(words) if option == "-m" and value.startswith("/")]
+            if any(os.path.realpath(value) == kit for value in values):
+                found.append(process)
+        return found
 
 
 def existing_folder(path: Path) -> Path:

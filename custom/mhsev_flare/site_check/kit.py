@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import stat
 from datetime import UTC, datetime
+from pathlib import Path
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -79,21 +80,35 @@ def check_integrity(facts: SiteFacts) -> Finding:
     """Whether the kit's files are as they were made, where FLARE signed them or the kit has a digest."""
     from nvflare.fuel.sec.security_content_service import LoadResult, SecurityContentManager
 
-    from mhsev_flare.kit_digest import DIGEST_FILE, KitDigestError, check_digest
+    from mhsev_flare.kit_digest import DIGEST_FILE
 
     manager = SecurityContentManager(str(facts.kit.startup))
-    if manager.valid_config:
-        changed = [name for name in manager.signature if manager.load_content(name)[1] != LoadResult.OK]
-        if changed:
-            return Finding(FAIL, "integrity", f"not as they were signed: {', '.join(sorted(changed))}", ANEW)
+    changed = [name for name in manager.signature if manager.load_content(name)[1] != LoadResult.OK]
+    if changed:
+        return Finding(FAIL, "integrity", f"not as they were signed: {', '.join(sorted(changed))}", ANEW)
+    # FLARE's signatures say nothing of files that they do not list, so the digest is asked beside them.
+    if (facts.kit.folder / DIGEST_FILE).is_file():
+        return _digest_finding(facts.kit.folder)
+    if manager.signature:
         return Finding(OK, "integrity", f"{len(manager.signature)} files are as FLARE signed them")
-    if not (facts.kit.folder / DIGEST_FILE).is_file():
-        return Finding(OK, "integrity", "the kit has no signatures, as FLARE makes them for encrypted studies alone")
+    found = f"the kit has no {DIGEST_FILE} and no signatures: nothing shows whether it was changed"
+    return Finding(WARN, "integrity", found, f"if it had one, {ANEW}")
+
+
+def _digest_finding(kit: Path) -> Finding:
+    from mhsev_flare.kit_digest import DIGEST_FILE, KitDigestError, added_by_site, check_digest
+
     try:
-        digest = check_digest(facts.kit.folder)
+        digest, added = check_digest(kit), added_by_site(kit)
     except KitDigestError as error:
         return Finding(FAIL, "integrity", str(error), ANEW)
+    told = [*digest.differences, *added.sentences()]
     if digest.differences:
-        return Finding(WARN, "integrity", "; ".join(digest.differences), f"if nobody here changed it, {ANEW}")
-    signed = "signed" if digest.is_signed else "not signed, so that it shows mistakes alone"
-    return Finding(OK, "integrity", f"all files are as {DIGEST_FILE} says, which is {signed}")
+        return Finding(WARN, "integrity", "; ".join(told), f"if nobody here changed it, {ANEW}")
+    told.insert(0, f"all files are as {DIGEST_FILE} says, which is {'signed' if digest.is_signed else 'not signed'}")
+    if not digest.is_signed:
+        remedy = f"it shows mistakes, not intent; if you did not package the kit yourself, {ANEW}"
+        return Finding(WARN, "integrity", "; ".join(told), remedy)
+    if added.overriding:
+        return Finding(WARN, "integrity", "; ".join(told), "look at them, and remove what nobody here wrote")
+    return Finding(OK, "integrity", "; ".join(told))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import subprocess
-import sys
-from pathlib import Path
+from collections.abc import Sequence
 
+import psutil
+
+from mhsev_flare.simulator import nvflare_command
 from mhsev_flare.site_check.facts import SiteFacts
 from mhsev_flare.site_check.report import FAIL, OK, SKIP, WARN, Finding
 
@@ -26,19 +29,29 @@ def check_server(facts: SiteFacts, network: bool = True) -> Finding:
     target = server_target(facts)
     if not network:
         return Finding(SKIP, "server", f"{target} was not tried (--no-network)")
-    if facts.process_id() is not None:
-        return Finding(SKIP, "server", f"{target} was not tried: this site runs already, process {facts.process_id()}")
-    command = [_nvflare(), "preflight-check", "-p", str(facts.kit.folder)]
+    running = facts.processes()
+    if running:
+        return Finding(SKIP, "server", f"{target} was not tried: this site runs already, process {running[0].pid}")
+    command = [nvflare_command(), "preflight-check", "-p", str(facts.kit.folder)]
     try:
         done = subprocess.run(
             command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=SECONDS, check=False
         )
     except subprocess.TimeoutExpired:
+        # FLARE starts the site in a session of its own, which outlives its check. None ran before, so it is that one.
+        _end(facts.processes())
         return Finding(WARN, "server", f"FLARE's check of {target} had not ended after {SECONDS} s", "try it again")
     except OSError as error:
         remedy = "install nvflare beside this Python"
         return Finding(FAIL, "server", f"nvflare cannot be started ({type(error).__name__})", remedy)
     return server_finding(done.stdout, done.returncode, target)
+
+
+def _end(processes: Sequence[psutil.Process]) -> None:
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+    psutil.wait_procs(processes, timeout=10)
 
 
 def server_finding(said: str, returncode: int, target: str) -> Finding:
@@ -71,9 +84,3 @@ def server_target(facts: SiteFacts) -> str:
         return str(stored["servers"][0]["service"]["target"])
     except (OSError, ValueError, LookupError, TypeError):
         return "the server"
-
-
-def _nvflare() -> str:
-    """FLARE's command beside this Python, which need not be the first on PATH."""
-    beside = Path(sys.executable).with_name("nvflare")
-    return str(beside) if beside.is_file() else "nvflare"
