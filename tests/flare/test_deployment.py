@@ -16,6 +16,7 @@ import pytest
 import yaml
 from nvflare.app_opt.job_launcher.study_runtime import load_study_runtime_file
 
+from mhsev_flare.allowed_classes import ALLOWED_CLASSES
 from mhsev_flare.kit_digest import check_digest
 from mhsev_flare.provisioning import EXAMPLE, provision
 
@@ -87,7 +88,7 @@ def component(kit: Path, name: str) -> dict:
 def assert_keeps_the_policy(kit: Path) -> None:
     """Allow list, no code of jobs and, at a site, no log that is streamed."""
     stored = resources(kit)
-    assert {"mhsev_flare.", "mhsev_monai."} <= set(stored["class_allow_list"])
+    assert set(ALLOWED_CLASSES) <= set(stored["class_allow_list"])
     permissions = json.loads((kit / "local" / "authorization.json").read_text())["permissions"]
     assert {rights["byoc"] for rights in permissions.values()} == {"none"}
     if (kit / "startup" / "fed_client.json").is_file():
