@@ -131,9 +131,13 @@ def test_every_module_can_be_imported(package):
                 "search",
                 "site-config",
                 "site-check",
+                "site-payload",
+                "provision",
+                "explain",
             )
         ),
-        ["cohort", "check", "--help"],
+        *(["poc", verb, "--help"] for verb in ("up", "run", "status", "logs", "down", "demo")),
+        *(["cohort", "check", "--help"], ["jobs", "export", "--help"]),
     ],
     ids=" ".join,
 )
