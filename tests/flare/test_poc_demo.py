@@ -18,7 +18,7 @@ SITES = {"site-1", "site-2", "site-3"}
 
 def test_three_sites_train_in_every_round_and_nothing_is_left_but_the_report(tmp_path):
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "mhsev_flare.cli", "poc", "demo", str(out), "--subjects", "30", "--seed", "5"]
+    command = [sys.executable, "-m", "mhsev_flare.cli", "poc", "demo", str(out), "--subjects", "45", "--seed", "5"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=1800)
     assert done.returncode == 0, done.stderr
     result = json.loads((out / "result.json").read_text())
