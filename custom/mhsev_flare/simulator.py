@@ -83,7 +83,7 @@ def run_simulator(
     # What an earlier run left must not be taken for this one's.
     for name in (LEDGER_FILE, RESULT_FILE, MODEL_FILE):
         ledger.with_name(name).unlink(missing_ok=True)
-    command = [nvflare_command(), "simulator", str(job), "-w", str(workspace)]
+    command = [*nvflare_command(), "simulator", str(job), "-w", str(workspace)]
     command += ["-n", str(n_sites), "-t", str(threads)]
     workspace.mkdir(parents=True, exist_ok=True)
     log_path = workspace.with_name(f"{workspace.name}-simulator.log")
@@ -126,7 +126,7 @@ def _report_new(ledger: Path, seen: int, on_round: Callable[[Mapping[str, Any]],
     return max(seen, len(rows))
 
 
-def nvflare_command() -> str:
-    """FLARE's command beside this Python, which need not be the first on PATH."""
+def nvflare_command() -> list[str]:
+    """FLARE's command of this Python, which need not be the first on PATH; as a module where it is not beside it."""
     beside = Path(sys.executable).with_name("nvflare")
-    return str(beside) if beside.is_file() else "nvflare"
+    return [str(beside)] if beside.is_file() else [sys.executable, "-m", "nvflare.cli"]

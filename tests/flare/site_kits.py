@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from mhsev_flare.simulator import nvflare_command
 
 SITE = "site-1"
 LIGHTER = "nvflare.lighter.impl"
@@ -28,7 +29,7 @@ def provision(folder: Path, with_policy: bool = True) -> Path:
     }
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "project.yml").write_text(yaml.safe_dump(project))
-    command = [str(Path(sys.executable).with_name("nvflare")), "provision", "-p", "project.yml", "-w", "made"]
+    command = [*nvflare_command(), "provision", "-p", "project.yml", "-w", "made"]
     environment = {**os.environ, "HOME": str(folder)}
     subprocess.run(command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, capture_output=True, check=True)
     return folder / "made" / "kits" / "prod_00" / SITE

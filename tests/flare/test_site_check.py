@@ -457,7 +457,7 @@ def test_what_flares_check_started_is_ended_where_it_takes_too_long(site, tmp_pa
         f"pathlib.Path({str(note)!r}).write_text(str(started.pid))\ntime.sleep(60)\n"
     )
     command.chmod(0o755)
-    monkeypatch.setattr(network, "nvflare_command", lambda: str(command))
+    monkeypatch.setattr(network, "nvflare_command", lambda: [str(command)])
     monkeypatch.setattr(network, "SECONDS", 3)
     found = checks(network=True)["server"](facts(site[0]))
     assert (found.status, "had not ended after 3 s" in found.found) == ("warn", True)

@@ -198,7 +198,7 @@ class PocFederation:
 
     def flare(self, *arguments: str, timeout: float = 300.0) -> str:
         """Run a command of FLARE's in this federation's environment; what it printed."""
-        done = self._run([nvflare_command(), *arguments], capture_output=True, text=True, timeout=timeout)
+        done = self._run([*nvflare_command(), *arguments], capture_output=True, text=True, timeout=timeout)
         return str(done.stdout + done.stderr)
 
     def _run(self, command: list[str], **options: Any) -> subprocess.CompletedProcess[Any]:

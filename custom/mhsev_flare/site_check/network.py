@@ -32,7 +32,7 @@ def check_server(facts: SiteFacts, network: bool = True) -> Finding:
     running = facts.processes()
     if running:
         return Finding(SKIP, "server", f"{target} was not tried: this site runs already, process {running[0].pid}")
-    command = [nvflare_command(), "preflight-check", "-p", str(facts.kit.folder)]
+    command = [*nvflare_command(), "preflight-check", "-p", str(facts.kit.folder)]
     try:
         done = subprocess.run(
             command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=SECONDS, check=False
