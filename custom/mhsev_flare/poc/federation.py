@@ -205,7 +205,7 @@ class PocFederation:
         try:
             return subprocess.run(command, env=self.environment(), stdin=subprocess.DEVNULL, **options)
         except (subprocess.SubprocessError, OSError) as error:
-            raise PocError(f"{Path(command[-1]).name} could not be run ({type(error).__name__})") from error
+            raise PocError(f"{Path(command[0]).name} could not be run ({type(error).__name__})") from error
 
     def environment(self) -> dict[str, str]:
         """Of all processes of this federation."""
