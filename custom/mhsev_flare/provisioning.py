@@ -83,7 +83,7 @@ def provision(project: Path, workspace: Path) -> Kits:
     said = _nvflare("provision", "-p", str(project.resolve()), "-w", str(workspace.resolve()), "--force")
     made = sorted(set(_generations(base)) - set(before))
     if not made:
-        raise ProjectError(f"FLARE could not provision it: {_last_words(said)}")
+        raise ProjectError(f"FLARE could not provision it: {last_words(said)}")
     known = {certificate.read_bytes() for generation in before for certificate in generation.glob(CERTIFICATES)}
     participants = tuple(
         Participant(p["name"], p["type"], p["org"], p.get("role", ""), _certificate(made[-1] / p["name"]) not in known)
@@ -157,6 +157,7 @@ def _nvflare(*arguments: str) -> str:
     return done.stdout + done.stderr
 
 
-def _last_words(said: str) -> str:
+def last_words(said: str) -> str:
+    """The last line of what FLARE's command printed that tells what was wrong."""
     told = [line for line in said.splitlines() if line.strip() and not line.startswith(("Hint", "Code"))]
     return told[-1] if told else "it said nothing"

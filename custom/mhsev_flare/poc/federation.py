@@ -17,6 +17,7 @@ from mhsev_flare.allowed_classes import ALLOWED_CLASSES
 from mhsev_flare.poc import processes
 from mhsev_flare.poc.administrator import Administrator, NoServerError
 from mhsev_flare.poc.project import ADMIN, PROJECT, SERVER, free_port, is_free, poc_project
+from mhsev_flare.provisioning import last_words
 from mhsev_flare.simulator import nvflare_command
 from mhsev_flare.site import SITE_FILE
 
@@ -126,7 +127,7 @@ class PocFederation:
         project.write_text(json.dumps(poc_project(sites, port, allow, builders), indent=1))
         said = self.flare("poc", "prepare", "-i", str(project), "--force")
         if not (self.kits / SERVER / "startup").is_dir():
-            raise PocError(f"FLARE did not make the startup kits: {_last_words(said)}")
+            raise PocError(f"FLARE did not make the startup kits: {last_words(said)}")
         for site, root in data.items():
             own = {"data_root": str(root.resolve())}
             (self.kits / site / "local" / SITE_FILE).write_text(json.dumps(own, indent=1) + "\n")
@@ -275,8 +276,3 @@ class PocFederation:
         if not isinstance(stored, dict) or stored.get("schema") != STATE_SCHEMA:
             raise PocError(f"{STATE_FILE} is not of this version ({STATE_SCHEMA}); use the version that made it")
         return dict(stored)
-
-
-def _last_words(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else "it said nothing"
