@@ -17,6 +17,7 @@ from mhsev_monai.count_distribution import count_quantile
 from mhsev_monai.dsd.descriptors import DESCRIPTORS
 from mhsev_monai.errors import ScanError
 from mhsev_monai.feature_cache import CaseFeatures
+from mhsev_monai.finding_size import darkness_extent
 from mhsev_monai.keys import SeverityKeys as Keys
 from mhsev_monai.model_file import SeverityModel
 from mhsev_monai.networks import predict_severity
@@ -43,12 +44,17 @@ class Finding(NamedTuple):
         position_mm: ``(3,)`` RAS+ world position.
         depth: signal loss, fraction of the surroundings.
         probability: that it is a microbleed; None where the model judges the scan as a whole.
+        diameter_mm: extent of its darkness in the slice, not of the lesion, see ``finding_size``; None where it has
+            none of its own, or was not measured.
+        region: label of a ``regions.Region``; None where the scan was not laid on the template.
     """
 
     voxel: tuple[float, float, float]
     position_mm: tuple[float, float, float]
     depth: float
     probability: float | None
+    diameter_mm: float | None = None
+    region: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain values under stable names."""
@@ -56,6 +62,8 @@ class Finding(NamedTuple):
             "position_mm": [round(x, 1) for x in self.position_mm],
             "depth": round(self.depth, 3),
             "probability": None if self.probability is None else round(self.probability, 3),
+            "diameter_mm": None if self.diameter_mm is None else round(self.diameter_mm, 1),
+            "region": self.region,
         }
 
 
@@ -187,7 +195,19 @@ def _spots(network: torch.nn.Module, features: Tensor, entries: Mapping[str, Any
         depths = entries[Keys.DESCRIPTORS][:, DESCRIPTORS.index("cleared_depth")].tolist()
         voxels = [tuple(float(i) for i in voxel) for voxel in entries[Keys.CANDIDATE_VOXELS]]
         spots = list(zip(voxels, depths, scores[: len(voxels)], strict=True))
-    return [Finding(voxel, _world(affine, voxel), depth, probability) for voxel, depth, probability in spots]
+    return [
+        Finding(voxel, _world(affine, voxel), depth, probability, _extent(voxel, probability, entries))
+        for voxel, depth, probability in spots
+    ]
+
+
+def _extent(voxel: Sequence[float], probability: float | None, entries: Mapping[str, Any]) -> float | None:
+    """How far the darkness of a spot reaches, mm, of those that are listed."""
+    if probability is not None and probability < POSSIBLE_PROBABILITY:
+        return None
+    image, inside = entries[Keys.FUSED], np.asarray(entries[Keys.SEARCH_MASK])[0] > 0
+    spacing = [float(side) for side in entries[Keys.B0].pixdim]
+    return darkness_extent(np.asarray(image)[0], voxel, spacing, inside)
 
 
 def _world(affine: NDArray[np.float64], voxel: Sequence[float]) -> tuple[float, float, float]:

@@ -25,8 +25,11 @@ def test_where_a_model_judges_the_scan_as_a_whole_all_spots_are_listed():
 
 
 def test_a_finding_as_json_has_its_place_depth_and_probability():
-    assert spot(0.87654).to_json() == {"position_mm": [10.0, -20.0, 30.0], "depth": 0.412, "probability": 0.877}
-    assert spot(None).to_json()["probability"] is None
+    told = spot(0.87654)._replace(diameter_mm=3.14, region="lobar").to_json()
+    assert (told.pop("diameter_mm"), told.pop("region")) == (3.1, "lobar")
+    assert told == {"position_mm": [10.0, -20.0, 30.0], "depth": 0.412, "probability": 0.877}
+    assert (spot(None).to_json()["probability"], spot(0.9).to_json()["diameter_mm"]) == (None, None)
+    assert spot(0.9).to_json()["region"] is None
 
 
 @pytest.mark.parametrize("spots", [[], [spot(0.05)]], ids=["none", "unlikely"])

@@ -30,7 +30,7 @@ from mhsev_monai._version import __version__
 
 if TYPE_CHECKING:
     from mhsev_monai.model_file import SeverityModel
-    from mhsev_monai.prediction import ScanGrade
+    from mhsev_monai.prediction import Finding, ScanGrade
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -190,8 +190,17 @@ def describe_grade(scan: Path, grade: ScanGrade) -> str:
         f"  probabilities  {probabilities}",
         f"  brain mask     {grade.quality['brain_mask_ml']:.0f} ml",
     ]
+    lines += [f"  finding        {_place(finding)}" for finding in grade.findings if grade.judges_spots]
     lines += [f"  doubt          {flag}" for flag in grade.flags]
     return "\n".join([*lines, f"  {LIMITS}"])
+
+
+def _place(finding: Finding) -> str:
+    """Probability, place, extent of darkness and region of a finding."""
+    x, y, z = finding.position_mm
+    extent = "" if finding.diameter_mm is None else f", dark over {finding.diameter_mm:.1f} mm"
+    region = "" if finding.region is None else f", {finding.region}"
+    return f"probability {finding.probability:.2f}, at {x:.1f} {y:.1f} {z:.1f} mm (RAS+){extent}{region}"
 
 
 def _findings(grade: ScanGrade) -> str:

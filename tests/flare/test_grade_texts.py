@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 from mhsev_flare.cli import describe_grade
@@ -29,6 +30,15 @@ def graded(*probabilities: float, judges_spots: bool = True) -> ScanGrade:
 def test_the_terminal_counts_findings_and_less_likely_ones():
     lines = describe_grade(Path("scan.nii.gz"), graded(0.9, 0.6, 0.3)).splitlines()
     assert "  findings       2 at least as likely a bleed as not, 1 less likely" in lines
+
+
+def test_the_terminal_tells_each_findings_place_extent_and_region():
+    grade = graded(0.9)
+    bare = describe_grade(Path("scan.nii.gz"), grade).splitlines()
+    assert "  finding        probability 0.90, at 0.0 0.0 0.0 mm (RAS+)" in bare
+    full = dataclasses.replace(grade, findings=(grade.findings[0]._replace(diameter_mm=3.21, region="lobar"),))
+    line = "  finding        probability 0.90, at 0.0 0.0 0.0 mm (RAS+), dark over 3.2 mm, lobar"
+    assert line in describe_grade(Path("scan.nii.gz"), full).splitlines()
 
 
 def test_a_model_without_candidates_does_not_say_that_it_found_none():
