@@ -1,0 +1,138 @@
+"""Results are stored at a real PACS; what it refuses is told; what it has is not doubled."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+
+import pytest
+from orthanc_server import AET, Modality, free_port, make_tls, needs_orthanc, wait_until
+from pydicom import dcmread
+from result_objects import ENHANCED_SR, SOP_CLASSES, six_kinds, write_object
+
+from mhsev_monai.pacs.gateway.delivery_rules import Outcome
+from mhsev_monai.pacs.gateway.scu import Peer, client_tls
+from mhsev_monai.pacs.gateway.sender import send_files
+
+needs_storescp = pytest.mark.skipif(shutil.which("storescp") is None, reason="needs storescp: apt-get install dcmtk")
+
+
+def peer_of(server, **changes) -> Peer:
+    return Peer(**{"host": "127.0.0.1", "port": server.dicom_port, "aet": AET, "own_aet": "MHSEV"} | changes)
+
+
+@pytest.fixture
+def pacs(orthanc):
+    return orthanc(modalities={"mhsev": Modality("MHSEV", free_port())})
+
+
+@needs_orthanc
+def test_all_six_kinds_are_stored_and_a_second_send_doubles_nothing(pacs, tmp_path):
+    paths = six_kinds(tmp_path)
+    for _ in range(2):
+        assert [sent.judgement.outcome for sent in send_files(peer_of(pacs), paths)] == [Outcome.STORED] * 6
+        stored = pacs.instances()
+        assert sorted(tags["SOPClassUID"] for tags in stored.values()) == sorted(SOP_CLASSES.values())
+        assert set(stored) == {dcmread(path).SOPInstanceUID for path in paths}
+    assert len(pacs.get("/studies")) == 1
+
+
+@needs_orthanc
+def test_a_pacs_that_does_not_know_the_gateway_or_is_down_is_a_reason_to_try_again(pacs, tmp_path):
+    path = write_object(tmp_path / "a.dcm", SOP_CLASSES["capture"], "capture")
+    (sent,) = send_files(peer_of(pacs, own_aet="STRANGER"), [path])
+    assert sent.judgement.outcome is Outcome.RETRY
+    assert "STRANGER" in sent.judgement.reason
+    pacs.stop()
+    (sent,) = send_files(peer_of(pacs, timeout_s=3), [path])
+    assert sent.judgement.outcome is Outcome.RETRY
+    assert "does not answer" in sent.judgement.reason
+
+
+def test_a_file_that_is_gone_or_broken_is_refused_without_a_connection_and_told_without_its_path(tmp_path):
+    (tmp_path / "broken.dcm").write_bytes(b"\0" * 200)
+    peer = Peer("127.0.0.1", free_port(), AET, "MHSEV", timeout_s=1)
+    for sent in send_files(peer, [tmp_path / "broken.dcm", tmp_path / "gone.dcm"]):
+        assert sent.judgement.outcome is Outcome.REFUSED
+        assert str(tmp_path) not in sent.judgement.reason
+
+
+# dcmtk's storescp with a profile that knows Enhanced SR and Secondary Capture, and no Comprehensive 3D SR.
+_PROFILE = """
+[[TransferSyntaxes]]
+[Plain]
+TransferSyntax1 = {syntax}
+[[PresentationContexts]]
+[Some]
+PresentationContext1 = EnhancedSRStorage\\Plain
+PresentationContext2 = SecondaryCaptureImageStorage\\Plain
+[[Profiles]]
+[Storage]
+PresentationContexts = Some
+"""
+
+
+@pytest.fixture
+def old_pacs(tmp_path):
+    """Starts a storescp that takes two kinds of object in one syntax; gives its port and the folder it fills."""
+    started = []
+
+    def start(syntax: str):
+        folder, port = tmp_path / "old", free_port()
+        folder.mkdir()
+        (tmp_path / "profile.cfg").write_text(_PROFILE.format(syntax=syntax))
+        command = ["storescp", "-od", str(folder), "-xf", str(tmp_path / "profile.cfg"), "Storage", "-aet", AET]
+        started.append(subprocess.Popen([*command, str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+        peer = Peer("127.0.0.1", port, AET, "MHSEV", timeout_s=5)
+        echo = ["echoscu", "127.0.0.1", str(port)]
+        # No Verification in the profile: an association that is answered at all is enough.
+        wait_until(lambda: b"TCP" not in subprocess.run(echo, capture_output=True).stderr, what="storescp")
+        return peer, folder
+
+    yield start
+    for process in started:
+        process.terminate()
+        process.wait(10)
+
+
+@needs_storescp
+@pytest.mark.parametrize("syntax", ["LittleEndianExplicit", "LittleEndianImplicit"])
+def test_a_pacs_that_refuses_a_kind_gets_the_others_and_the_reason_names_the_kind(old_pacs, tmp_path, syntax):
+    peer, folder = old_pacs(syntax)
+    sent = {item.path.stem: item.judgement for item in send_files(peer, six_kinds(tmp_path / "results"))}
+    assert {kind: judged.outcome for kind, judged in sent.items()} == {
+        kind: Outcome.STORED if kind == "capture" else Outcome.REFUSED for kind in SOP_CLASSES
+    }
+    assert "Comprehensive 3D SR Storage" in sent["sr"].reason
+    assert "sr to enhanced or none" in sent["sr"].reason
+    enhanced = write_object(tmp_path / "enhanced.dcm", ENHANCED_SR, "sr")
+    assert send_files(peer, [enhanced])[0].judgement.outcome is Outcome.STORED
+    kept = [dcmread(path) for path in folder.iterdir()]
+    assert {data.SOPInstanceUID for data in kept} >= {dcmread(enhanced).SOPInstanceUID}
+    assert len(kept) == 2
+
+
+@needs_orthanc
+def test_mutual_tls_is_needed_at_both_ends(orthanc, tmp_path):
+    ends = make_tls(tmp_path / "tls", "pacs", "gateway")
+    foreign = make_tls(tmp_path / "foreign", "gateway")["gateway"]
+    server = orthanc(modalities={"mhsev": Modality("MHSEV", free_port(), tls=True)}, tls=ends["pacs"])
+    path = write_object(tmp_path / "a.dcm", SOP_CLASSES["capture"], "capture")
+
+    def outcome(tls):
+        return send_files(peer_of(server, tls=tls, timeout_s=5), [path])[0].judgement.outcome
+
+    own = ends["gateway"]
+    no_certificate = client_tls(own.certificate, own.key, own.authority)
+    no_certificate = type(no_certificate)(no_certificate.protocol)
+    no_certificate.load_verify_locations(own.authority)
+    refused = {
+        "plain": None,
+        "no certificate": no_certificate,
+        "a certificate of another authority": client_tls(foreign.certificate, foreign.key, own.authority),
+        "a PACS of another authority": client_tls(own.certificate, own.key, foreign.authority),
+    }
+    assert {name: outcome(tls) for name, tls in refused.items()} == dict.fromkeys(refused, Outcome.RETRY)
+    assert server.instances() == {}
+    assert outcome(client_tls(own.certificate, own.key, own.authority)) is Outcome.STORED
+    assert len(server.instances()) == 1
