@@ -2,7 +2,8 @@
 
 FLARE 2.9 signs the files of kits for confidential computing and homomorphic encryption alone. Of a plain kit it checks
 none: a changed ``authorization.json`` or ``fed_client.json`` is taken as it is. The digest is signed by the project's
-root CA where the kit is made with that key at hand, and unsigned where a site packages its own kit.
+root CA where the kit is made with that key at hand, and unsigned where a site packages its own kit. The start scripts
+of a kit run this module on it and go no further where it differs.
 
 FLARE reads ``local/NAME`` before ``local/NAME.default``, so that a file which is added changes what a kit does as much
 as one that is edited. In ``startup`` and ``local/custom`` no site adds any, and there an addition is a difference. In
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Collection, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
@@ -124,6 +126,25 @@ def added_by_site(kit: Path) -> Additions:
     return Additions(tuple(overriding), tuple(name for name in names if name not in overriding))
 
 
+def start_refusal(kit: Path) -> str | None:
+    """Why a kit must not be started, in one sentence; None where nothing that was made is changed.
+
+    What the site added to ``local`` does not count. Neither does a missing signature: a kit that its owner packaged has
+    none.
+    """
+    try:
+        differences = check_digest(kit).differences
+    except KitDigestError as error:
+        differences = (str(error),)
+    if not differences:
+        return None
+    more = f", and {len(differences) - 3} more" if len(differences) > 3 else ""
+    return (
+        f"this kit is not started: {'; '.join(differences[:3])}{more}. Ask for the kit again; if it was you who "
+        "changed it, put your setting into a file of its own in local, or start with MHSEV_KIT_CHECK=off"
+    )
+
+
 def _added(kit: Path, digested: Collection[str]) -> Sequence[str]:
     return [name for name in _files(kit) if name not in digested]
 
@@ -169,3 +190,9 @@ def _content(files: dict[str, str]) -> str:
 
 def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+if __name__ == "__main__":
+    refusal = start_refusal(Path(sys.argv[1]))
+    if refusal is not None:
+        sys.exit(f"mhsev: {refusal}")

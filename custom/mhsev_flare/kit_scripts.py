@@ -1,7 +1,7 @@
-"""What the site policy adds to the scripts that start a kit: which Python, and logs without exception texts.
+"""What the site policy adds to the scripts that start a kit: its Python, its digest, logs without exception texts.
 
 FLARE's scripts run whatever ``python3`` comes first on PATH, which in a hospital is seldom the one that has the study's
-packages.
+packages; and FLARE 2.9 starts a plain kit whatever was changed in it.
 """
 
 from __future__ import annotations
@@ -22,6 +22,9 @@ MHSEV_PYTHON="${MHSEV_PYTHON:-python3}"
 if ! command -v "$MHSEV_PYTHON" > /dev/null; then
   echo "There is no Python at $MHSEV_PYTHON; name the one that has mhsev in MHSEV_PYTHON or in local/python." >&2
   exit 1
+fi
+if [ "${MHSEV_KIT_CHECK:-on}" != off ]; then
+  "$MHSEV_PYTHON" -m mhsev_flare.kit_digest "$DIR/.." || exit 1
 fi
 """
 

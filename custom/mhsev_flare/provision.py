@@ -21,6 +21,7 @@ from mhsev_flare.kit_scripts import PYTHON_FILE, START_SCRIPTS, with_site_enviro
 
 SERVER, CLIENT = "server", "client"
 STORAGE = "storage"
+AUTHORIZATION = "authorization.json.default"
 
 WORKING_FOLDER = Path("/proc/self/cwd")
 """FLARE takes absolute folders alone, and a kit does not know where it will lie. Its processes work in the kit's own
@@ -33,7 +34,8 @@ class SitePolicyBuilder(Builder):
     FLARE 2.9 checks every class that a job names against a list of the site, which holds none of another package; it
     streams a site's error log to the server unless told otherwise; its server takes ten minutes to notice that a
     hospital is gone, and keeps jobs and models below ``/tmp``; its start scripts take any ``python3``; and it does not
-    notice when a kit was changed. Every kit gets a digest of its files (:mod:`mhsev_flare.kit_digest`).
+    notice when a kit was changed. Every kit gets a digest of its files (:mod:`mhsev_flare.kit_digest`), at which its
+    start script looks.
 
     Args:
         allow: classes that jobs may name beside FLARE's own; a name that ends with a dot allows all that begins so,
@@ -110,17 +112,21 @@ class SitePolicyBuilder(Builder):
                 component["args"]["uri_root"] = str(root / "jobs-storage")
 
     def _write_authorization(self, local: Path) -> None:
-        """Deny code of jobs to every role."""
+        """Deny code of jobs to every role.
+
+        In FLARE's own ``.default`` file, so that ``local/authorization.json`` is the site's to write.
+        """
         if self.allow_code:
             return
-        stored = json.loads((local / "authorization.json.default").read_text())
+        path = local / AUTHORIZATION
+        stored = json.loads(path.read_text())
         for role, rights in stored["permissions"].items():
             # A role may be one word for all rights; it is spelled out to take this one from it.
             if not isinstance(rights, dict):
                 stored["permissions"][role] = {**dict.fromkeys(RIGHTS, rights), "byoc": "none"}
             else:
                 rights["byoc"] = "none"
-        (local / "authorization.json").write_text(json.dumps(stored, indent=2) + "\n")
+        path.write_text(json.dumps(stored, indent=2) + "\n")
 
 
 def listen_on_loopback(server_config: Path) -> None:

@@ -121,12 +121,12 @@ class ProvisionedFederation:
         (target / "local" / SITE_FILE).write_text(json.dumps(own))
         return target
 
-    def start(self, participant: str) -> None:
+    def start(self, participant: str, **environment: str) -> None:
         """Run the kit's ``start.sh``."""
         with (self.kit(participant) / "console.log").open("w") as console:
             subprocess.run(
                 [str(self.kit(participant) / "startup" / "start.sh")],
-                env=self.environment,
+                env={**self.environment, **environment},
                 stdin=subprocess.DEVNULL,
                 stdout=console,
                 stderr=console,

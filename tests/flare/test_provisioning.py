@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -59,7 +61,7 @@ def test_the_example_of_the_checkout_is_the_packaged_one():
 
 @pytest.mark.parametrize("name", ["server", *HOSPITALS])
 def test_no_role_brings_code_and_the_packages_are_allowed(kits, name):
-    stored = json.loads((kits / name / "local" / "authorization.json").read_text())
+    stored = json.loads((kits / name / "local" / "authorization.json.default").read_text())
     assert {rights["byoc"] for rights in stored["permissions"].values()} == {"none"}
     assert set(ALLOWED_CLASSES) <= set(resources(kits / name)["class_allow_list"])
     assert resources(kits / name)["class_list_enforcement_mode"] == "enforce"
@@ -116,9 +118,9 @@ def test_a_kit_is_as_its_digest_says_until_a_file_changes(kits, tmp_path):
     (kit / "local" / "mhsev_site.json").write_text("{}")
     assert check_digest(kit) == (True, ())
     (kit / "startup" / "stop_fl.sh").unlink()
-    (kit / "local" / "authorization.json").write_text("{}")
+    (kit / "local" / "authorization.json.default").write_text("{}")
     assert check_digest(kit).differences == (
-        "local/authorization.json is not as it was made",
+        "local/authorization.json.default is not as it was made",
         "startup/stop_fl.sh is missing",
     )
 
@@ -146,8 +148,6 @@ def test_a_link_in_the_place_of_the_folder_for_code_is_a_difference(kits, tmp_pa
 
 def test_all_that_flare_reads_before_the_kit_s_own_files_is_told_as_overriding_them(kits, tmp_path):
     kit = shutil.copytree(kits / "hospital-a", tmp_path / "kit")
-    (kit / "local" / "authorization.json").unlink()
-    write_digest(kit)
     before = read_by_flare(kit)
     names = ["resources.json", "authorization.json", "log_config.json", "job_resources.json"]
     for name in [*names, "a__resources.json", "a__p_resources.json", "a__j_resources.json", "privacy.json"]:
@@ -197,10 +197,69 @@ def test_a_kit_whose_signature_was_taken_off_is_refused_where_it_is_not_expected
 def test_a_digest_that_was_made_to_fit_is_not_signed_by_the_ca(kits, tmp_path):
     kit = shutil.copytree(kits / "hospital-a", tmp_path / "kit")
     stored = json.loads((kit / "kit_digest.json").read_text())
-    stored["files"].pop("local/authorization.json")
-    (kit / "local" / "authorization.json").write_text("{}")
+    stored["files"].pop("local/authorization.json.default")
+    (kit / "local" / "authorization.json.default").write_text("{}")
     (kit / "kit_digest.json").write_text(json.dumps(stored))
     assert "not signed by the root CA" in check_digest(kit).differences[0]
+
+
+def start(kit: Path, name: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a start script as far as the Python that it would run FLARE with, which says ``FLARE``."""
+    stand_in = kit.parent / "python"
+    # Only FLARE is stood in for; the look at the kit's digest is real.
+    stand_in.write_text(f'#!/bin/sh\ncase "$*" in *kit_digest*) exec {sys.executable} "$@";; esac\necho FLARE\n')
+    stand_in.chmod(0o755)
+    once = ["--once"] if name == "sub_start.sh" else []
+    return subprocess.run(
+        ["bash", str(kit / "startup" / name), *once],
+        env={**os.environ, "MHSEV_PYTHON": str(stand_in), **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def last_word(done: subprocess.CompletedProcess[str]) -> str:
+    return done.stdout.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("name", "script", "changed"),
+    [
+        ("server", "sub_start.sh", "startup/fed_server.json"),
+        ("hospital-a", "sub_start.sh", "local/authorization.json.default"),
+        ("hospital-a", "sub_start.sh", "kit_digest.json"),
+        ("hospital-a", "sub_start.sh", "local/custom"),
+        ("lead@example.org", "fl_admin.sh", "startup/fed_admin.json"),
+    ],
+)
+def test_a_changed_kit_is_not_started(kits, tmp_path, name, script, changed):
+    kit = shutil.copytree(kits / name, tmp_path / "kit")
+    whole = start(kit, script)
+    assert (whole.returncode, last_word(whole)) == (0, "FLARE")
+    if changed == "local/custom":
+        (kit / changed).mkdir()
+        (kit / changed / "sitecustomize.py").write_text("")
+    elif changed == "kit_digest.json":
+        stored = json.loads((kit / changed).read_text())
+        del stored["files"]["startup/fed_client.json"]
+        (kit / changed).write_text(json.dumps(stored))
+    else:
+        (kit / changed).write_text((kit / changed).read_text() + "\n")
+    refused = start(kit, script)
+    assert refused.returncode == 1
+    assert "FLARE\n" not in refused.stdout
+    assert "this kit is not started" in refused.stderr
+    assert changed in refused.stderr
+    assert last_word(start(kit, script, MHSEV_KIT_CHECK="off")) == "FLARE"
+
+
+def test_what_a_site_decides_for_itself_does_not_hinder_its_start(kits, tmp_path):
+    kit = shutil.copytree(kits / "hospital-a", tmp_path / "kit")
+    for name in ("authorization.json", "resources.json", "privacy.json", "mhsev_site.json"):
+        (kit / "local" / name).write_text("{}")
+    assert last_word(start(kit, "sub_start.sh")) == "FLARE"
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"files": {"../x": "0"}, "signature": null}', '{"files": []}'])
@@ -219,7 +278,7 @@ def test_kits_that_flare_signs_are_signed_with_the_policy_inside(tmp_path):
     kit = provision(path, tmp_path).folder / "hospital-a"
     # FLARE's check looks for the CA beside the signatures, and reads those of `local` nowhere itself.
     shutil.copy(kit / "startup" / "rootCA.pem", kit / "local")
-    for name in ("startup/sub_start.sh", "startup/fed_client.json", "local/authorization.json"):
+    for name in ("startup/sub_start.sh", "startup/fed_client.json", "local/authorization.json.default"):
         folder, file = name.split("/")
         assert SecurityContentManager(str(kit / folder)).load_content(file)[1] is LoadResult.OK
     assert check_digest(kit) == (True, ())
@@ -306,8 +365,8 @@ def test_the_command_writes_an_example_provisions_it_and_verifies_a_kit(tmp_path
     assert f"kits    {kit.parent}" in said
     assert str(workspace / "mhsev_study" / "state") in said
     assert main(["provision", "--verify", str(kit)]) == 0
-    (kit / "local" / "authorization.json").write_text("{}")
+    (kit / "local" / "authorization.json.default").write_text("{}")
     assert main(["provision", "--verify", str(kit)]) == 1
-    assert "local/authorization.json is not as it was made" in capsys.readouterr().err
+    assert "local/authorization.json.default is not as it was made" in capsys.readouterr().err
     assert main(["provision", "--verify", str(tmp_path)]) == 2
     assert main(["provision", str(tmp_path / "none.yml")]) == 2
