@@ -137,7 +137,7 @@ def test_every_module_can_be_imported(package):
             )
         ),
         *(["poc", verb, "--help"] for verb in ("up", "run", "status", "logs", "down", "demo")),
-        *(["cohort", "check", "--help"], ["jobs", "export", "--help"]),
+        *(["cohort", "check", "--help"], ["jobs", "export", "--help"], ["bundle", "export", "--help"]),
     ],
     ids=" ".join,
 )

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from mhsev_flare.association_commands import add_associations
 from mhsev_flare.benchmark_commands import add_benchmark, add_search
+from mhsev_flare.bundle_commands import add_bundle
 from mhsev_flare.cohort_commands import add_cohort
 from mhsev_flare.commands import DATA_SAY_NO, DONE, EPILOG, WRONG_CALL, add_workers, complain, noun, positive, verb
 from mhsev_flare.data_commands import add_features, add_ingest, add_landmarks, add_preprocess, add_qc
@@ -64,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_simulator(verbs)
     _add_predict(verbs)
     add_explain(verbs)
+    add_bundle(verbs)
     _add_report(verbs)
     _add_jobs(verbs)
     add_provision(verbs)
