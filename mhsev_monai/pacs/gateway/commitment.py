@@ -20,7 +20,11 @@ from pynetdicom import build_role, evt
 from pynetdicom.presentation import PresentationContext, build_context
 from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPushModelInstance  # type: ignore[attr-defined]
 
+from mhsev_monai.pacs.gateway.config import GatewayConfig
+from mhsev_monai.pacs.gateway.config_sending import Destination
 from mhsev_monai.pacs.gateway.delivery_rules import Judgement, Outcome
+from mhsev_monai.pacs.gateway.journal import Journal
+from mhsev_monai.pacs.gateway.postponement import postpone_or_bury
 from mhsev_monai.pacs.gateway.scu import Peer, PeerError, associate, release
 
 logger = logging.getLogger(__name__)
@@ -188,3 +192,31 @@ def judge_failure(reason: int) -> Judgement:
     told = _REASONS.get(reason, "the PACS gives no known reason")
     outcome = Outcome.REFUSED if reason in _FOR_GOOD else Outcome.RETRY
     return Judgement(outcome, f"storage commitment failed: {told} (reason {reason:04X})")
+
+
+def settle_report(report: CommitmentReport, destinations: Sequence[Destination], journal: Journal, now: float) -> None:
+    """Write down what a PACS answered: what it keeps is committed, what it has not is sent again.
+
+    Raises:
+        ValueError: if the transaction is not one that the sender was asked in.
+    """
+    asked = journal.deliveries.in_transaction(report.transaction_uid)
+    by_name = {one.name: one for one in destinations if one.ae_title == report.sender}
+    mine = [item for item in asked if item.destination in by_name]
+    if not mine:
+        raise ValueError("nothing was asked of this PACS in such a transaction")
+    journal.deliveries.confirmed([item.id for item in mine if item.sop_uid in report.kept])
+    judged = [(item, judge_failure(report.failed[item.sop_uid])) for item in mine if item.sop_uid in report.failed]
+    journal.deliveries.bury({item.id: j.reason for item, j in judged if j.outcome is Outcome.REFUSED})
+    for name, destination in by_name.items():
+        failed = [(item, j.reason) for item, j in judged if j.outcome is Outcome.RETRY and item.destination == name]
+        postpone_or_bury(journal.deliveries, destination.backoff, failed, now)
+
+
+def report_handlers(config: GatewayConfig, journal: Journal) -> tuple[list[PresentationContext], list[tuple[Any, ...]]]:
+    """Contexts and handlers of the gateway's own server, for answers that a PACS gives on its own association."""
+    asking = [one for one in config.destinations if one.kind == "dimse" and one.commitment]
+    if not asking:
+        return [], []
+    handler = event_handler(lambda report: settle_report(report, asking, journal, time.time()))
+    return [supported_context()], [handler]

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import time
 from pathlib import Path
 
 from mhsev_monai.pacs.gateway.config_reader import number, word
+from mhsev_monai.pacs.gateway.delivery_rules import KIND_NAMES, Backoff, Hours
+
+REPORTS = ("comprehensive3d", "enhanced", "none")
 
 
 def check_ae_title(title: str) -> None:
@@ -36,12 +40,16 @@ class Destination:
         ae_title: of the storage SCP.
         called_by: AE title that this side calls itself; empty for the receiver's.
         url: of the DICOMweb server.
-        commitment: whether to ask for storage commitment.
-        commitment_s: how long to wait for its answer before asking again.
+        timeout_s: for a connection and for each answer.
+        commitment: whether to ask the storage SCP for storage commitment, or the DICOMweb server whether it lists what
+            it was sent.
+        commitment_s: how long to wait for the answer before asking again.
         report: ``comprehensive3d``, ``enhanced`` or ``none``: which kind of SR the destination gets.
+        only: kinds of result that it gets (sr, seg, map, marks, capture, report); empty for all.
         skip_refused: results whose SOP class the destination does not accept are skipped instead of given up.
+        routine_hours: such as ``20:00-06:00``, local time, when results of routine priority are sent; empty for always.
         retry_s: waiting time after the first failure; it doubles up to ``retry_most_s``.
-        max_attempts: after which a result is given up until somebody retries.
+        max_attempts: after which a result is given up until somebody retries; by default some eight days.
     """
 
     name: str
@@ -52,21 +60,64 @@ class Destination:
     called_by: str = ""
     url: str = ""
     tls: TlsConfig | None = None
+    timeout_s: float = number(30.0, 0.1, 600)
     commitment: bool = False
-    commitment_s: float = number(600.0, 1, 86400)
-    report: str = word("comprehensive3d", "comprehensive3d", "enhanced", "none")
+    commitment_s: float = number(600.0, 0.1, 86400)
+    report: str = word("comprehensive3d", *REPORTS)
+    only: tuple[str, ...] = ()
     skip_refused: bool = False
+    routine_hours: str = ""
     retry_s: float = number(30.0, 0.01, 86400)
     retry_most_s: float = number(3600.0, 0.01, 86400)
-    max_attempts: int = number(50, 1, 100000)
+    max_attempts: int = number(200, 1, 100000)
 
     def __post_init__(self) -> None:
         if self.kind == "dimse":
             if not (self.host and self.port):
                 raise ValueError(f"destination {self.name} needs host and port")
             check_ae_title(self.ae_title)
+            if self.called_by:
+                check_ae_title(self.called_by)
         elif not self.url.startswith(("http://", "https://")):
             raise ValueError(f"destination {self.name} needs an url that begins with http:// or https://")
+        unknown = sorted(set(self.only) - set(KIND_NAMES))
+        if unknown:
+            raise ValueError(f"only of {self.name} may have {', '.join(KIND_NAMES)}, got {', '.join(unknown)}")
+        if self.retry_most_s < self.retry_s:
+            raise ValueError(f"retry_most_s of {self.name} is {self.retry_most_s}, below retry_s {self.retry_s}")
+        _hours(self.routine_hours)
+
+    @property
+    def backoff(self) -> Backoff:
+        """How long to wait after each failed try."""
+        return Backoff(self.retry_s, 2.0, self.retry_most_s, self.max_attempts)
+
+    @property
+    def off_peak(self) -> Hours | None:
+        """When routine results may go; None for always."""
+        return _hours(self.routine_hours)
+
+
+def _hours(text: str) -> Hours | None:
+    if not text:
+        return None
+    begin, _, end = text.partition("-")
+    try:
+        return Hours(time.fromisoformat(begin.strip()), time.fromisoformat(end.strip()))
+    except ValueError as error:
+        raise ValueError(f"routine_hours must be two times such as 20:00-06:00, got {text!r}") from error
+
+
+def report_for(destinations: tuple[Destination, ...]) -> str:
+    """The one kind of SR that the pipeline makes for these destinations.
+
+    Raises:
+        ValueError: if some want Comprehensive 3D SR and others Enhanced SR, since a series has one report.
+    """
+    asked = sorted({one.report for one in destinations} - {"none"})
+    if len(asked) > 1:
+        raise ValueError(f"destinations ask for {' and '.join(asked)}; a series has one report, so choose one for all")
+    return asked[0] if asked else "none"
 
 
 @dataclass(frozen=True)
@@ -97,6 +148,26 @@ class ReconcileConfig:
     by: str = word("dicomweb", "dicomweb", "c-move", "c-get")
     days: int = number(7, 0, 3650)
     interval_s: float = number(3600.0, 1, 86400)
+
+
+def reconcile_target(
+    settings: ReconcileConfig, destinations: tuple[Destination, ...], sources: tuple[WebSource, ...]
+) -> Destination | WebSource:
+    """What ``through`` names.
+
+    Raises:
+        ValueError: if it names nothing, or something that cannot be asked in the way of ``by``.
+    """
+    named: dict[str, Destination | WebSource] = {one.name: one for one in sources}
+    named |= {one.name: one for one in destinations}
+    if settings.through not in named:
+        raise ValueError(f"reconcile.through is {settings.through!r}; it may be {', '.join(named) or 'none: add one'}")
+    target = named[settings.through]
+    by_dimse = isinstance(target, Destination) and target.kind == "dimse"
+    if by_dimse != (settings.by != "dicomweb"):
+        asked = "c-move or c-get" if by_dimse else "dicomweb"
+        raise ValueError(f"reconcile.by is {settings.by}, and {settings.through} can be asked by {asked}; change one")
+    return target
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, time
 from enum import Enum
@@ -16,6 +16,8 @@ class Outcome(Enum):
     STORED = "stored"
     REFUSED = "refused"
     """For good: the same object will be refused again until somebody changes something."""
+    NOT_ACCEPTED = "not accepted"
+    """For good, since the destination does not take this kind of object at all."""
     RETRY = "retry"
     """Not now: out of resources, connection lost, no answer."""
 
@@ -94,29 +96,42 @@ def judge_status(status: int | None) -> Judgement:
 
 # What a series may have as results, by the kind's name in the configuration.
 COMPREHENSIVE_3D_SR = "1.2.840.10008.5.1.4.1.1.88.34"
+ENHANCED_SR = "1.2.840.10008.5.1.4.1.1.88.22"
 KINDS = {
     COMPREHENSIVE_3D_SR: "sr",
-    "1.2.840.10008.5.1.4.1.1.88.33": "sr",
-    "1.2.840.10008.5.1.4.1.1.88.22": "sr",
+    ENHANCED_SR: "sr",
     "1.2.840.10008.5.1.4.1.1.66.4": "seg",
     "1.2.840.10008.5.1.4.1.1.30": "map",
     "1.2.840.10008.5.1.4.1.1.11.1": "marks",
     "1.2.840.10008.5.1.4.1.1.7": "capture",
     "1.2.840.10008.5.1.4.1.1.104.1": "report",
 }
+KIND_NAMES = tuple(dict.fromkeys(KINDS.values()))
+_REPORT_CLASSES = {"comprehensive3d": COMPREHENSIVE_3D_SR, "enhanced": ENHANCED_SR}
 
 
 def not_accepted(sop_class: str, name: str) -> str:
     """The sentence about a kind of object that a PACS does not accept."""
-    way_out = "allow it at the PACS, or leave the kind out for this destination"
+    way_out = "allow it at the PACS, or leave the kind out with only or skip_refused"
     if sop_class == COMPREHENSIVE_3D_SR:
-        way_out = "set sr to enhanced or none in the gateway's configuration, or allow it at the PACS"
+        way_out = "set report of this destination to enhanced or none, or allow it at the PACS"
     return f"the PACS does not accept {name} ({sop_class}); {way_out}"
 
 
-def wanted(sop_class: str, kinds: Iterable[str] | None) -> bool:
-    """Whether objects of a class go to a destination that takes these kinds; None takes all."""
-    return kinds is None or KINDS.get(sop_class) in set(kinds)
+def unwanted(sop_class: str, report: str, only: Collection[str]) -> str:
+    """Why objects of a class do not go to a destination; empty if they do.
+
+    Args:
+        sop_class: of the object.
+        report: which SR the destination gets: ``comprehensive3d``, ``enhanced`` or ``none``.
+        only: the kinds that it gets; empty for all.
+    """
+    kind = KINDS.get(sop_class, "other")
+    if only and kind not in only:
+        return f"the configuration has no {kind} for this destination"
+    if kind == "sr" and _REPORT_CLASSES.get(report) != sop_class:
+        return f"the configuration has report {report} for this destination"
+    return ""
 
 
 @dataclass(frozen=True)

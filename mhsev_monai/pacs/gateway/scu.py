@@ -21,6 +21,8 @@ from pynetdicom import AE, _config, evt
 from pynetdicom.association import Association
 from pynetdicom.presentation import PresentationContext
 
+from mhsev_monai.pacs.gateway.config_sending import Destination
+
 # Identifiers of patients are in queries and answers; the log must not hold them.
 _config.LOG_REQUEST_IDENTIFIERS = False
 _config.LOG_RESPONSE_IDENTIFIERS = False
@@ -60,6 +62,23 @@ def client_tls(certificate: Path, key: Path, authority: Path) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.load_cert_chain(str(certificate), str(key))
     return context
+
+
+def peer_of(destination: Destination, own_aet: str) -> Peer:
+    """Whom to call for a destination.
+
+    Raises:
+        OSError: if the files of its TLS cannot be read.
+    """
+    tls = destination.tls
+    return Peer(
+        destination.host,
+        destination.port,
+        destination.ae_title,
+        destination.called_by or own_aet,
+        None if tls is None else client_tls(tls.certificate, tls.key, tls.ca),
+        destination.timeout_s,
+    )
 
 
 class Checkpoint:

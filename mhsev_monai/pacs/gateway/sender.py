@@ -1,113 +1,185 @@
-"""Store result objects at a PACS by C-STORE, each kind of object negotiated for itself."""
+"""Brings results to their destinations: what is due is sent, what failed waits its time, what is stored is confirmed.
+
+One thread a destination, so that a PACS that is down holds up nobody else. What is decided stands in `delivery_rules`;
+what is remembered stands in the journal, so that a gateway that is killed sends the same objects again, under the same
+UIDs, of which a PACS keeps one.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
-from pydicom import dcmread
-from pydicom.errors import InvalidDicomError
-from pydicom.filereader import read_file_meta_info
-from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
-from pynetdicom.association import Association
-from pynetdicom.presentation import PresentationContext, build_context
+from mhsev_monai.pacs.gateway.audit import Audit
+from mhsev_monai.pacs.gateway.commitment import Reference, new_transaction, request_commitment, settle_report
+from mhsev_monai.pacs.gateway.config import GatewayConfig
+from mhsev_monai.pacs.gateway.config_sending import Destination
+from mhsev_monai.pacs.gateway.cstore import Sent, send_files
+from mhsev_monai.pacs.gateway.delivery_rules import Outcome, may_go, unwanted
+from mhsev_monai.pacs.gateway.dicomweb import listed, stow_files, web_client
+from mhsev_monai.pacs.gateway.journal import Journal
+from mhsev_monai.pacs.gateway.journal_rows import Delivery
+from mhsev_monai.pacs.gateway.postponement import postpone_or_bury
+from mhsev_monai.pacs.gateway.scu import PeerError, peer_of
 
-from mhsev_monai.pacs.gateway.delivery_rules import Judgement, Outcome, judge_status, not_accepted
-from mhsev_monai.pacs.gateway.scu import Peer, PeerError, associate, release
+logger = logging.getLogger(__name__)
 
-_PLAIN = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
-# Of pynetdicom and DICOM: the identifiers of contexts are the odd numbers below 256.
-_MAX_CONTEXTS = 128
-
-
-@dataclass(frozen=True)
-class Outgoing:
-    """A DICOM file to be sent, as its own head tells."""
-
-    path: Path
-    sop_class: UID
-    sop_uid: UID
-    transfer_syntax: UID
+# How often the journal is asked while there is nothing to do, and how much goes over one association.
+POLL_S = 1.0
+BATCH = 100
+# An answer on the same association comes at once or not at all.
+_REPORT_WAIT_S = 0.5
+_FAULT_S = 60.0
 
 
 @dataclass(frozen=True)
-class Sent:
-    """What became of one file."""
+class Carrier:
+    """One way of sending, as functions.
 
-    path: Path
-    judgement: Judgement
+    Attributes:
+        send: files to what became of each.
+        confirm: asks the destination to confirm what it was sent; gets the deliveries.
+    """
+
+    send: Callable[[Sequence[Path]], list[Sent]]
+    confirm: Callable[[Sequence[Delivery]], None]
 
 
-def send_files(peer: Peer, paths: Sequence[Path]) -> list[Sent]:
-    """Send files in their order over one association; one result for each path, in the same order.
-
-    Sending the same file again is harmless: a PACS keeps one object per instance UID.
+class Courier:
+    """Delivers to one destination.
 
     Args:
-        peer: the PACS.
-        paths: DICOM files.
-
-    Returns:
-        For each file whether it is stored, refused for good, or to be tried again. A PACS that cannot be reached is a
-        reason to try again, not an exception.
+        destination: where to.
+        own_aet: the gateway's AE title, unless the destination names another.
+        journal: what is due.
+        results: the folder that the deliveries' files lie below.
+        audit: gets a line for each batch.
+        clock: seconds since 1970; tests pass their own.
     """
-    opened = [(path, _head(path)) for path in paths]
-    outgoing = [head for _, head in opened if isinstance(head, Outgoing)]
-    judged = {path: head for path, head in opened if isinstance(head, Judgement)}
-    contexts = contexts_for(outgoing)
-    if outgoing:
-        try:
-            association = associate(peer, contexts)
-        except PeerError as error:
-            judged |= {item.path: Judgement(Outcome.RETRY, str(error)) for item in outgoing}
+
+    def __init__(
+        self,
+        destination: Destination,
+        own_aet: str,
+        journal: Journal,
+        results: Path,
+        audit: Audit,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._destination = destination
+        self._deliveries = journal.deliveries
+        self._results = results
+        self._audit = audit
+        self._clock = clock
+        self._carrier = self._dimse(own_aet, journal) if destination.kind == "dimse" else self._web()
+
+    @property
+    def name(self) -> str:
+        """Of the destination."""
+        return self._destination.name
+
+    def step(self) -> int:
+        """Send what is due now, and ask for the confirmations that are due; how many deliveries changed."""
+        due = self._deliveries.due(self._destination.name, BATCH)
+        now = datetime.fromtimestamp(self._clock())
+        due = [item for item in due if may_go(item.priority, self._destination.off_peak, now)]
+        reasons = {item.id: unwanted(item.sop_class, self._destination.report, self._destination.only) for item in due}
+        skipped = {number: reason for number, reason in reasons.items() if reason}
+        self._deliveries.skip(skipped)
+        going = [item for item in due if item.id not in skipped]
+        if going:
+            sent = self._carrier.send([self._results / item.file for item in going])
+            self._note(going, sent)
+        awaiting = self._deliveries.awaiting(self._destination.name, BATCH)
+        if awaiting:
+            self._carrier.confirm(awaiting)
+        return len(due) + len(awaiting)
+
+    def _note(self, going: Sequence[Delivery], sent: Sequence[Sent]) -> None:
+        """Write down what became of a batch."""
+        judged = [(item, one.judgement) for item, one in zip(going, sent, strict=True)]
+        stored = [item.id for item, judgement in judged if judgement.outcome is Outcome.STORED]
+        self._deliveries.sent(stored, self._destination.commitment)
+        not_accepted = {item.id: j.reason for item, j in judged if j.outcome is Outcome.NOT_ACCEPTED}
+        if self._destination.skip_refused:
+            self._deliveries.skip(not_accepted)
         else:
+            self._deliveries.bury(not_accepted)
+        self._deliveries.bury({item.id: j.reason for item, j in judged if j.outcome is Outcome.REFUSED})
+        failed = [(item, j.reason) for item, j in judged if j.outcome is Outcome.RETRY]
+        postpone_or_bury(self._deliveries, self._destination.backoff, failed, self._clock())
+        counts = {outcome.value: sum(j.outcome is outcome for _, j in judged) for outcome in Outcome}
+        self._audit.note("sent", destination=self._destination.name, **{k: n for k, n in counts.items() if n})
+        for reason in sorted({j.reason for _, j in judged if j.outcome is not Outcome.STORED}):
+            logger.warning("destination %s: %s", self._destination.name, reason)
+
+    # Storage SCP
+
+    def _dimse(self, own_aet: str, journal: Journal) -> Carrier:
+        peer = peer_of(self._destination, own_aet)
+
+        def confirm(awaiting: Sequence[Delivery]) -> None:
+            references = [Reference(item.sop_class, item.sop_uid) for item in awaiting]
+            transaction, ids = new_transaction(), [item.id for item in awaiting]
+            now = self._clock()
+            # Before it is asked for: the answer may be here before the request returns.
+            self._deliveries.requested(ids, transaction, now + self._destination.commitment_s)
             try:
-                judged |= {item.path: _send(association, item, number) for number, item in enumerate(outgoing, 1)}
-            finally:
-                release(association)
-    return [Sent(path, judged[path]) for path in paths]
+                request_commitment(
+                    peer,
+                    references,
+                    transaction,
+                    lambda report: settle_report(report, [self._destination], journal, self._clock()),
+                    _REPORT_WAIT_S,
+                )
+            except PeerError as error:
+                logger.warning("destination %s: %s", self._destination.name, error)
+                self._deliveries.requested(ids, transaction, now + self._destination.retry_s)
+
+        return Carrier(lambda paths: send_files(peer, paths), confirm)
+
+    # DICOMweb server
+
+    def _web(self) -> Carrier:
+        client = web_client(self._destination.url, self._destination.tls, self._destination.timeout_s)
+
+        def confirm(awaiting: Sequence[Delivery]) -> None:
+            now = self._clock()
+            found = listed(client, awaiting)
+            if found is None:
+                self._deliveries.requested([item.id for item in awaiting], "", now + self._destination.retry_s)
+                return
+            self._deliveries.confirmed([item.id for item in awaiting if item.sop_uid in found])
+            lost = [(item, "the server does not list it") for item in awaiting if item.sop_uid not in found]
+            postpone_or_bury(self._deliveries, self._destination.backoff, lost, now)
+
+        return Carrier(lambda paths: stow_files(client, paths), confirm)
 
 
-def contexts_for(outgoing: Sequence[Outgoing]) -> list[PresentationContext]:
-    """What to propose: each pair of class and transfer syntax apart, so that the PACS can refuse one and take others.
-
-    Raises:
-        ValueError: if there are more than 128 pairs.
-    """
-    pairs: dict[tuple[UID, UID], None] = {}
-    for item in outgoing:
-        # Either plain syntax can be made of the other on the way; a PACS that knows only one is served.
-        syntaxes = _PLAIN if item.transfer_syntax in _PLAIN else (item.transfer_syntax,)
-        pairs |= dict.fromkeys((item.sop_class, syntax) for syntax in syntaxes)
-    if len(pairs) > _MAX_CONTEXTS:
-        raise ValueError(f"one association can propose {_MAX_CONTEXTS} kinds of object, got {len(pairs)}; send fewer")
-    return [build_context(sop_class, syntax) for sop_class, syntax in pairs]
+def run_sender(config: GatewayConfig, journal: Journal, stop: threading.Event, audit: Audit) -> None:
+    """Deliver to every destination until ``stop`` is set."""
+    couriers = [
+        Courier(one, config.receiver.ae_title, journal, config.folders.results, audit) for one in config.destinations
+    ]
+    threads = [threading.Thread(target=_deliver, args=(one, stop), name="courier", daemon=True) for one in couriers]
+    for thread in threads:
+        thread.start()
+    stop.wait()
+    for thread in threads:
+        thread.join(10)
 
 
-def _head(path: Path) -> Outgoing | Judgement:
-    try:
-        meta = read_file_meta_info(path)
-        return Outgoing(path, meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID, meta.TransferSyntaxUID)
-    except (OSError, InvalidDicomError, AttributeError):
-        return Judgement(Outcome.REFUSED, "the result's file is gone or no DICOM file; run the series again")
-
-
-def _send(association: Association, item: Outgoing, number: int) -> Judgement:
-    if not association.is_established:
-        return Judgement(Outcome.RETRY, "the connection to the PACS was lost")
-    accepted = {(context.abstract_syntax, context.transfer_syntax[0]) for context in association.accepted_contexts}
-    syntaxes = {syntax for sop_class, syntax in accepted if sop_class == item.sop_class}
-    if not syntaxes:
-        return Judgement(Outcome.REFUSED, not_accepted(item.sop_class, item.sop_class.name))
-    # As it is on the disk where the PACS takes that; else pynetdicom writes it in the other plain syntax.
-    what = item.path if item.transfer_syntax in syntaxes else dcmread(item.path)
-    message_id = (number - 1) % 65535 + 1
-    try:
-        response = association.send_c_store(what, msg_id=message_id)
-    except (RuntimeError, ValueError, OSError) as error:
-        # RuntimeError: the association ended in between. ValueError: nothing accepted fits, or it cannot be encoded.
-        lost = not association.is_established
-        reason = "the connection to the PACS was lost" if lost else f"it cannot be sent ({type(error).__name__})"
-        return Judgement(Outcome.RETRY if lost else Outcome.REFUSED, reason)
-    return judge_status(response.Status if "Status" in response else None)
+def _deliver(courier: Courier, stop: threading.Event) -> None:
+    while not stop.is_set():
+        try:
+            pause = 0.0 if courier.step() else POLL_S
+        except Exception as error:
+            # The edge of a thread: a fault of ours at one destination must end neither it nor the others.
+            logger.error("destination %s: %s; it is tried again in a minute", courier.name, type(error).__name__)
+            pause = _FAULT_S
+        stop.wait(pause)

@@ -8,6 +8,7 @@ import pytest
 
 from mhsev_monai.pacs.gateway.delivery_rules import (
     COMPREHENSIVE_3D_SR,
+    ENHANCED_SR,
     HIGH,
     ROUTINE,
     STAT,
@@ -17,8 +18,11 @@ from mhsev_monai.pacs.gateway.delivery_rules import (
     judge_status,
     may_go,
     not_accepted,
-    wanted,
+    unwanted,
 )
+
+CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+MR = "1.2.840.10008.5.1.4.1.1.4"
 
 
 def test_each_wait_is_longer_by_the_factor_up_to_the_longest_and_then_there_is_none():
@@ -64,22 +68,28 @@ def test_what_a_status_means(status, outcome):
 
 
 def test_a_refused_3d_report_tells_the_way_out_and_another_kind_tells_another():
-    assert "sr to enhanced or none" in not_accepted(COMPREHENSIVE_3D_SR, "Comprehensive 3D SR Storage")
-    assert "sr to" not in not_accepted("1.2.840.10008.5.1.4.1.1.66.4", "Segmentation Storage")
+    assert "report of this destination to enhanced or none" in not_accepted(
+        COMPREHENSIVE_3D_SR, "Comprehensive 3D SR Storage"
+    )
+    assert "to enhanced" not in not_accepted("1.2.840.10008.5.1.4.1.1.66.4", "Segmentation Storage")
 
 
 @pytest.mark.parametrize(
-    ("sop_class", "kinds", "goes"),
+    ("sop_class", "report", "only", "goes"),
     [
-        (COMPREHENSIVE_3D_SR, None, True),
-        (COMPREHENSIVE_3D_SR, ["capture", "report"], False),
-        ("1.2.840.10008.5.1.4.1.1.88.22", ["sr"], True),
-        ("1.2.840.10008.5.1.4.1.1.7", ["capture"], True),
-        ("1.2.840.10008.5.1.4.1.1.4", ["capture"], False),
+        (COMPREHENSIVE_3D_SR, "comprehensive3d", (), True),
+        (COMPREHENSIVE_3D_SR, "enhanced", (), False),
+        (ENHANCED_SR, "enhanced", (), True),
+        (ENHANCED_SR, "none", (), False),
+        (COMPREHENSIVE_3D_SR, "comprehensive3d", ("capture", "report"), False),
+        (ENHANCED_SR, "enhanced", ("sr",), True),
+        (CAPTURE, "none", ("capture",), True),
+        (CAPTURE, "none", (), True),
+        (MR, "comprehensive3d", ("capture",), False),
     ],
 )
-def test_a_destination_gets_the_kinds_that_it_takes(sop_class, kinds, goes):
-    assert wanted(sop_class, kinds) is goes
+def test_a_destination_gets_the_kinds_that_it_takes(sop_class, report, only, goes):
+    assert (unwanted(sop_class, report, only) == "") is goes
 
 
 @pytest.mark.parametrize(

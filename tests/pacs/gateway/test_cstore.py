@@ -12,7 +12,7 @@ from result_objects import ENHANCED_SR, SOP_CLASSES, six_kinds, write_object
 
 from mhsev_monai.pacs.gateway.delivery_rules import Outcome
 from mhsev_monai.pacs.gateway.scu import Peer, client_tls
-from mhsev_monai.pacs.gateway.sender import send_files
+from mhsev_monai.pacs.gateway.cstore import send_files
 
 needs_storescp = pytest.mark.skipif(shutil.which("storescp") is None, reason="needs storescp: apt-get install dcmtk")
 
@@ -101,10 +101,10 @@ def test_a_pacs_that_refuses_a_kind_gets_the_others_and_the_reason_names_the_kin
     peer, folder = old_pacs(syntax)
     sent = {item.path.stem: item.judgement for item in send_files(peer, six_kinds(tmp_path / "results"))}
     assert {kind: judged.outcome for kind, judged in sent.items()} == {
-        kind: Outcome.STORED if kind == "capture" else Outcome.REFUSED for kind in SOP_CLASSES
+        kind: Outcome.STORED if kind == "capture" else Outcome.NOT_ACCEPTED for kind in SOP_CLASSES
     }
     assert "Comprehensive 3D SR Storage" in sent["sr"].reason
-    assert "sr to enhanced or none" in sent["sr"].reason
+    assert "to enhanced or none" in sent["sr"].reason
     enhanced = write_object(tmp_path / "enhanced.dcm", ENHANCED_SR, "sr")
     assert send_files(peer, [enhanced])[0].judgement.outcome is Outcome.STORED
     kept = [dcmread(path) for path in folder.iterdir()]

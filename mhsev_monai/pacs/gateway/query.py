@@ -1,0 +1,140 @@
+"""Ask a PACS over DICOM what it has (C-FIND), and have it sent here (C-MOVE) or fetch it (C-GET)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import date
+from typing import Any
+
+from pydicom import Dataset
+from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pynetdicom import build_role, evt
+from pynetdicom.association import Association
+from pynetdicom.presentation import PresentationContext, build_context
+from pynetdicom.sop_class import (  # type: ignore[attr-defined]
+    EnhancedMRImageStorage,
+    MRImageStorage,
+    StudyRootQueryRetrieveInformationModelFind,
+    StudyRootQueryRetrieveInformationModelGet,
+    StudyRootQueryRetrieveInformationModelMove,
+)
+
+from mhsev_monai.pacs.gateway.found_series import FoundSeries
+from mhsev_monai.pacs.gateway.instance_header import SUCCESS
+from mhsev_monai.pacs.gateway.intake import Intake
+from mhsev_monai.pacs.gateway.scu import Peer, PeerError, associate, release
+
+_PENDING = (0xFF00, 0xFF01)
+_PLAIN: list[str | UID] = [ExplicitVRLittleEndian, ImplicitVRLittleEndian]
+_IMAGES = (MRImageStorage, EnhancedMRImageStorage)
+
+
+def find_series(peer: Peer, first: date, last: date) -> list[FoundSeries]:
+    """All series of the studies of some days that have MR images.
+
+    Raises:
+        PeerError: if the PACS is not there, or does not answer the query.
+    """
+    studies = Dataset()
+    studies.QueryRetrieveLevel = "STUDY"
+    studies.StudyDate = f"{first:%Y%m%d}-{last:%Y%m%d}"
+    studies.ModalitiesInStudy = "MR"
+    studies.StudyInstanceUID = ""
+    association = associate(peer, [build_context(StudyRootQueryRetrieveInformationModelFind, _PLAIN)])
+    try:
+        found = []
+        for study in list(_answers(association, studies, peer)):
+            query = Dataset()
+            query.QueryRetrieveLevel = "SERIES"
+            query.StudyInstanceUID = study.StudyInstanceUID
+            query.SeriesInstanceUID = query.Modality = query.SeriesDescription = ""
+            query.NumberOfSeriesRelatedInstances = None
+            found += [FoundSeries.of(one, study.StudyInstanceUID) for one in _answers(association, query, peer)]
+        return found
+    except AttributeError as error:
+        raise PeerError(f"{peer.aet} gave an answer without a UID to the query") from error
+    finally:
+        release(association)
+
+
+def _answers(association: Association, query: Dataset, peer: Peer) -> Iterator[Dataset]:
+    try:
+        responses = association.send_c_find(query, StudyRootQueryRetrieveInformationModelFind)
+        for status, answer in responses:
+            code = status.get("Status")
+            if code in _PENDING and answer is not None:
+                yield answer
+            elif code != SUCCESS:
+                raise PeerError(f"{peer.aet} did not answer the query{'' if code is None else f' (status {code:04X})'}")
+    except RuntimeError as error:
+        raise PeerError(f"{peer.aet} ended the association during the query") from error
+
+
+def _one_series(series: FoundSeries) -> Dataset:
+    wanted = Dataset()
+    wanted.QueryRetrieveLevel = "SERIES"
+    wanted.StudyInstanceUID = series.study_uid
+    wanted.SeriesInstanceUID = series.series_uid
+    return wanted
+
+
+def move_series(peer: Peer, series: FoundSeries, receiver_aet: str) -> int:
+    """Have the PACS send a series to this gateway's receiver; the number of instances that it says it sent.
+
+    Args:
+        peer: the PACS, which must know ``receiver_aet`` with its address.
+        series: which.
+        receiver_aet: the AE title of the receiver.
+
+    Raises:
+        PeerError: if the PACS is not there or sends less than all.
+    """
+    association = associate(peer, [build_context(StudyRootQueryRetrieveInformationModelMove, _PLAIN)])
+    try:
+        responses = association.send_c_move(
+            _one_series(series), receiver_aet, StudyRootQueryRetrieveInformationModelMove
+        )
+        return _n_moved(responses, peer)
+    except RuntimeError as error:
+        raise PeerError(f"{peer.aet} ended the association during the retrieval") from error
+    finally:
+        release(association)
+
+
+def fetch_series(peer: Peer, series: FoundSeries, intake: Intake) -> int:
+    """Fetch a series over the association that asks for it; the number of instances that the PACS says it sent.
+
+    Raises:
+        PeerError: if the PACS is not there or sends less than all; what came is kept.
+    """
+
+    def store(event: evt.Event) -> int:
+        file = intake.new_file()
+        try:
+            file.write_bytes(event.encoded_dataset())
+            return intake.accept(file, peer.aet).status
+        finally:
+            file.unlink(missing_ok=True)
+
+    contexts: list[PresentationContext] = [build_context(StudyRootQueryRetrieveInformationModelGet, _PLAIN)]
+    contexts += [build_context(sop_class, _PLAIN) for sop_class in _IMAGES]
+    roles = [build_role(sop_class, scp_role=True) for sop_class in _IMAGES]
+    association = associate(peer, contexts, [(evt.EVT_C_STORE, store)], roles)
+    try:
+        responses = association.send_c_get(_one_series(series), StudyRootQueryRetrieveInformationModelGet)
+        return _n_moved(responses, peer)
+    except (RuntimeError, ValueError) as error:
+        raise PeerError(f"{peer.aet} does not give series over the association that asks for them") from error
+    finally:
+        release(association)
+
+
+def _n_moved(responses: Iterator[tuple[Dataset, Any]], peer: Peer) -> int:
+    statuses = [status for status, _ in responses]
+    last = statuses[-1] if statuses else Dataset()
+    code = last.get("Status")
+    n_failed = int(last.get("NumberOfFailedSuboperations") or 0)
+    if code != SUCCESS or n_failed:
+        told = "gave no answer" if code is None else f"ended with status {code:04X}, {n_failed} instances failed"
+        raise PeerError(f"the retrieval from {peer.aet} {told}")
+    return int(last.get("NumberOfCompletedSuboperations") or 0)
