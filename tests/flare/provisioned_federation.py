@@ -102,6 +102,19 @@ class ProvisionedFederation:
         )
         return done.stdout + done.stderr
 
+    def python(self, script: Path, *arguments: object, timeout: float = 240.0) -> str:
+        """Run a program; its output."""
+        done = subprocess.run(
+            [sys.executable, str(script), *map(str, arguments)],
+            env=self.environment,
+            cwd=self.folder,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+        return done.stdout + done.stderr
+
     def provision(self, sites: Sequence[str] = SITES, workspace: str = "central") -> Path:
         """Provision centrally; the folder of the new kits."""
         path = self.folder / f"{workspace}.yml"

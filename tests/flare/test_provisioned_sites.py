@@ -100,6 +100,12 @@ def test_the_packaged_job_runs_where_no_job_may_bring_code(federation, tmp_path)
     assert (federation.kit(SERVER) / "storage" / "jobs-storage" / job_id).is_dir()
 
 
+def test_a_recipe_runs_at_provisioned_sites(federation):
+    said = federation.python(Path(__file__).with_name("run_recipe.py"), "prod", federation.kit(LEAD))
+    # The ledger has a row for the model before the first round.
+    assert f"ended FINISHED:COMPLETED completed 3 {','.join(SITES)} True" in said, said
+
+
 def test_sites_run_with_secure_logging_and_the_python_they_name(federation):
     for participant in (SERVER, *SITES):
         running = [p for p in federation.processes(participant) if p.cmdline()[1:3] == ["-u", "-m"]]
