@@ -115,7 +115,8 @@ class PipelineConfig:
     """The child process that grades one series.
 
     Attributes:
-        command: the program and its first arguments; ``IN OUT --model M --json`` follow.
+        command: the program and its first arguments; ``IN OUT --model M --json --sr REPORT`` follow.
+        report: which kind of SR is made: ``comprehensive3d``, ``enhanced`` for a PACS that refuses that, or ``none``.
         timeout_s: after which it is ended and counts as a failed attempt.
         memory_mb: address space of the child; 0 for no limit (a CUDA process reserves more than it uses).
         file_mb: of the largest file it may write.
@@ -131,6 +132,7 @@ class PipelineConfig:
     max_attempts: int = number(3, 1, 20)
     retry_s: float = number(300.0, 0, 86400)
     n_workers: int = number(1, 1, 16)
+    report: str = word("comprehensive3d", "comprehensive3d", "enhanced", "none")
 
     def __post_init__(self) -> None:
         if not self.command:

@@ -1,7 +1,8 @@
 """The journal's tables, and the states in them.
 
 A series: ``collecting`` until no instance came for the quiet time, ``ready``, ``running`` in a child process,
-``sending`` its results, ``committed`` when each destination has them, or ``failed`` with a reason. A delivery is one
+``sending`` its results, ``committed`` when each destination has them, ``failed`` with a reason, or ``left out``, being
+of a kind that is not graded, such as a localizer. A delivery is one
 result for one destination: ``pending``, ``sent`` (stored there), ``requested`` (storage commitment asked for),
 ``committed``, ``skipped`` (the destination cannot take this kind, and the site said so), or ``dead`` (given up until
 somebody retries).
@@ -11,15 +12,9 @@ from __future__ import annotations
 
 SCHEMA_VERSION = 1
 
-COLLECTING, READY, RUNNING, SENDING, COMMITTED, FAILED = (
-    "collecting",
-    "ready",
-    "running",
-    "sending",
-    "committed",
-    "failed",
-)
-SERIES_STATES = (COLLECTING, READY, RUNNING, SENDING, COMMITTED, FAILED)
+COLLECTING, READY, RUNNING, SENDING = "collecting", "ready", "running", "sending"
+COMMITTED, FAILED, LEFT_OUT = "committed", "failed", "left out"
+SERIES_STATES = (COLLECTING, READY, RUNNING, SENDING, COMMITTED, FAILED, LEFT_OUT)
 
 PENDING, SENT, REQUESTED, CONFIRMED, SKIPPED, DEAD = "pending", "sent", "requested", "committed", "skipped", "dead"
 DELIVERY_STATES = (PENDING, SENT, REQUESTED, CONFIRMED, SKIPPED, DEAD)
@@ -30,7 +25,9 @@ CREATE TABLE IF NOT EXISTS series (
     series_uid TEXT NOT NULL UNIQUE,
     study_uid TEXT NOT NULL,
     source TEXT NOT NULL,                        -- AE title or the name of the DICOMweb source it came from
-    state TEXT NOT NULL CHECK (state IN ('collecting', 'ready', 'running', 'sending', 'committed', 'failed')),
+    state TEXT NOT NULL CHECK (
+        state IN ('collecting', 'ready', 'running', 'sending', 'committed', 'failed', 'left out')
+    ),
     revision INTEGER NOT NULL DEFAULT 1,         -- rises when a series is reopened; results belong to one revision
     priority INTEGER NOT NULL DEFAULT 0,         -- 0 routine, 1 high, 2 stat
     n_instances INTEGER NOT NULL DEFAULT 0,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from mhsev_monai.pacs.gateway.journal_database import Database
 from mhsev_monai.pacs.gateway.journal_rows import ResultFile, Work
-from mhsev_monai.pacs.gateway.journal_schema import COMMITTED, FAILED, READY, RUNNING, SENDING
+from mhsev_monai.pacs.gateway.journal_schema import COMMITTED, FAILED, LEFT_OUT, READY, RUNNING, SENDING
 from mhsev_monai.pacs.gateway.series_states import holds, move, revive
 
 
@@ -37,8 +37,8 @@ class WorkQueue:
 
     def is_current(self, work: Work) -> bool:
         """Whether the series still waits for this piece of work: no slice came since it was claimed."""
-        with self._database.change() as rows:
-            return holds(rows, work)
+        found = self._database.rows("SELECT state, revision FROM series WHERE id = ?", work.series_id)
+        return bool(found) and found[0]["state"] == RUNNING and found[0]["revision"] == work.revision
 
     def finish(self, work: Work, results: Sequence[ResultFile], destinations: Sequence[str]) -> bool:
         """Note the results, each for every destination; False, and nothing noted, if slices came meanwhile."""
@@ -65,6 +65,10 @@ class WorkQueue:
     def fail(self, work: Work, reason: str) -> bool:
         """Give the series up with a reason; False if slices came meanwhile, which give it another chance."""
         return self._end(work, FAILED, reason, 0.0)
+
+    def leave_out(self, work: Work, reason: str) -> bool:
+        """End with a series of a kind that is not graded; False if slices came meanwhile."""
+        return self._end(work, LEFT_OUT, reason, 0.0)
 
     def postpone(self, work: Work, next_try: float, reason: str) -> bool:
         """Let the pipeline try again at a time; False if slices came meanwhile."""

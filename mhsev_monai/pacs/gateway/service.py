@@ -1,0 +1,170 @@
+"""The process that stays: ties receiver, stabiliser, workers, sender and monitor together."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from mhsev_monai.pacs.gateway.audit import Audit, Pseudonyms
+from mhsev_monai.pacs.gateway.config import GatewayConfig
+from mhsev_monai.pacs.gateway.intake import Intake
+from mhsev_monai.pacs.gateway.journal import Journal
+from mhsev_monai.pacs.gateway.journal_rows import Counts
+from mhsev_monai.pacs.gateway.monitor import Monitor, Snapshot, start_monitor
+from mhsev_monai.pacs.gateway.receiver import Receiver
+from mhsev_monai.pacs.gateway.recovery import StateLock, recover
+from mhsev_monai.pacs.gateway.retention import Retention
+from mhsev_monai.pacs.gateway.spool import Spool
+from mhsev_monai.pacs.gateway.stabiliser import Stabiliser
+from mhsev_monai.pacs.gateway.worker import Worker
+
+_log = logging.getLogger(__name__)
+_TICK_S = 0.5
+_RETENTION_S = 60.0
+_FAULT_S = 60.0
+_JOIN_S = 15.0
+
+
+@dataclass
+class Part:
+    """One loop of the gateway in its own thread; begun again a minute after it failed."""
+
+    name: str
+    loop: Callable[[threading.Event], None]
+    thread: threading.Thread = field(init=False)
+
+    def start(self, stop: threading.Event) -> None:
+        """Begin."""
+        self.thread = threading.Thread(target=self._run, args=(stop,), name=self.name, daemon=True)
+        self.thread.start()
+
+    def _run(self, stop: threading.Event) -> None:
+        while not stop.is_set():
+            try:
+                self.loop(stop)
+                return
+            except Exception:
+                # The edge of a thread: one part that fails must not end the others.
+                _log.error("the %s failed; it begins again in a minute", self.name, exc_info=True)
+                stop.wait(_FAULT_S)
+
+
+class Service:
+    """One gateway.
+
+    Raises:
+        AlreadyRunningError: if another one works with the same state folder.
+        JournalError: if the journal cannot be used.
+        OSError: if a folder cannot be made or the address not listened on.
+    """
+
+    def __init__(self, config: GatewayConfig) -> None:
+        self.config = config
+        self.stop = threading.Event()
+        folders = config.folders
+        folders.make()
+        self._lock = StateLock(folders.state)
+        self._started_at = time.time()
+        self.journal = Journal(folders.journal)
+        self.audit = Audit(folders.audit, Pseudonyms.from_file(folders.key))
+        self.spool = Spool(folders, config.limits.refuse_at, config.limits.reserve_mb)
+        recover(config, self.journal, self.spool)
+        self.intake = Intake(self.spool, self.journal, config.limits, self.audit)
+        self.receiver = self._receiver()
+        self._stabiliser = Stabiliser(self.journal, self.audit, config.receiver.quiet_s)
+        self._retention = Retention(config, self.journal, self.spool, self.audit)
+        self._parts = self._make_parts()
+        self._monitor: Monitor | None = None
+
+    def start(self) -> None:
+        """Listen and work; returns at once."""
+        self.receiver.start()
+        for part in self._parts:
+            part.start(self.stop)
+        if self.config.monitor is not None:
+            self._monitor = start_monitor(self.config.monitor, self.snapshot)
+        self.audit.note("gateway started", ae_title=self.config.receiver.ae_title, port=self.receiver.port)
+
+    def run(self) -> None:
+        """Work until SIGTERM or SIGINT, then end in order."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self.stop.set())
+        self.start()
+        try:
+            self.stop.wait()
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """End: no more associations, children killed, their series given back."""
+        self.stop.set()
+        self.receiver.stop()
+        for part in self._parts:
+            part.thread.join(_JOIN_S)
+        if self._monitor is not None:
+            self._monitor.close()
+        self.audit.note("gateway ended")
+        self.audit.close()
+        self.journal.close()
+        self._lock.release()
+
+    def snapshot(self) -> Snapshot:
+        """How it does now, for monitoring."""
+        alive = {part.name: part.thread.is_alive() for part in self._parts}
+        try:
+            counts, journal_ok = self.journal.counts(), True
+        except sqlite3.Error:
+            counts, journal_ok = Counts(), False
+        return Snapshot(
+            counts=counts,
+            disk_used=self.spool.used(),
+            accepting=self.spool.has_room(),
+            receiver_alive=self.receiver.is_listening,
+            workers_alive=all(up for name, up in alive.items() if name.startswith(("worker", "keeper"))),
+            sender_alive=alive.get("sender", True),
+            journal_ok=journal_ok,
+            started_at=self._started_at,
+        )
+
+    def _receiver(self) -> Receiver:
+        contexts: list[Any] = []
+        handlers: list[tuple[Any, ...]] = []
+        if any(destination.commitment for destination in self.config.destinations):
+            from mhsev_monai.pacs.gateway.commitment import report_handlers
+
+            contexts, handlers = report_handlers(self.config, self.journal)
+        return Receiver(self.config, self.intake, self.audit, contexts, handlers)
+
+    def _make_parts(self) -> list[Part]:
+        config, journal, audit = self.config, self.journal, self.audit
+        parts = [Part("keeper", self._keep)]
+        for number in range(config.pipeline.n_workers):
+            parts.append(Part(f"worker {number + 1}", Worker(config, journal, self.spool, audit).run))
+        if config.destinations:
+            from mhsev_monai.pacs.gateway.sender import run_sender
+
+            parts.append(Part("sender", lambda stop: run_sender(config, journal, stop, audit)))
+        if config.sources or config.reconcile is not None:
+            from mhsev_monai.pacs.gateway.reconcile import run_polling, run_reconcile
+
+            if config.sources:
+                parts.append(Part("polling", lambda stop: run_polling(config, journal, self.intake, stop, audit)))
+            if config.reconcile is not None:
+                parts.append(Part("reconcile", lambda stop: run_reconcile(config, journal, self.intake, stop, audit)))
+        return parts
+
+    def _keep(self, stop: threading.Event) -> None:
+        """What is to be looked at again and again: quiet series, broken-off files, age."""
+        purge_at = 0.0
+        while not stop.wait(_TICK_S):
+            self.receiver.tick()
+            self._stabiliser.tick()
+            if time.monotonic() >= purge_at:
+                self._retention.tick()
+                purge_at = time.monotonic() + _RETENTION_S
