@@ -16,8 +16,8 @@ from mhsev_monai.cohort.clinical import MEAN_AGE, Clinical
 from mhsev_monai.cohort.disease import Difficulty
 from mhsev_monai.cohort.lesions import Ellipsoid, Tube
 from mhsev_monai.cohort.placement import nearest_to_template, random_place
-from mhsev_monai.cohort.regions import Region, region_of
 from mhsev_monai.cohort.smooth_fields import VoxelGrid
+from mhsev_monai.regions import Region, region_of
 
 _LACUNE_RADIUS = (1.8, 3.6)
 _DEEP = 15.0

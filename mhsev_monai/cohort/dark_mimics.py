@@ -16,8 +16,8 @@ from mhsev_monai.cohort.clinical import Clinical
 from mhsev_monai.cohort.disease import Difficulty
 from mhsev_monai.cohort.lesions import Ellipsoid, Tube
 from mhsev_monai.cohort.placement import depth_at, nearest_to_template, random_place
-from mhsev_monai.cohort.regions import Region, region_of
 from mhsev_monai.cohort.smooth_fields import VoxelGrid
+from mhsev_monai.regions import Region, region_of
 
 _FLOW_VOIDS = 7.5
 _VESSEL_LENGTH, _VESSEL_RADIUS, _VESSEL_LOSS = (14.0, 28.0), (0.9, 1.4), (0.6, 0.95)

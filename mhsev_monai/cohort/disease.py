@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from mhsev_monai.cohort.anatomy import Anatomy
 from mhsev_monai.cohort.lesions import Ellipsoid, Filled, Tube, filled_share
 from mhsev_monai.cohort.placement import MIN_DISTANCE, bleed_places, free_site, obstacles_of
-from mhsev_monai.cohort.regions import Region
 from mhsev_monai.cohort.smooth_fields import VoxelGrid
 from mhsev_monai.cohort.susceptibility import EpiReadout, spin_echo_epi_factor
+from mhsev_monai.regions import Region
 
 __all__ = [
     "DIFFICULTIES",

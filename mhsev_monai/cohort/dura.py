@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from mhsev_monai.cohort.regions import tentorium_height
+from mhsev_monai.regions import tentorium_height
 
 # Share of dura in voxels of 1 mm at this distance from the middle of the sheet, mm: it is about 1 mm thick.
 _DISTANCE, _SHARE = (0.0, 0.5, 1.0), (0.75, 0.5, 0.0)

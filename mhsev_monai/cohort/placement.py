@@ -12,8 +12,8 @@ from scipy import ndimage
 
 from mhsev_monai.cohort.anatomy import Anatomy
 from mhsev_monai.cohort.lesions import Ellipsoid, Tube
-from mhsev_monai.cohort.regions import Region, region_of
 from mhsev_monai.cohort.smooth_fields import VoxelGrid
+from mhsev_monai.regions import Region, region_of
 
 MIN_DISTANCE = 8.0
 """Between the middles of two bleeds, mm, wherever the head has room for it."""

@@ -14,10 +14,10 @@ from mhsev_monai.cohort import HOSPITALS, backgrounds, simulate_subject
 from mhsev_monai.cohort.background_scans import background_scan, background_summary
 from mhsev_monai.cohort.backgrounds import Placement, background_anatomy, simulate_on_background
 from mhsev_monai.cohort.disease import DIFFICULTIES, draw_bleeds
-from mhsev_monai.cohort.regions import Region
 from mhsev_monai.cohort.settings import CohortSettings
 from mhsev_monai.cohort.subject import draw_record, random_streams
 from mhsev_monai.errors import CohortError
+from mhsev_monai.regions import Region
 
 EVERY_NEIGHBOUR = np.ones((3, 3, 3))
 B_VALUES = (0.0, 1000.0)

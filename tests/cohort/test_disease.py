@@ -26,11 +26,11 @@ from mhsev_monai.cohort.disease import (
 from mhsev_monai.cohort.hospitals import HOSPITALS
 from mhsev_monai.cohort.lesions import Ellipsoid
 from mhsev_monai.cohort.placement import obstacles_of
-from mhsev_monai.cohort.regions import Region
 from mhsev_monai.cohort.settings import DIFFICULTY_NAMES
 from mhsev_monai.cohort.smooth_fields import VoxelGrid
 from mhsev_monai.cohort.subject import bleed_imaging, epi_readout, sampling_of
 from mhsev_monai.cohort.susceptibility import EpiReadout, spin_echo_epi_factor
+from mhsev_monai.regions import Region
 
 REALISTIC = DIFFICULTIES["realistic"]
 

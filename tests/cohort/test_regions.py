@@ -6,7 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from mhsev_monai.cohort.regions import Region, region_of
+from mhsev_monai.regions import Region, region_of
 
 BRAINSTEM, CEREBELLUM, LAST_DEEP = 1, 2, 8
 

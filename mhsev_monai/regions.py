@@ -1,6 +1,8 @@
 """Whether a place in the template is lobar, deep or infratentorial, by surfaces drawn in MNI space.
 
-The surfaces are simple on purpose; ``tests/cohort/test_regions.py`` compares them with the MARS atlas.
+The surfaces are simple on purpose; ``tests/cohort/test_regions.py`` compares them with the MARS atlas. ``region_of`` is
+where simulated bleeds are put: its deep region is the grey nuclei and the capsules between them. MARS counts deep
+white matter and corpus callosum as deep too, see ``mars_regions.py``, which judges findings.
 """
 
 from __future__ import annotations
@@ -18,6 +20,11 @@ class Region(IntEnum):
     LOBAR = 1
     DEEP = 2
     INFRATENTORIAL = 3
+
+    @property
+    def label(self) -> str:
+        """The region in lower case, as written in tables and reports."""
+        return self.name.lower()
 
 
 # Within this distance, mm, of the tentorium a place is on neither side of it.
