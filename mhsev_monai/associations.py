@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from mhsev_monai.association_tables import AssociationTable, GroupSums
 from mhsev_monai.association_tests import chi_square, one_way_anova, spearman
@@ -16,8 +16,6 @@ from mhsev_monai.proportional_odds_check import ParallelTest, check_proportional
 from mhsev_monai.proportional_odds_fit import fit_federated
 from mhsev_monai.proportional_odds_result import LikelihoodRatio, OrdinalFit, likelihood_ratio
 from mhsev_monai.statistics import holm
-
-_Sums = TypeVar("_Sums", AssociationTable, GroupSums)
 
 
 class TableTest(NamedTuple):
@@ -100,44 +98,74 @@ def associate(sites: Mapping[str, ClinicalTable], least: int = LEAST) -> Associa
     fit = fit_federated(answering, names, n_grades)
     reduced = fit_federated({name: answering[name] for name in fit.sites}, names, n_grades, kept=())
     parallel = check_proportional_odds(fit, answering) if n_grades > 2 else ()
+    told = {name: told_sums(table, least) for name, table in sites.items()}
+    n_incomplete = sum(data[name].n_left_out for name in fit.sites)
+    return summarise(fit, reduced, parallel, tests_of_tables(tables[0].covariates, told), n_incomplete)
+
+
+def summarise(
+    fit: OrdinalFit,
+    reduced: OrdinalFit,
+    parallel: tuple[ParallelTest, ...],
+    tables: tuple[TableTest, ...],
+    n_incomplete: int,
+) -> Associations:
+    """All results, from the regression on all variables and the ``reduced`` one on sites alone."""
     return Associations(
         fit=fit,
         adjusted=tuple(holm([ratio.p_value for ratio in fit.odds_ratios()]).tolist()),
         overall=likelihood_ratio(fit, reduced),
         parallel=parallel,
-        tables=_table_tests(sites, tables[0].covariates, least),
-        n_incomplete=sum(data[name].n_left_out for name in fit.sites),
+        tables=tables,
+        n_incomplete=n_incomplete,
     )
 
 
-def _table_tests(
-    sites: Mapping[str, ClinicalTable], covariates: tuple[Covariate, ...], least: int
+class SumsName(NamedTuple):
+    """What the sums of a variable are of.
+
+    Attributes:
+        column: of the table of participants.
+        test: ``chi-square``, ``ANOVA`` or ``Spearman``.
+    """
+
+    column: str
+    test: str
+
+
+def sums_of(covariates: Sequence[Covariate]) -> dict[SumsName, Covariate]:
+    """Which sums each site tells of these variables, in the order of their tests."""
+    tests = {covariate: ("Spearman", "ANOVA") if covariate.edges else ("chi-square",) for covariate in covariates}
+    return {SumsName(covariate.column, test): covariate for covariate in covariates for test in tests[covariate]}
+
+
+def told_sums(table: ClinicalTable, least: int) -> dict[SumsName, AssociationTable | GroupSums | str]:
+    """What a site tells of its tables, or why it tells nothing of one."""
+    told: dict[SumsName, AssociationTable | GroupSums | str] = {}
+    for name, covariate in sums_of(table.covariates).items():
+        try:
+            whole = table.sums(covariate) if name.test == "ANOVA" else table.table(covariate)
+            told[name] = whole.for_sending(least)
+        except StaysOutError as error:
+            told[name] = str(error)
+    return told
+
+
+def tests_of_tables(
+    covariates: Sequence[Covariate], told: Mapping[str, Mapping[SumsName, AssociationTable | GroupSums | str]]
 ) -> tuple[TableTest, ...]:
+    """One or two tests a variable, from what the sites told of it (see :func:`told_sums`)."""
     tests = []
-    for covariate in covariates:
-        counts, missing = _sent({name: table.table(covariate) for name, table in sites.items()}, least)
-        if covariate.edges:
-            tests.append(_test(covariate.label, "Spearman", counts, missing))
-            sums, missing = _sent({name: table.sums(covariate) for name, table in sites.items()}, least)
-            tests.append(_test(covariate.label, "ANOVA", sums, missing))
-        else:
-            tests.append(_test(covariate.label, "chi-square", counts, missing))
+    for name, covariate in sums_of(covariates).items():
+        # Of one kind each, which the name says.
+        sums: list[Any] = [each[name] for each in told.values() if not isinstance(each[name], str)]
+        missing = [f"without {site}: {each[name]}" for site, each in told.items() if isinstance(each[name], str)]
+        tests.append(_test(covariate.label, name.test, reduce(add, sums) if sums else None, "; ".join(missing)))
     made = holm([float("nan") if test.p_value is None else test.p_value for test in tests])
     return tuple(
         test if test.p_value is None else test._replace(adjusted=float(adjusted))
         for test, adjusted in zip(tests, made, strict=True)
     )
-
-
-def _sent(whole: Mapping[str, _Sums], least: int) -> tuple[_Sums | None, str]:
-    """The sum of what the sites send of their tables, and which of them send nothing."""
-    sums, missing = [], []
-    for name, table in whole.items():
-        try:
-            sums.append(table.for_sending(least))
-        except StaysOutError as error:
-            missing.append(f"without {name}: {error}")
-    return (reduce(add, sums) if sums else None), "; ".join(missing)
 
 
 def _test(label: str, name: str, sums: AssociationTable | GroupSums | None, missing: str) -> TableTest:

@@ -8,6 +8,11 @@ from __future__ import annotations
 
 JOB_CLASSES = (
     "mhsev_flare.aggregator.SeverityAggregator",
+    "mhsev_flare.analysis.association_controller.AssociationController",
+    "mhsev_flare.analysis.association_executor.AssociationExecutor",
+    "mhsev_flare.analysis.explanation_controller.ExplanationController",
+    "mhsev_flare.analysis.explanation_executor.ExplanationExecutor",
+    "mhsev_flare.analysis.explanation_plan.ExplanationPlan",
     "mhsev_flare.controller.SeverityFedAvg",
     "mhsev_flare.encrypted_aggregator.EncryptedAggregator",
     "mhsev_flare.encrypted_payload.PackUpdate",

@@ -1,7 +1,8 @@
 """What may leave a site, task by task: kinds, keys, types and sizes of all that a reply holds. No FLARE.
 
-The rules say what ``SeverityExecutor`` sends and nothing else, so whatever is new must be written down here first. They
-bound form and size; numbers of an allowed form can still tell of patients, which is what differential privacy is for.
+The rules say what ``SeverityExecutor`` and the executors of ``analysis`` send and nothing else, so whatever is
+new must be written down here first. They bound form and size; numbers of an allowed form can still tell of patients,
+which is what differential privacy is for.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mhsev_flare.analysis.payload_forms import Shaped, analysis_forms
 from mhsev_flare.payload_forms import (
     AnyOf,
     Array,
@@ -63,6 +65,7 @@ REFUSAL_NAMES = re.compile(
             r"ADC|BIDS|DICOM|DWI|ID|Instance|JSON|MONOCHROME2|NIfTI|NaN|Patient|SHA-256|SOP|Study|SWI|UID|UTF-8",
             r"MHSEV_(COHORT|DATA)_ROOT|(cache|checkpoint|data)_root|lesion_masks|(max|min)_volume_ml",
             r"microbleed_count|participant_id|participants\.tsv|mhsev\[(cohort|dicom)\]|--[a-z0-9-]{1,12}",
+            r"e4|prior_stroke|apoe_e4",
             r"local/mhsev_site\.json|derivatives/mhsev/ingest\.json|(sub-\*/(ses-\*/)?dwi/)?\*_dwi\.nii\.gz",
         )
     )
@@ -155,7 +158,16 @@ def task_rules(
         TASK_SUBMIT_MODEL: TaskRule(
             "WEIGHTS", NamedAlike(whole_model, Array(FLOATS)), Record({**_ALWAYS, Meta.N_SAMPLES: _COUNT}), most_bytes
         ),
+        **_analysis_rules(site),
     }
+
+
+def _analysis_rules(site: str) -> dict[str, TaskRule]:
+    refusal = Sentence(REFUSAL_NAMES, site)
+    common: dict[str, Form] = {**_ALWAYS, Meta.REPORT: _REPORT, Meta.REFUSAL: refusal}
+    data = Record({Moments.N: Shaped("float64", (1,))})
+    forms = analysis_forms(refusal, _CELL)
+    return {task: TaskRule("WEIGHTS", data, Record({**common, **own}), most) for task, (own, most) in forms.items()}
 
 
 def _standardise_meta(site: str) -> dict[str, Form]:

@@ -14,6 +14,7 @@ from pathlib import PurePosixPath
 from types import MappingProxyType
 from typing import Any
 
+from mhsev_flare.analysis.protocol import BLOCKABLE_ENTRIES as ANALYSIS_ENTRIES
 from mhsev_flare.protocol import Meta
 from mhsev_flare.site_data import SiteError
 from mhsev_flare.small_cells import FEWEST_TOLD
@@ -44,7 +45,7 @@ NEEDED_ENTRIES: Mapping[str, str] = MappingProxyType(
 )
 """Entries without which no site can take part, with what they are in the words of a refusal."""
 
-BLOCKABLE = (*OPTIONAL_ENTRIES, *NEEDED_ENTRIES)
+BLOCKABLE = (*OPTIONAL_ENTRIES, *NEEDED_ENTRIES, *ANALYSIS_ENTRIES)
 
 
 class PolicyError(ValueError):
