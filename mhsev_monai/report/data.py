@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-PNG_ADDRESS = "data:image/png;base64,"
+from mhsev_monai.report.document import PNG_ADDRESS, UNDEFINED, Number
 
 
 @dataclass(frozen=True)
@@ -17,13 +17,14 @@ class Evaluation:
         name: of the site, or of the set of sites.
         metrics: ``SeverityMetrics.to_json()``; None where it was not computed.
         table: ``SeverityTable.to_json()``; None where it was not computed.
-        intervals: (low, high) of 95 % by the name of the metric, as ``severity_intervals`` gives them.
+        intervals: (low, high) of 95 % by the name of the metric, as ``severity_intervals`` gives them; under
+            ``per_class``, where it is there, one such mapping a grade.
     """
 
     name: str
     metrics: Mapping[str, Any] | None = None
     table: Mapping[str, Any] | None = None
-    intervals: Mapping[str, tuple[float, float] | None] = field(default_factory=dict)
+    intervals: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def confusion(self) -> Sequence[Sequence[int]] | None:
@@ -39,13 +40,55 @@ class Evaluation:
         """The metric of this name; None where it is undefined or was not computed."""
         return None if self.metrics is None else self.metrics.get(name)
 
+    def number(self, name: str) -> Number:
+        """The metric with its interval, to be printed."""
+        return metric_number(self.metrics, self.intervals, name)
+
+    def class_number(self, position: int, name: str) -> Number:
+        """A metric of one grade against the rest, with its interval where there is one."""
+        entries = (self.metrics or {}).get("per_class") or ()
+        ends = self.intervals.get("per_class") or ()
+        return metric_number(
+            entries[position] if position < len(entries) else None, ends[position] if position < len(ends) else {}, name
+        )
+
+
+def metric_number(metrics: Mapping[str, Any] | None, intervals: Mapping[str, Any], name: str) -> Number:
+    """A metric to be printed: undefined where it is None, not computed where it is absent."""
+    digits = 2 if name.startswith("count_") else 3
+    if metrics is None or name not in metrics:
+        return Number(None, digits)
+    low, high = intervals.get(name) or (None, None)
+    return Number(metrics[name], digits, low, high, UNDEFINED)
+
 
 @dataclass(frozen=True)
 class SiteCases:
-    """Cases of a site: for each split, how many of each grade, in the order of ``Severity``."""
+    """Cases of a site.
+
+    Attributes:
+        site: its name.
+        splits: for each split, how many of each grade, in the order of ``Severity``; a range such as ``1-4`` or None
+            where the site hides the number.
+        totals: cases of each split; a range where the site hides it. Without an entry: the sum of the grades.
+        excluded: cases that could not be used; a range where the site hides it.
+    """
 
     site: str
-    splits: Mapping[str, Sequence[int]]
+    splits: Mapping[str, Sequence[int | str | None]]
+    totals: Mapping[str, int | str | None] = field(default_factory=dict)
+    excluded: int | str | None = None
+
+    def known(self, split: str) -> tuple[int, ...] | None:
+        """The numbers by grade, if none is hidden."""
+        counts = self.splits.get(split, ())
+        told = tuple(count for count in counts if isinstance(count, int))
+        return told if counts and len(told) == len(counts) else None
+
+    def total(self, split: str) -> int | str | None:
+        """Cases of the split."""
+        counts = self.known(split)
+        return self.totals.get(split) if counts is None else sum(counts)
 
 
 @dataclass(frozen=True)
@@ -56,11 +99,15 @@ class LocalModels:
         balanced_accuracy: by the site that trained the model.
         global_balanced_accuracy: of the global model.
         cases: in words, on which cases all were judged.
+        intervals: (low, high) of 95 % by site, where known.
+        global_interval: likewise, of the global model.
     """
 
     balanced_accuracy: Mapping[str, float | None]
     global_balanced_accuracy: float | None
     cases: str = "the test cases of all sites"
+    intervals: Mapping[str, tuple[float, float] | None] = field(default_factory=dict)
+    global_interval: tuple[float, float] | None = None
 
     @property
     def mean(self) -> float | None:
@@ -107,6 +154,7 @@ class AttendanceRow:
         clipped: rounds in which its update was cut to the median length.
         largest_ratio: highest ratio of its update's length to the median; None where updates were not compared.
         least_cosine: lowest cosine of its update to the median update; likewise.
+        mean_share: of it in the average, over the rounds in which it was taken; None where the ledger does not say.
     """
 
     site: str
@@ -116,6 +164,7 @@ class AttendanceRow:
     clipped: int = 0
     largest_ratio: float | None = None
     least_cosine: float | None = None
+    mean_share: float | None = None
 
 
 @dataclass(frozen=True)
@@ -163,6 +212,35 @@ class ExampleCase:
 
 
 @dataclass(frozen=True)
+class Analyses:
+    """Parts of a result that a run may lack; each as JSON holds it, empty or None where the run has none.
+
+    Attributes:
+        worst_site: of result.json ``test``: the site with the lowest value of some metrics.
+        calibration: of result.json.
+        uncertainty: of result.json.
+        subgroups: of result.json.
+        matrix: of result.json ``comparison``: owner of a model, site of the test cases, evaluation.
+        paired: of result.json.
+        explanation: explanation.json.
+        associations: associations.json.
+        software: of result.json ``reports``: what each site runs on.
+        policy: facts of how the federation was run, by name.
+    """
+
+    worst_site: Mapping[str, Any] | None = None
+    calibration: Mapping[str, Any] | None = None
+    uncertainty: Mapping[str, Any] | None = None
+    subgroups: Mapping[str, Any] | None = None
+    matrix: Mapping[str, Any] | None = None
+    paired: Mapping[str, Any] | None = None
+    explanation: Mapping[str, Any] | None = None
+    associations: Mapping[str, Any] | None = None
+    software: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    policy: Mapping[str, str | int | float | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class ReportData:
     """All that the page shows; what is None or empty is shown as "not computed".
 
@@ -180,6 +258,9 @@ class ReportData:
         kept_round: the round whose starting model was kept.
         attendance: of each site over the rounds.
         examples: graded cases with pictures.
+        failures: the test cases that were graded farthest from the truth, for the site's own eyes.
+        n_misgraded: (misgraded, all) test cases that ``failures`` were chosen from; None where it was not looked.
+        analyses: further parts of the result in the form of result.json, explanation.json and associations.json.
         notes: further sentences: cases left out and why, settings that matter.
         made_on: date of the report, printed as given; by default none is printed, so that equal data is an equal page.
     """
@@ -197,6 +278,9 @@ class ReportData:
     kept_round: int | None = None
     attendance: Sequence[AttendanceRow] = ()
     examples: Sequence[ExampleCase] = ()
+    failures: Sequence[ExampleCase] = ()
+    n_misgraded: tuple[int, int] | None = None
+    analyses: Analyses = field(default_factory=lambda: Analyses())
     notes: Sequence[str] = ()
     made_on: str | None = None
 

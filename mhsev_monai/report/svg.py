@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from mhsev_monai.report.svg_parts import figure, label, tick_line
+from mhsev_monai.report.svg_parts import figure, label, name_width, short, tick_line
 
 ACCENT = "#0072b2"
 """Blue of Okabe and Ito's palette: at least 3:1 against the page, light or dark."""
@@ -109,7 +109,7 @@ def class_mix_svg(rows: Sequence[tuple[str, Sequence[int]]], labels: Sequence[st
         labels: of the classes, at most four.
         figure_id: unique on the page.
     """
-    left, width, step = _name_width([name for name, _ in rows]), 470, 30
+    left, width, step = name_width([name for name, _ in rows]), 470, 30
     parts = []
     for position, text in enumerate(labels):
         swatch = left + position * 112
@@ -117,7 +117,7 @@ def class_mix_svg(rows: Sequence[tuple[str, Sequence[int]]], labels: Sequence[st
         parts.append(label(swatch + 18, 14, text, anchor="start"))
     for index, (name, counts) in enumerate(rows):
         x, y, total = float(left), 26 + index * step, sum(counts)
-        parts.append(label(left - 10, y + 15, _short(name, 24), anchor="end"))
+        parts.append(label(left - 10, y + 15, short(name, 30), anchor="end"))
         for position, count in enumerate(counts):
             part = width * count / total if total else 0.0
             if part > 0:
@@ -149,7 +149,7 @@ def site_bars_svg(
         figure_id: unique on the page.
         reference: name and value of a dashed line to compare with.
     """
-    left, width, step = _name_width([bar.name for bar in bars]), 310, 32
+    left, width, step = name_width([bar.name for bar in bars]), 310, 32
     bottom = 20 + len(bars) * step
     parts = [tick_line(left + width * t, 16, bottom, f"{t:.2f}") for t in (0.0, 0.25, 0.5, 0.75, 1.0)]
     for index, bar in enumerate(bars):
@@ -168,7 +168,7 @@ def site_bars_svg(
 
 def _bar(bar: Bar, corner: tuple[float, float], width: float) -> str:
     x, y = corner
-    name = label(x - 10, y + 15, _short(bar.name, 24), anchor="end")
+    name = label(x - 10, y + 15, short(bar.name, 30), anchor="end")
     if bar.value is None:
         return name + label(x + 6, y + 15, "not computed", anchor="start", faint=True)
     length = width * _clip(bar.value)
@@ -246,21 +246,12 @@ def round_up(value: float) -> float:
     return next(power * lead for lead in (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10, 20) if power * lead >= value)
 
 
-def _name_width(names: Sequence[str]) -> int:
-    """Room at the left for names of up to 24 characters."""
-    return 26 + 7 * min(24, max(map(len, names), default=0))
-
-
 def _listed(labels: Sequence[str], counts: Sequence[int]) -> str:
     return ", ".join(f"{count} {name}" for name, count in zip(labels, counts, strict=True))
 
 
 def _known(value: float | None) -> str:
     return "not computed" if value is None else f"{value:.3f}"
-
-
-def _short(text: str, length: int) -> str:
-    return text if len(text) <= length else text[: length - 1] + "…"
 
 
 def _clip(value: float) -> float:

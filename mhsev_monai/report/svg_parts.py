@@ -53,3 +53,13 @@ def tick_line(x: float, top: float, bottom: float, text: str) -> str:
     """A faint upright line with its number below."""
     line = f'<line x1="{x:.1f}" y1="{top}" x2="{x:.1f}" y2="{bottom}" stroke="currentColor" stroke-opacity="0.2"/>'
     return line + label(x, bottom + 15, text, size=11, faint=True)
+
+
+def name_width(names: Sequence[str]) -> int:
+    """Room at the left for names of up to 30 characters."""
+    return 26 + 7 * min(30, max(map(len, names), default=0))
+
+
+def short(text: str, length: int) -> str:
+    """The text, cut to so many characters."""
+    return text if len(text) <= length else text[: length - 1] + "…"

@@ -7,26 +7,19 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from xml.etree import ElementTree
 
-import numpy as np
 import pytest
+from whole_report import HOSTILE, base_data, evaluation
 
-from mhsev_monai.metrics import SeverityTable, majority_table, severity_intervals, severity_metrics
+from mhsev_monai.metrics import SeverityTable
 from mhsev_monai.report import (
     CandidateRow,
-    Evaluation,
     ExampleCase,
     LocalModels,
-    Mark,
     ReportData,
-    RoundRow,
-    SiteCases,
-    orientation_words,
     render_report,
-    slice_pair_png,
 )
-from mhsev_monai.report.page import local_models_sentence
+from mhsev_monai.report.words import local_models_sentence
 
-HOSTILE = "<script>alert('\"&')</script>"
 VOID = {"meta", "br", "img"}
 
 
@@ -59,46 +52,9 @@ class Page(HTMLParser):
             self.text += data
 
 
-def table(seed, n):
-    random = np.random.default_rng(seed)
-    grades = random.choice(4, size=n, p=[0.4, 0.3, 0.2, 0.1])
-    counts = np.array([0, 3, 8, 20])[grades]
-    logits = 2 * np.eye(4)[grades] + random.normal(size=(n, 4))
-    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    return SeverityTable.from_predictions(probabilities, counts + random.normal(size=n), counts, grades)
-
-
-def evaluation(name, *tables):
-    pooled = sum(tables, SeverityTable.empty())
-    return Evaluation(name, severity_metrics(pooled).to_json(), pooled.to_json(), severity_intervals(tables, seed=1))
-
-
 @pytest.fixture(scope="module")
 def data():
-    first, second = table(1, 40), table(2, 30)
-    image = np.random.default_rng(0).random((16, 16))
-    examples = [
-        ExampleCase("sub-001", HOSTILE, "mild", "moderate", 4, 6.25, slice_pair_png(image, -image, [Mark(3, 4)]),
-                    orientation_words(("L", "P")), [CandidateRow("slice 12", 0.875)], "motion"),
-        ExampleCase("sub-002", "north", None, "none", None, None),
-    ]  # fmt: skip
-    return ReportData(
-        title=f"Demo {HOSTILE}",
-        simulated=True,
-        facts={"mhsev": "0.1.0", "Seed": 7, "Wall time": None},
-        sites=[SiteCases(HOSTILE, {"train": (9, 8, 7, 6), "test": (5, 4, 3, 2)}), SiteCases("north", {"all": [1] * 4})],
-        pooled=evaluation("all sites", first, second),
-        per_site=[evaluation(HOSTILE, first), evaluation("north", second)],
-        majority=severity_metrics(majority_table(first + second)).to_json(),
-        local_models=LocalModels({HOSTILE: 0.515625, "north": 0.40625}, 0.71875),
-        rounds=[
-            RoundRow(0, {HOSTILE: 30, "north": 21}, {}, 0.0625, 1.8125),
-            RoundRow(1, {HOSTILE: 30}, {"north": f"values are not finite {HOSTILE}"}, 0.4375, None),
-        ],
-        kept_round=1,
-        examples=examples,
-        notes=["Two scans were left out."],
-    )  # fmt: skip
+    return base_data()
 
 
 @pytest.fixture(scope="module")

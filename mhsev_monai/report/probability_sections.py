@@ -1,0 +1,166 @@
+"""Whether the probabilities mean what they say: calibration before and after the temperature, and sets of grades."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mhsev_monai.report.data import ReportData
+from mhsev_monai.report.document import Beside, Block, Cell, Column, Drawing, Named, Number, Paragraph, Section, Table
+from mhsev_monai.report.reliability import reliability_points, reliability_svg
+from mhsev_monai.report.words import GRADES
+
+_ERRORS = (
+    ("ece", "Expected calibration error", "mean gap between probability and share right, 10 bins; lower is better"),
+    ("brier", "Brier score", "of the four probabilities, 0 to 2; lower is better"),
+    ("rps", "Ranked probability score", "0 to 1; lower is better"),
+)
+_RELIABILITY = (
+    "Each dot is a bin of test cases: where the model says a probability, how often it is right. On the dashed line "
+    "the two are equal; below it the model is too sure. Larger dots hold more cases; whiskers: 95 % Wilson intervals "
+    "of the last series."
+)
+
+
+def calibration_section(data: ReportData) -> Section | None:
+    """Temperature, calibration errors before and after it, and the reliability diagram; None where none was fitted."""
+    fitted = data.analyses.calibration
+    if not fitted:
+        return None
+    blocks: list[Block] = [Paragraph(_fitted(fitted))]
+    pooled = _pooled(data)
+    if pooled:
+        blocks.append(Beside([[_errors(pooled)], [_diagram(pooled)]], "two stack"))
+        blocks.append(_bins(pooled))
+    return Section("calibration", "Calibration", blocks)
+
+
+def _pooled(data: ReportData) -> Mapping[str, Any] | None:
+    pooled = (data.analyses.uncertainty or {}).get("pooled")
+    return pooled if isinstance(pooled, Mapping) else None
+
+
+def _fitted(fitted: Mapping[str, Any]) -> str:
+    temperature, reason = fitted["temperature"], fitted.get("reason") or ""
+    own = f" The probabilities are the network's own: {reason}." if reason else ""
+    losses = (fitted.get("loss_before"), fitted.get("loss_after"))
+    loss = ""
+    if None not in losses:
+        loss = f" On these cases the mean negative log-likelihood is {losses[0]:.3f} before and {losses[1]:.3f} after."
+    return (
+        f"Temperature {temperature:.2f}, fitted on {fitted['n']} cases of the {fitted['split']} split, from sums that "
+        "the sites send. The round was chosen on the same cases, so what they say of calibration is a little too "
+        f"good; the table below is of the test cases.{own}{loss} The grade does not depend on the temperature."
+    )
+
+
+def _errors(pooled: Mapping[str, Any]) -> Table:
+    rows: list[tuple[Cell, ...]] = []
+    for name, title, words in _ERRORS:
+        rows.append((Named(title, words), *(_error(pooled.get(when) or {}, name) for when in ("before", "after"))))
+    columns = (Column("Error"), Column("Before", "temperature 1"), Column("After", "fitted temperature"))
+    return Table(
+        "calibration-errors", f"Calibration on the test cases ({pooled['n']} cases), 95 % intervals", columns, rows
+    )
+
+
+def _error(entry: Mapping[str, Any], name: str) -> Number:
+    low, high = (entry.get("intervals") or {}).get(name) or (None, None)
+    return Number(entry.get(name), 3, low, high)
+
+
+def _diagram(pooled: Mapping[str, Any]) -> Drawing:
+    series = [
+        (name, points)
+        for when, name in (("before", "before calibration"), ("after", "after calibration"))
+        if (points := reliability_points(pooled[when]["reliability"]) if _has_sums(pooled, when) else [])
+    ]
+    return Drawing("reliability", reliability_svg(series, "reliability") if series else None, _RELIABILITY)
+
+
+def _has_sums(pooled: Mapping[str, Any], when: str) -> bool:
+    return bool((pooled.get(when) or {}).get("reliability"))
+
+
+def _bins(pooled: Mapping[str, Any]) -> Table:
+    points = reliability_points(pooled["after"]["reliability"]) if _has_sums(pooled, "after") else []
+    total = len(pooled["after"]["reliability"]["n"]) if points else 10
+    rows = [
+        (
+            f"{(low := min(int(point.confidence * total), total - 1)) / total:.1f} to {(low + 1) / total:.1f}",
+            point.n,
+            Number(point.confidence, 2),
+            Number(point.right, 2, point.low, point.high),
+        )
+        for point in points
+    ]
+    columns = (
+        Column("Probability of the reported grade"),
+        Column("Cases"),
+        Column("Mean probability"),
+        Column("Share right", "95 % Wilson interval"),
+    )
+    return Table("reliability-bins", "The dots after calibration, as numbers", columns, rows)
+
+
+def sets_section(data: ReportData) -> Section | None:
+    """Coverage and size of the sets of grades; None where there are none."""
+    uncertainty = data.analyses.uncertainty or {}
+    pooled = _pooled(data)
+    if not pooled or not pooled.get("sets"):
+        return None
+    target = float((data.analyses.calibration or {}).get("coverage") or 0.9)
+    rows = [_set_row(Named("all sites", strong=True), pooled)]
+    rows += [_set_row(site, entry) for site, entry in (uncertainty.get("sites") or {}).items()]
+    columns = (
+        Column("Test cases of"),
+        Column("Cases"),
+        Column("Coverage", f"share of sets with the true grade; meant: {target:.2f}"),
+        Column("Mean size", "grades in a set, 0 to 4"),
+        Column("Empty sets", "share of cases"),
+        Column("Odd scans", "cases"),
+    )
+    caption = "Sets of grades that are meant to hold the true one, with 95 % intervals"
+    blocks: list[Block] = [
+        Paragraph(
+            "With each grade comes a set of grades, such as “mild or moderate”, made to hold the true grade in "
+            f"{100 * target:.0f} % of cases that are like the calibration cases (split-conformal prediction). Small "
+            "sets that hold the truth as often as meant are good; a set of all four grades says that the model does "
+            "not know. At a site whose patients differ from the others' the share can be another."
+        ),
+        Table("sets", caption, columns, rows),
+        _by_grade(pooled["sets"]),
+        _sizes(pooled["sets"]),
+    ]
+    return Section("sets", "Sets of grades", blocks)
+
+
+def _set_row(name: Cell, entry: Any) -> tuple[Cell, ...]:
+    if not isinstance(entry, Mapping) or not entry.get("sets"):
+        return (name, entry if isinstance(entry, str) else None, *(["not told"] * 4))
+    sets = entry["sets"]
+    covered, size = (sets.get(f"{key}_interval") or (None, None) for key in ("coverage", "mean_size"))
+    return (
+        name,
+        entry["n"],
+        Number(sets.get("coverage"), 3, *covered),
+        Number(sets.get("mean_size"), 2, *size),
+        Number(sets.get("share_empty"), 3),
+        entry.get("n_odd"),
+    )
+
+
+def _by_grade(sets: Mapping[str, Any]) -> Table:
+    by_grade = sets.get("coverage_by_grade") or {}
+    rows = [(grade, Number(by_grade.get(grade), 3, missing="no such case")) for grade in GRADES if grade in by_grade]
+    return Table(
+        "sets-by-grade", "Coverage by true grade, test cases of all sites", (Column("Grade"), Column("Coverage")), rows
+    )
+
+
+def _sizes(sets: Mapping[str, Any]) -> Table:
+    sizes = sets.get("sizes") or []
+    rows = [(str(size), n) for size, n in enumerate(sizes)]
+    return Table(
+        "set-sizes", "Test cases by number of grades in their set", (Column("Grades in the set"), Column("Cases")), rows
+    )
