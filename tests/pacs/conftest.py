@@ -22,4 +22,4 @@ def orthanc(tmp_path) -> Iterator[Callable[..., OrthancServer]]:
 
     yield start
     for server in started:
-        server.stop()
+        server.kill()

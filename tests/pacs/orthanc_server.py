@@ -119,6 +119,13 @@ class OrthancServer:
             self.process.wait()
         self.process = None
 
+    def kill(self) -> None:
+        """End it at once; its storage may be left half-written."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
     def get(self, path: str) -> Any:
         """What ``GET path`` answers, from JSON."""
         return self._json(requests.get(self.url + path, timeout=20))

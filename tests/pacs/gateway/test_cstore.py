@@ -10,9 +10,9 @@ from orthanc_server import AET, Modality, free_port, make_tls, needs_orthanc, wa
 from pydicom import dcmread
 from result_objects import ENHANCED_SR, SOP_CLASSES, six_kinds, write_object
 
+from mhsev_monai.pacs.gateway.cstore import send_files
 from mhsev_monai.pacs.gateway.delivery_rules import Outcome
 from mhsev_monai.pacs.gateway.scu import Peer, client_tls
-from mhsev_monai.pacs.gateway.cstore import send_files
 
 needs_storescp = pytest.mark.skipif(shutil.which("storescp") is None, reason="needs storescp: apt-get install dcmtk")
 
