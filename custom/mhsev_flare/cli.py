@@ -22,6 +22,7 @@ from mhsev_flare.bundle_commands import add_bundle
 from mhsev_flare.cohort_commands import add_cohort
 from mhsev_flare.commands import DATA_SAY_NO, DONE, EPILOG, WRONG_CALL, add_workers, complain, noun, positive, verb
 from mhsev_flare.data_commands import add_features, add_ingest, add_landmarks, add_preprocess, add_qc
+from mhsev_flare.dicom_commands import add_dicom
 from mhsev_flare.explain_commands import add_explain
 from mhsev_flare.gateway_commands import add_gateway
 from mhsev_flare.payload_commands import add_site_payload
@@ -66,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_simulator(verbs)
     _add_predict(verbs)
     add_explain(verbs)
+    add_dicom(verbs)
     add_gateway(verbs)
     add_bundle(verbs)
     _add_report(verbs)

@@ -1,0 +1,92 @@
+"""The command that grades a folder of DICOM into a folder of results: ``dicom run``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mhsev_flare.commands import DATA_SAY_NO, DONE, EPILOG, WRONG_CALL, complain, noun, verb
+
+if TYPE_CHECKING:
+    from mhsev_monai.pacs.run import SeriesOutcome
+
+_FORMS = ("comprehensive3d", "enhanced", "none")
+
+
+def add_dicom(verbs: Any) -> None:
+    """``mhsev dicom run IN OUT --model MODEL``."""
+    nouns = noun(verbs, "dicom", "DICOM in, results as DICOM objects out, without a network")
+    parser = verb(nouns, "run", "grade every brain DWI series of a folder and write result objects", _run)
+    parser.add_argument("source", type=Path, metavar="IN", help="folder of DICOM files, any depth")
+    parser.add_argument("out", type=Path, metavar="OUT", help="folder that gets one folder per graded series")
+    parser.add_argument("--model", type=Path, required=True, help="model.pt of a run")
+    parser.add_argument(
+        "--sr",
+        choices=_FORMS,
+        default=_FORMS[0],
+        help="form of the structured report, for archives that refuse the first (default: %(default)s)",
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object a line and series, for machines")
+
+
+def _run(options: argparse.Namespace) -> int:
+    try:
+        from mhsev_monai.pacs.run import RunSettings, run_folder
+    except ImportError as error:
+        complain(f"{error.name} is not installed; install it with: pip install 'mhsev[pacs]'")
+        return WRONG_CALL
+    from mhsev_monai.errors import ScanError
+    from mhsev_monai.model_file import ModelFileError
+
+    tell = _tell_json if options.json else _tell
+    try:
+        outcomes = run_folder(options.source, options.out, options.model, RunSettings(options.sr), tell)
+    except ModelFileError as error:
+        # Folders may bear names of patients, and what is said here may be kept in logs: they are not repeated.
+        complain(f"--model: {error}")
+        return WRONG_CALL
+    except ScanError as error:
+        complain(f"IN: {error}")
+        return WRONG_CALL
+    except ImportError as error:
+        complain(error)
+        return WRONG_CALL
+    except OSError as error:
+        complain(f"OUT cannot be written ({type(error).__name__}); name another folder, or mend its permissions")
+        return WRONG_CALL
+    if not options.json:
+        _sum_up(outcomes)
+    return _status(outcomes)
+
+
+def _status(outcomes: list[SeriesOutcome]) -> int:
+    statuses = Counter(str(outcome.status) for outcome in outcomes)
+    return DONE if statuses["done"] and not statuses["refused"] + statuses["failed"] else DATA_SAY_NO
+
+
+def _tell_json(outcome: SeriesOutcome) -> None:
+    print(json.dumps(outcome.to_json()), flush=True)
+
+
+def _tell(outcome: SeriesOutcome) -> None:
+    """One series in a few lines, for a terminal."""
+    print(f"{outcome.series or '-'}  {outcome.kind}, {outcome.n_files} files: {outcome.status}", flush=True)
+    if outcome.reason:
+        print(f"  reason       {outcome.reason}")
+    if outcome.grade is not None:
+        print(f"  grade        {outcome.grade}\n  microbleeds  {outcome.count}\n  objects      {len(outcome.results)}")
+    for warning in outcome.warnings:
+        print(f"  doubt        {warning}")
+
+
+def _sum_up(outcomes: list[SeriesOutcome]) -> None:
+    """How many of what, and the limits."""
+    counts = Counter((str(outcome.status), outcome.kind) for outcome in outcomes)
+    for (status, kind), n in sorted(counts.items()):
+        print(f"{status:<12} {n}  {kind}")
+    if not any(status == "done" for status, _ in counts):
+        print("nothing was graded")
+    print(EPILOG)
