@@ -76,7 +76,7 @@ class ReceiverConfig:
     ae_title: str = "MHSEV"
     host: str = "127.0.0.1"
     port: int = number(11112, 1, 65535)
-    quiet_s: float = number(60.0, 1, 86400)
+    quiet_s: float = number(60.0, 0.1, 86400)
     association_s: float = number(10.0, 1, 300)
     idle_s: float = number(60.0, 1, 3600)
     max_associations: int = number(8, 1, 100)

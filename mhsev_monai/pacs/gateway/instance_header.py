@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -96,13 +100,32 @@ def read_instance_header(path: Path) -> InstanceHeader:
 def _read(path: Path) -> tuple[dict[int, str], int]:
     import pydicom
 
-    from mhsev_monai.ingest.dicom.headers import quiet_parser
-
-    with _QUIET, quiet_parser():
+    with _quiet_parser():
         # Elements above 4 KiB stay on disk; a UID of that length is refused unread.
         dataset = pydicom.dcmread(path, defer_size=4096, stop_before_pixels=True, specific_tags=list(_NAMES))
         length = int(dataset.file_meta.FileMetaInformationGroupLength)
         return {tag: _text(dataset, tag) for tag in _NAMES}, 132 + 12 + length
+
+
+@contextmanager
+def _quiet_parser() -> Iterator[None]:
+    """Keep pydicom from logging or warning about values, which it quotes.
+
+    As `mhsev_monai.ingest.dicom.headers.quiet_parser`, whose package loads torch: 400 MB that a gateway has no use for.
+    """
+    import pydicom
+
+    logger, settings = logging.getLogger("pydicom"), pydicom.config.settings
+    with _QUIET, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        level, mode = logger.level, settings.reading_validation_mode
+        logger.setLevel(logging.CRITICAL + 1)
+        settings.reading_validation_mode = pydicom.config.IGNORE
+        try:
+            yield
+        finally:
+            logger.setLevel(level)
+            settings.reading_validation_mode = mode
 
 
 def _text(dataset: Dataset, tag: int) -> str:
