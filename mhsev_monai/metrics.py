@@ -104,9 +104,9 @@ class SeverityMetrics:
 
 def severity_metrics(table: SeverityTable) -> SeverityMetrics:
     """All metrics of ``table``."""
-    scores = {name: _defined(value) for name, value in _confusion_scores(table.confusion).items()}
-    rates = {name: _defined_list(value) for name, value in _class_rates(table.confusion).items()}
-    aucs = _histogram_aucs(table.score_histograms)
+    scores = {name: _defined(value) for name, value in confusion_scores(table.confusion).items()}
+    rates = {name: _defined_list(value) for name, value in class_rates(table.confusion).items()}
+    aucs = histogram_aucs(table.score_histograms)
     truth = table.confusion.sum(axis=1)
     return SeverityMetrics(
         n=table.n,
@@ -192,16 +192,28 @@ def severity_intervals(
     """
     if n_draws < 100 or not 0 < level < 1:
         raise ValueError(f"n_draws must be 100 or more and level in (0, 1), got {n_draws} and {level}")
-    random = np.random.default_rng(seed)
-    draws = np.zeros((n_draws, N_CLASSES, N_CLASSES), dtype=np.int64)
+    counts = [table.confusion for table in tables] or [SeverityTable.empty().confusion]
+    draws = draw_counts(counts, np.random.default_rng(seed), n_draws)
+    return {name: percentile_interval(values, level) for name, values in confusion_scores(draws).items()}
+
+
+def draw_counts(tables: Sequence[NDArray[np.int64]], random: np.random.Generator, n_draws: int) -> NDArray[np.int64]:
+    """``(n_draws, ...)`` sums of tables drawn anew, each from the multinomial of its own counts.
+
+    Args:
+        tables: counts of one shape, one table a site; at least one.
+        random: of the draws.
+        n_draws: how many.
+    """
+    draws = np.zeros((n_draws, tables[0].size), dtype=np.int64)
     for table in tables:
-        if table.n > 0:
-            shares = table.confusion.ravel() / table.n
-            draws += random.multinomial(table.n, shares, size=n_draws).reshape(draws.shape)
-    return {name: _percentile_interval(values, level) for name, values in _confusion_scores(draws).items()}
+        if (n := int(table.sum())) > 0:
+            draws += random.multinomial(n, table.ravel() / n, size=n_draws)
+    return draws.reshape(n_draws, *tables[0].shape)
 
 
-def _percentile_interval(draws: NDArray[np.float64], level: float) -> tuple[float, float] | None:
+def percentile_interval(draws: NDArray[np.float64], level: float) -> tuple[float, float] | None:
+    """The middle ``level`` of the draws; None where all agree, or over a tenth of them are NaN."""
     defined = draws[np.isfinite(draws)]
     # Where many draws leave the metric undefined, the rest no longer stands for it.
     if defined.size < 0.9 * draws.size:
@@ -210,11 +222,11 @@ def _percentile_interval(draws: NDArray[np.float64], level: float) -> tuple[floa
     return (float(low), float(high)) if high > low else None
 
 
-def _confusion_scores(confusion: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
+def confusion_scores(confusion: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
     """Scores of ``(..., 4, 4)`` tables, each ``(...)``, NaN where undefined."""
     n = confusion.sum(axis=(-2, -1))
     truth, predicted = confusion.sum(axis=-1), confusion.sum(axis=-2)
-    rates = _class_rates(confusion)
+    rates = class_rates(confusion)
     present = truth > 0
     chance = truth[..., :, None] * predicted[..., None, :]
 
@@ -232,7 +244,7 @@ def _confusion_scores(confusion: NDArray[np.int64]) -> dict[str, NDArray[np.floa
     }
 
 
-def _class_rates(confusion: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
+def class_rates(confusion: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
     """One-vs-rest rates of ``(..., 4, 4)`` tables, each ``(..., 4)``, NaN where undefined."""
     n = confusion.sum(axis=(-2, -1))[..., None]
     truth, predicted = confusion.sum(axis=-1), confusion.sum(axis=-2)
@@ -245,13 +257,17 @@ def _class_rates(confusion: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]
     }
 
 
-def _histogram_aucs(histograms: NDArray[np.int64]) -> NDArray[np.float64]:
-    """``(4,)`` P(score of a positive > of a negative) + P(equal) / 2, NaN where one of them is missing."""
-    negatives, positives = histograms[:, 0], histograms[:, 1]
-    lower = np.cumsum(negatives, axis=1) - negatives
+def histogram_aucs(histograms: NDArray[np.int64]) -> NDArray[np.float64]:
+    """``(...)`` P(score of a positive > of a negative) + P(equal) / 2, NaN where one of them is missing.
+
+    Args:
+        histograms: ``(..., 2, n_bins)`` negative and positive cases by score.
+    """
+    negatives, positives = histograms[..., 0, :], histograms[..., 1, :]
+    lower = np.cumsum(negatives, axis=-1) - negatives
     # Twice the wins, to count a tie as one half in whole numbers.
-    wins = (positives * (2 * lower + negatives)).sum(axis=1)
-    return _ratio(wins, 2 * positives.sum(axis=1) * negatives.sum(axis=1))
+    wins = (positives * (2 * lower + negatives)).sum(axis=-1)
+    return _ratio(wins, 2 * positives.sum(axis=-1) * negatives.sum(axis=-1))
 
 
 def _ratio(numerator: NDArray[Any], denominator: NDArray[Any]) -> NDArray[np.float64]:

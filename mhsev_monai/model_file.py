@@ -13,6 +13,7 @@ from torch import nn
 
 from mhsev_monai._version import __version__
 from mhsev_monai.feature_cache import CaseInputs
+from mhsev_monai.grade_calibration import GradeCalibration
 from mhsev_monai.severity import SCALES, GradingScale
 
 FORMAT = "mhsev-model/1"
@@ -27,12 +28,13 @@ class ModelFileError(ValueError):
 
 @dataclass(frozen=True)
 class SeverityModel:
-    """A trained network with its inputs and grading scale."""
+    """A trained network with its inputs and grading scale, and its calibration, None where the file has none."""
 
     network: nn.Module
     inputs: CaseInputs
     scale: GradingScale
     provenance: dict[str, Any]
+    calibration: GradeCalibration | None = None
 
 
 def class_config(instance: Any) -> dict[str, Any]:
@@ -70,6 +72,7 @@ def save_model(
     scale: str,
     weights: dict[str, torch.Tensor],
     provenance: dict[str, Any],
+    calibration: GradeCalibration | None = None,
 ) -> None:
     """Write a model file that ``torch.load(..., weights_only=True)`` can read.
 
@@ -80,6 +83,7 @@ def save_model(
         scale: name of the grading scale.
         weights: the network's state, which need not be the one that ``network`` holds.
         provenance: plain values that say where the weights come from; no identifiers.
+        calibration: of these weights; None where there is none.
     """
     content = {
         "format": FORMAT,
@@ -90,6 +94,8 @@ def save_model(
         "scale": scale,
         "weights": weights,
         "provenance": provenance,
+        # Files of before have no such entry, and are read as ones without a calibration.
+        **({} if calibration is None else {"calibration": calibration.to_json()}),
     }
     temporary = path.with_suffix(".tmp")
     torch.save(content, temporary)
@@ -116,7 +122,9 @@ def load_model(path: Path) -> SeverityModel:
         raise ModelFileError(f"not a model file of mhsev ({FORMAT}); name the model.pt of a run")
     try:
         return _restore(content)
-    except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+    except ModelFileError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise ModelFileError(f"the model file is damaged or from another version than mhsev {__version__}") from error
 
 
@@ -130,4 +138,6 @@ def _restore(content: dict[str, Any]) -> SeverityModel:
     network = build(content["network"])
     network.load_state_dict(content["weights"])
     network.eval()
-    return SeverityModel(network, inputs, SCALES[content["scale"]], content["provenance"])
+    known = content.get("calibration")
+    calibration = None if known is None else GradeCalibration.from_json(known)
+    return SeverityModel(network, inputs, SCALES[content["scale"]], content["provenance"], calibration)

@@ -21,8 +21,10 @@ from mhsev_monai.finding_size import darkness_extent
 from mhsev_monai.keys import SeverityKeys as Keys
 from mhsev_monai.model_file import SeverityModel
 from mhsev_monai.networks import predict_severity
+from mhsev_monai.oddness import Oddness, deviations
 from mhsev_monai.quality import quality_flags
 from mhsev_monai.severity import Severity
+from mhsev_monai.trust import set_text, trust
 
 LIMITS = "Research use only. DWI shows fewer microbleeds than T2*-GRE or SWI."
 
@@ -75,7 +77,8 @@ class ScanGrade:
         grade: severity on the model's scale.
         count: estimated number of microbleeds.
         count_interval: central 90 % interval of the count; None where the model has no distribution of it.
-        probabilities: probability of each grade, by its label.
+        probabilities: probability of each grade, by its label; at the model's temperature where it has one, which
+            leaves grade and count alone.
         judges_spots: whether the model gives each candidate a probability; otherwise it judges the scan as a whole.
         n_candidates: dark spots before the model judges them.
         findings: candidates at or above ``FINDING_PROBABILITY``, most probable first; all of them where the model
@@ -83,6 +86,11 @@ class ScanGrade:
         possible: those below it and at or above ``POSSIBLE_PROBABILITY``, most probable first.
         quality: measurements of the scan and its processing.
         flags: reasons to doubt the grade, one sentence each; none is the usual case.
+        calibrated: whether the model has a calibration.
+        prediction_set: labels of the grades that may be the true one; None without a calibration.
+        set_coverage: share of cases whose set holds the true grade, of cases like those it was made with; or None.
+        oddness: how unlike the training cases the scan is.
+        abstains: why the grade is not to be relied on, a key of ``trust.ABSTENTIONS``; None is the usual case.
     """
 
     grade: Severity
@@ -95,9 +103,15 @@ class ScanGrade:
     possible: Sequence[Finding]
     quality: Mapping[str, Any]
     flags: Sequence[str]
+    calibrated: bool = False
+    prediction_set: tuple[str, ...] | None = None
+    set_coverage: float | None = None
+    oddness: Oddness | None = None
+    abstains: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain values under stable names."""
+        known = self.prediction_set
         return {
             "grade": self.grade.label,
             "count": self.count,
@@ -108,6 +122,12 @@ class ScanGrade:
             "possible_findings": [finding.to_json() for finding in self.possible],
             "quality": dict(self.quality),
             "flags": list(self.flags),
+            "calibrated": self.calibrated,
+            "prediction_set": None if known is None else list(known),
+            "prediction_set_text": None if known is None else set_text(known),
+            "set_coverage": self.set_coverage,
+            "oddness": None if self.oddness is None else self.oddness.to_json(),
+            "abstains": self.abstains,
         }
 
 
@@ -136,33 +156,28 @@ def grade_scan(
     described: CaseFeatures = model.inputs.describe(entries)  # type: ignore[attr-defined]
     features = torch.from_numpy(model.inputs.assemble(described)).float()[None]
     prediction = predict_severity(model.network, features, model.scale)
-    probabilities = {g.label: float(p) for g, p in zip(Severity, prediction.probabilities[0], strict=True)}
+    far = deviations(model.network, features)[0].tolist()
+    trusted = trust(model.calibration, prediction.probabilities[0].tolist(), far)
     spots = _spots(model.network, features, entries)
     findings, possible = sort_spots(spots)
     grade = ScanGrade(
         grade=Severity(int(prediction.grades[0])),
         count=int(prediction.counts[0]),
         count_interval=_count_interval(model.network, features),
-        probabilities=probabilities,
+        probabilities=trusted.probabilities,
         judges_spots=isinstance(model.network, CandidateMLP),
         n_candidates=len(spots),
         findings=findings,
         possible=possible,
         quality=described.quality,
-        flags=quality_flags(described.quality, _deviations(model.network, features), model.inputs.feature_names),
+        flags=quality_flags(described.quality, far, model.inputs.feature_names),
+        calibrated=trusted.calibrated,
+        prediction_set=trusted.prediction_set,
+        set_coverage=trusted.set_coverage,
+        oddness=trusted.oddness,
+        abstains=trusted.abstains,
     )
     return grade, entries
-
-
-def _deviations(network: torch.nn.Module, features: Tensor) -> list[float]:
-    """How far each feature lies from its training mean, in training standard deviations; of a set, its mean."""
-    rows = features.reshape(-1, features.shape[-1])
-    rows = rows[~rows.isnan().all(dim=1)]
-    if not len(rows):
-        return [0.0] * features.shape[-1]
-    middle = rows.mean(dim=0)
-    deviation = (middle - network.get_buffer("feature_mean")) / network.get_buffer("feature_scale")
-    return [float(value) for value in deviation.abs()]
 
 
 @torch.no_grad()

@@ -77,7 +77,11 @@ def exact_mcnemar(first: ArrayLike, second: ArrayLike) -> float:
     a, b = np.asarray(first, dtype=bool), np.asarray(second, dtype=bool)
     if a.ndim != 1 or a.shape != b.shape:
         raise ValueError(f"first and second must be (n,) of the same cases, got {a.shape} and {b.shape}")
-    only_first, only_second = int((a & ~b).sum()), int((b & ~a).sum())
+    return mcnemar_of_counts(int((a & ~b).sum()), int((b & ~a).sum()))
+
+
+def mcnemar_of_counts(only_first: int, only_second: int) -> float:
+    """The p-value of :func:`exact_mcnemar` from the numbers of cases that one grader alone has right."""
     if only_first + only_second == 0:
         return 1.0
     return float(stats.binomtest(only_first, only_first + only_second, 0.5).pvalue)
@@ -139,7 +143,7 @@ def paired_bootstrap(
     # Row 0 takes every case once: the difference itself, by the same arithmetic as that of the draws.
     times = np.concatenate([np.ones((1, n)), _draw_within(names, rng, n_draws)])
     scores = [_mean_scores(times, grades, grader, n_classes) for grader in graders]
-    accuracy, kappa = (_difference(a - b) for a, b in zip(*scores, strict=True))
+    accuracy, kappa = (difference_of_draws(a - b) for a, b in zip(*scores, strict=True))
     return PairedDifferences(accuracy, kappa)
 
 
@@ -175,8 +179,12 @@ def _mean_scores(
     return np.mean(accuracies, axis=0), np.mean(kappas, axis=0)
 
 
-def _difference(values: NDArray[np.float64]) -> Difference:
-    """Of the difference itself and of its draws, in this order."""
+def difference_of_draws(values: NDArray[np.float64]) -> Difference:
+    """The difference with its interval and p-value, as :func:`paired_bootstrap` says.
+
+    Args:
+        values: ``(1 + n_draws,)``: the difference itself, then its draws; NaN where a score is not defined.
+    """
     draws = values[1:][np.isfinite(values[1:])]
     # Where many draws leave the score undefined, the rest no longer stands for it.
     if draws.size < 0.9 * (values.size - 1):

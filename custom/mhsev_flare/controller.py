@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
-import nvflare
 import torch
 from nvflare.app_common.abstract.fl_model import FLModel, ParamsType
 from torch import nn
@@ -16,7 +15,8 @@ from torch import nn
 from mhsev_flare.aggregator import SeverityAggregator
 from mhsev_flare.checkpoint import CheckpointError
 from mhsev_flare.control_variates import added_controls, control_arrays, zero_controls
-from mhsev_flare.final_evaluation import FinalEvaluation, is_usable
+from mhsev_flare.final_evaluation import is_usable
+from mhsev_flare.final_phase import FinalPhase
 from mhsev_flare.gates import ExpectedUpdate, weights_digest
 from mhsev_flare.handshake import SiteReport, shortage, sort_answers
 from mhsev_flare.participation import RoundPolicy
@@ -30,9 +30,12 @@ from mhsev_flare.protocol import (
 )
 from mhsev_flare.quorum import QuorumFedAvg
 from mhsev_flare.result import (
+    NoAnswerError,
+    StudyStoppedError,
+    begun_result,
+    failure_reason,
     file_digest,
     pool_tables,
-    test_results,
     write_ledger,
     write_result,
 )
@@ -42,15 +45,13 @@ from mhsev_flare.site import find_checkpoint_folder
 from mhsev_flare.standardisation import pool_standardisation
 from mhsev_flare.study_record import NAME, StudyRecord, configuration_digest
 from mhsev_flare.tracking import track_round
-from mhsev_monai._version import __version__
 from mhsev_monai.feature_cache import CaseInputs
+from mhsev_monai.grade_calibration import GradeCalibration
 from mhsev_monai.metrics import SeverityTable
 from mhsev_monai.model_file import save_model
 from mhsev_monai.severity import SCALES
 
-
-class StudyStoppedError(RuntimeError):
-    """The run cannot go on; the message is for the result file and holds nothing private."""
+Entries = TypeVar("Entries")
 
 
 class ConvergedError(Exception):
@@ -161,24 +162,19 @@ class SeverityFedAvg(QuorumFedAvg):
 
     def run(self) -> None:
         """The whole study; ends with a result file, also when it fails."""
-        self._result = {
-            "status": "failed",
-            "reason": "the run ended before its end",
+        settings = {
             "job": self.study,
             "seed": self.seed,
-            "versions": {"mhsev": __version__, "nvflare": nvflare.__version__, "torch": str(torch.__version__)},
             "scale": self.scale,
             "num_rounds": self.num_rounds,
             "weighting": self.aggregator.weighting,
             "rule": self.aggregator.rule,
         }
+        self._result = begun_result(SiteReport.of_this_machine(self.scale).versions(), settings)
         try:
             self._study()
         except Exception as error:
-            known = isinstance(error, (StudyStoppedError, ValueError))
-            self._result["reason"] = (
-                str(error) if known else f"the server failed unexpectedly with {type(error).__name__}; see its log"
-            )
+            self._result["reason"] = failure_reason(error)
             raise
         finally:
             write_ledger(self._folder(), self._record.ledger if self._record else [])
@@ -283,7 +279,7 @@ class SeverityFedAvg(QuorumFedAvg):
             self._result.setdefault("absent", {}).setdefault(task, absent)
             self.error(f"{task}: {', '.join(absent)} gave no answer; the result is without them")
         if not answers:
-            raise StudyStoppedError(f"no site answered {task}; see the sites' logs, then send the job with resume")
+            raise NoAnswerError(f"no site answered {task}; see the sites' logs, then send the job with resume")
         return answers
 
     def _handshake(self) -> dict[str, np.ndarray]:
@@ -359,44 +355,44 @@ class SeverityFedAvg(QuorumFedAvg):
             raise ConvergedError
 
     def _finish(self, initial: Mapping[str, np.ndarray]) -> None:
-        record, evaluation = self.record, FinalEvaluation(self._ask_all)
-        tables, losses = evaluation.judge(record.sent, "validation")
+        record, phase = self.record, FinalPhase(self._ask_all, SCALES[self.scale], self.seed)
+        tables, losses = phase.evaluation.judge(record.sent, "validation")
         last = ledger_row(record.next_round, (), pool_tables(tables), self.aggregator.weighting, losses)
         record.close_last(last)
         track_round(self, last, self.fl_ctx)
         best = record.best
-        self._save(best.weights)
-        tables, _ = evaluation.judge(best.weights, "test")
+        self._save(best.weights)  # before anything else can fail
+        unknown: tuple[GradeCalibration | None, dict[str, Any] | None] = (None, None)
+        calibration, entry = self._unless_missing(lambda: phase.calibrate(best.weights), unknown)
+        self._result["calibration"] = entry
+        self._save(best.weights, calibration)
+        tables, entries = phase.test(best.weights, calibration)
         missing = self.policy.missing(tables, len(self._sites))
         if missing:
             raise StudyStoppedError(f"the test of the model, which is saved: {missing}")
-        self._result["best_round"] = best.round_number
-        self._result["test"] = test_results(tables, SCALES[self.scale])
-        self._result["left_out"] = dict(record.attendance.left_out)
+        self._result |= {"best_round": best.round_number, **entries, "left_out": dict(record.attendance.left_out)}
         told = [pair for row in record.ledger for pair in row["anomalies"].items()]
         spent = {site: entry["epsilon"] for site, entry in told if "epsilon" in entry}
         if spent:
             self._result["epsilon"] = spent
+        self._result |= phase.majority_alone(tables)
         if self.site_models:
-            self._result["comparison"] = self._unless_missing(
-                lambda: evaluation.site_models(pool_tables(tables), initial)
-            )
+            nothing: dict[str, Any] = {"comparison": None}
+            self._result |= self._unless_missing(lambda: phase.site_models(best.weights, initial, tables), nothing)
         if self.personalise:
-            self._result["personalised"] = self._unless_missing(lambda: evaluation.personalised(best.weights))
+            nothing = {"personalised": None}
+            self._result |= self._unless_missing(lambda: phase.personalised(best.weights), nothing)
         self._result["status"], self._result["reason"] = "completed", ""
 
-    def _unless_missing(self, evaluate: Callable[[], dict[str, Any]]) -> dict[str, Any] | None:
-        """An evaluation beside the model's own; None where no site answered, which costs nothing of the model."""
+    def _unless_missing(self, evaluate: Callable[[], Entries], otherwise: Entries) -> Entries:
+        """An evaluation beside the test; ``otherwise`` where no site answered, which costs nothing of the model."""
         try:
             return evaluate()
-        except StudyStoppedError as error:
-            if self.abort_signal.triggered:
-                raise
+        except NoAnswerError as error:
             self.error(str(error))
-            return None
+            return otherwise
 
-    def _save(self, weights: Mapping[str, np.ndarray]) -> None:
-        """Write the model before anything else can fail."""
+    def _save(self, weights: Mapping[str, np.ndarray], calibration: GradeCalibration | None = None) -> None:
         path = self._folder() / MODEL_FILE
         path.parent.mkdir(parents=True, exist_ok=True)
         provenance = {
@@ -405,5 +401,5 @@ class SeverityFedAvg(QuorumFedAvg):
             "versions": self._result["versions"],
         }
         tensors = {key: torch.from_numpy(np.array(value, dtype=np.float32)) for key, value in weights.items()}
-        save_model(path, self.network, self.inputs, self.scale, tensors, provenance)
+        save_model(path, self.network, self.inputs, self.scale, tensors, provenance, calibration)
         self._result["model"] = {"file": MODEL_FILE, "sha256": file_digest(path)}

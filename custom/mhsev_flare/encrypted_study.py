@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import nvflare
-import torch
 from nvflare.apis.controller_spec import ClientTask, Task
 from nvflare.apis.fl_constant import ReturnCode
 from nvflare.apis.fl_context import FLContext
@@ -22,9 +20,9 @@ from nvflare.app_common.workflows.scatter_and_gather import ScatterAndGather
 from nvflare.app_opt.he.homomorphic_encrypt import load_tenseal_context_from_workspace
 from torch import nn
 
-from mhsev_flare.controller import StudyStoppedError
 from mhsev_flare.encrypted_payload import PACKED, as_arrays, as_message, packed, parameter_shapes
-from mhsev_flare.final_evaluation import FinalEvaluation, is_usable
+from mhsev_flare.final_evaluation import is_usable
+from mhsev_flare.final_phase import FinalPhase
 from mhsev_flare.gates import ExpectedUpdate
 from mhsev_flare.handshake import SiteReport, shortage, sort_answers
 from mhsev_flare.participation import Attendance, RoundPolicy
@@ -36,10 +34,17 @@ from mhsev_flare.protocol import (
     TASK_TRAIN,
     Meta,
 )
-from mhsev_flare.result import pool_tables, test_results, write_ledger, write_result
+from mhsev_flare.result import (
+    NoAnswerError,
+    StudyStoppedError,
+    begun_result,
+    failure_reason,
+    pool_tables,
+    write_ledger,
+    write_result,
+)
 from mhsev_flare.rounds import BestRound, ledger_row
 from mhsev_flare.standardisation import pool_standardisation
-from mhsev_monai._version import __version__
 from mhsev_monai.feature_cache import CaseInputs
 from mhsev_monai.metrics import SeverityTable
 from mhsev_monai.severity import SCALES
@@ -129,25 +134,20 @@ class EncryptedStudy(ScatterAndGather):
     def control_flow(self, abort_signal: Signal, fl_ctx: FLContext) -> None:
         """The whole study; ends with a result file, also when it fails."""
         folder = Path(self._engine.get_workspace().get_run_dir(fl_ctx.get_job_id())) / RUN_FOLDER
-        self._result = {
-            "status": "failed",
-            "reason": "the run ended before its end",
+        settings = {
             "job": self.study,
             "encrypted": True,
             "seed": self.seed,
-            "versions": {"mhsev": __version__, "nvflare": nvflare.__version__, "torch": str(torch.__version__)},
             "scale": self.scale,
             "num_rounds": self.num_rounds,
             "weighting": self.weighting,
             "rule": "mean",
         }
+        self._result = begun_result(SiteReport.of_this_machine(self.scale).versions(), settings)
         try:
             self._study(abort_signal, fl_ctx)
         except Exception as error:
-            known = isinstance(error, (StudyStoppedError, ValueError))
-            self._result["reason"] = (
-                str(error) if known else f"the server failed unexpectedly with {type(error).__name__}; see its log"
-            )
+            self._result["reason"] = failure_reason(error)
             raise
         finally:
             write_ledger(folder, self._ledger)
@@ -253,17 +253,23 @@ class EncryptedStudy(ScatterAndGather):
         # FLARE's generator leaves the last sum as an object; this makes bytes of it.
         self.shareable_gen.learnable_to_shareable(self._global_weights, fl_ctx)
         self._sent = as_arrays(self._global_weights[ModelLearnableKey.WEIGHTS])
-        tables, losses = FinalEvaluation(partial(self._ask_all, ask, fl_ctx)).judge(self._sent, "validation")
+        phase = FinalPhase(partial(self._ask_all, ask, fl_ctx), SCALES[self.scale], self.seed)
+        tables, losses = phase.evaluation.judge(self._sent, "validation")
         self._enter(ledger_row(self.num_rounds, (), pool_tables(tables), self.weighting, losses))
+        try:
+            calibration, self._result["calibration"] = phase.calibrate(self._best.weights)
+        except NoAnswerError as error:
+            self.log_error(fl_ctx, str(error))
+            calibration = self._result["calibration"] = None
         kept: dict[str, Any] = {Meta.KEEP: self._best.round_number}
-        tables, _ = FinalEvaluation(partial(self._ask_all, ask, fl_ctx, **kept)).judge(self._best.weights, "test")
+        tables, entries = phase.test(self._best.weights, calibration, **kept)
         self._result["model"] = {"file": MODEL_FILE, "kept_by": sorted(tables)}
         missing = self.policy.missing(tables, len(self._sites))
         if missing:
             raise StudyStoppedError(f"the test of the model: {missing}")
-        self._result["best_round"] = self._best.round_number
-        self._result["test"] = test_results(tables, SCALES[self.scale])
-        self._result["left_out"] = dict(self._attendance.left_out)
+        left_out = dict(self._attendance.left_out)
+        self._result |= {"best_round": self._best.round_number, **entries, "left_out": left_out}
+        self._result |= phase.majority_alone(tables)
         self._result["status"], self._result["reason"] = "completed", ""
 
     def _ask_all(
@@ -276,7 +282,7 @@ class EncryptedStudy(ScatterAndGather):
             self._result.setdefault("absent", {}).setdefault(task, absent)
             self.log_error(fl_ctx, f"{task}: {', '.join(absent)} gave no answer; the result is without them")
         if not answers:
-            raise StudyStoppedError(f"no site answered {task}; see the sites' logs, then send the job again")
+            raise NoAnswerError(f"no site answered {task}; see the sites' logs, then send the job again")
         return answers
 
     def _ask(

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from nvflare.apis.dxo import DXO, DataKind, MetaKey, from_shareable
+from nvflare.apis.dxo import DXO, DataKind, from_shareable
 from nvflare.apis.event_type import EventType
 from nvflare.apis.executor import Executor
 from nvflare.apis.fl_constant import FLContextKey, ReturnCode
@@ -23,6 +23,7 @@ from mhsev_flare.local_training import LocalTraining
 from mhsev_flare.protocol import (
     MODEL_FILE,
     PROTOCOL_VERSION,
+    TASK_COMPARE,
     TASK_PERSONALISE,
     TASK_STANDARDISE,
     TASK_SUBMIT_MODEL,
@@ -32,27 +33,24 @@ from mhsev_flare.protocol import (
     Moments,
 )
 from mhsev_flare.site import load_site_data
-from mhsev_flare.site_context import run_folder, site_folders, site_policy
+from mhsev_flare.site_context import place_of, run_folder, site_folders, site_policy
 from mhsev_flare.site_data import SiteData, SiteError, grade_counts
-from mhsev_flare.site_optimisers import ScaffoldRound, fedprox_penalty
+from mhsev_flare.site_evaluation import SiteEvaluation, asked_calibration
 from mhsev_flare.site_policy import REQUIRED
+from mhsev_flare.site_round import train_round, train_round_privately
 from mhsev_monai.feature_cache import CaseInputs
+from mhsev_monai.grade_calibration import GradeCalibration
 from mhsev_monai.model_file import save_model
 from mhsev_monai.private_training import PrivacyParameters
 from mhsev_monai.severity import SCALES
-from mhsev_monai.training import (
-    FeatureMoments,
-    TrainingAbortedError,
-    TrainingHooks,
-    TrainingParameters,
-)
+from mhsev_monai.training import FeatureMoments, TrainingAbortedError, TrainingParameters
 from mhsev_monai.twin_inputs import TwinInputs
 from mhsev_monai.volume_network import SeverityCNN3d, device_name, place_network
 
 PERSONAL_ROUNDS = 10
 """Rounds of a site's own training beyond the global model; the best of them is kept, or the global model."""
 
-PERSONAL_MODEL, CONTROL_FILE = "personal.pt", "controls.npz"
+PERSONAL_MODEL, OWN_MODEL, CONTROL_FILE = "personal.pt", "own_model.npz", "controls.npz"
 
 
 class SeverityExecutor(Executor):
@@ -130,6 +128,7 @@ class SeverityExecutor(Executor):
             TASK_VALIDATE: self._validate,
             TASK_SUBMIT_MODEL: self._submit_model,
             TASK_PERSONALISE: self._personalise,
+            TASK_COMPARE: self._compare,
         }
         if task_name not in tasks:
             return make_reply(ReturnCode.TASK_UNKNOWN)
@@ -143,7 +142,7 @@ class SeverityExecutor(Executor):
             return make_reply(ReturnCode.EXECUTION_EXCEPTION)
         except Exception as error:
             # The text of an unforeseen exception may hold a path or a name, and logs can leave the site: its type only.
-            self.log_error(fl_ctx, f"{task_name} failed unexpectedly with {type(error).__name__}{_place(error)}")
+            self.log_error(fl_ctx, f"{task_name} failed unexpectedly with {type(error).__name__}{place_of(error)}")
             return make_reply(ReturnCode.EXECUTION_EXCEPTION)
 
     def _standardise(self, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> DXO:
@@ -178,50 +177,25 @@ class SeverityExecutor(Executor):
             Meta.TABLE: table,
             Meta.VALIDATION_LOSS: validation_loss,
         }
-        meta |= (
-            self._fit_privately(local, data, fl_ctx)
-            if self.privacy is not None
-            else self._fit(local, data, round_number, message, fl_ctx)
-        )
+        if self.privacy is not None:
+            cache = site_folders(self._site, fl_ctx).cache_root
+            meta |= train_round_privately(local, data, self.privacy, cache, site_policy(fl_ctx))
+        else:
+            controls = run_folder(fl_ctx) / CONTROL_FILE
+            meta |= train_round(local, data, round_number, message.meta or {}, controls)
         return self._reply(DataKind.WEIGHT_DIFF, local.update(received), meta)
-
-    def _fit(
-        self, local: LocalTraining, data: SiteData, round_number: int, message: DXO, fl_ctx: FLContext
-    ) -> dict[str, Any]:
-        """Train a round as the message asks; what goes to the server beside the update."""
-        scaffold = self._scaffold(message.get_meta_prop(Meta.CONTROLS), fl_ctx)
-        hooks = TrainingHooks(
-            should_stop=local.should_stop,
-            penalty=fedprox_penalty(self.network, message.get_meta_prop(Meta.FEDPROX_MU)),
-            after_step=None if scaffold is None else scaffold.after_step,
-        )
-        steps = local.fit(data, round_number, hooks)
-        meta: dict[str, Any] = {
-            Meta.TRAIN_LOSS: local.loss("train", data),
-            MetaKey.NUM_STEPS_CURRENT_ROUND: steps,
-        }
-        if scaffold is not None:
-            meta[Meta.CONTROL_DELTAS] = scaffold.finish(self.network)
-        return meta
-
-    def _fit_privately(self, local: LocalTraining, data: SiteData, fl_ctx: FLContext) -> dict[str, Any]:
-        """Train a round privately; the training loss, which would tell of the training cases, does not leave."""
-        assert self.privacy is not None
-        check_cost = site_policy(fl_ctx).check_cost
-        steps, spent = local.fit_privately(data, self.privacy, site_folders(self._site, fl_ctx).cache_root, check_cost)
-        return {Meta.EPSILON: spent, MetaKey.NUM_STEPS_CURRENT_ROUND: steps}
 
     def _validate(self, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> DXO:
         data, local = self._site_data(fl_ctx), self._local(abort_signal)
         received = from_shareable(shareable)
-        weights = local.load(received.data)
-        split = received.get_meta_prop(Meta.SPLIT, "validation")
+        weights, asked = local.load(received.data), received.meta or {}
+        split = asked.get(Meta.SPLIT, "validation")
         if split == "train" and self.privacy is not None:
             raise SiteError("a table of the training cases would leave without privacy; ask for another split")
-        table, loss = local.evaluate(split, data)
-        if (kept := received.get_meta_prop(Meta.KEEP)) is not None:
-            self._save(MODEL_FILE, weights, {"best_round": int(kept)}, fl_ctx)
-        return self._reply(DataKind.METRICS, {"loss": loss}, {Meta.TABLE: table, Meta.SPLIT: split})
+        meta, loss = SiteEvaluation.under(site_policy(fl_ctx).least, local, data).answer(split, asked)
+        if (kept := asked.get(Meta.KEEP)) is not None:
+            self._save(MODEL_FILE, weights, {"best_round": int(kept)}, fl_ctx, asked_calibration(asked))
+        return self._reply(DataKind.METRICS, {"loss": loss}, meta)
 
     def _submit_model(self, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> DXO:
         """The model that this site trains alone: its own cases only, as many rounds, the best by its own validation.
@@ -233,7 +207,21 @@ class SeverityExecutor(Executor):
         data, local = self._site_data(fl_ctx), self._local(abort_signal)
         local.load(from_shareable(shareable).data)
         best = local.train_alone(data, int(shareable.get_header(AppConstants.NUM_ROUNDS, 1)))
+        path = run_folder(fl_ctx) / OWN_MODEL
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(path, allow_pickle=False, **best.weights)
         return self._reply(DataKind.WEIGHTS, best.weights, {Meta.N_SAMPLES: len(data.train)})
+
+    def _compare(self, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> DXO:
+        """The model that came beside the one that this site trained alone, on its own test cases."""
+        data, local = self._site_data(fl_ctx), self._local(abort_signal)
+        local.load(from_shareable(shareable).data)
+        loss, path = local.loss("test", data), run_folder(fl_ctx) / OWN_MODEL
+        if not path.is_file():
+            raise SiteError("this site has no model of its own in this job to compare with")
+        with np.load(path) as own:
+            meta = SiteEvaluation.under(site_policy(fl_ctx).least, local, data).pairs(own)
+        return self._reply(DataKind.METRICS, {"loss": loss}, meta)
 
     def _personalise(self, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> DXO:
         """Train the global model on with this site's cases, and keep the best by its own validation.
@@ -263,18 +251,18 @@ class SeverityExecutor(Executor):
             should_stop=lambda: bool(abort_signal.triggered),
         )
 
-    def _scaffold(self, controls: Mapping[str, Any] | None, fl_ctx: FLContext) -> ScaffoldRound | None:
-        if controls is None:
-            return None
-        return ScaffoldRound(self.network, controls, self.learning_rate, run_folder(fl_ctx) / CONTROL_FILE)
-
     def _save(
-        self, name: str, weights: Mapping[str, np.ndarray], provenance: dict[str, Any], fl_ctx: FLContext
+        self,
+        name: str,
+        weights: Mapping[str, np.ndarray],
+        provenance: dict[str, Any],
+        fl_ctx: FLContext,
+        calibration: GradeCalibration | None = None,
     ) -> None:
         path = run_folder(fl_ctx) / name
         path.parent.mkdir(parents=True, exist_ok=True)
         tensors = {key: torch.from_numpy(value.copy()) for key, value in weights.items()}
-        save_model(path, self.network, self.inputs, self.scale, tensors, provenance)
+        save_model(path, self.network, self.inputs, self.scale, tensors, provenance, calibration)
 
     def _reply(self, kind: str, data: Mapping[str, Any], meta: Mapping[str, Any]) -> DXO:
         own = {Meta.PROTOCOL: PROTOCOL_VERSION, Meta.FINGERPRINT: self.inputs.fingerprint()}
@@ -286,11 +274,7 @@ class SeverityExecutor(Executor):
         if self.privacy is None or policy.privacy.rule != REQUIRED:
             return
         folder = site_folders(self._site, fl_ctx).cache_root
-        try:
-            spent = self._local(Signal()).planned_epsilon(len(data.train), self.privacy, folder, n_rounds)
-        except ImportError as error:
-            raise SiteError("opacus is not installed at this site; install mhsev with its extra dp") from error
-        policy.check_cost(spent)
+        policy.check_cost(self._local(Signal()).planned_epsilon(len(data.train), self.privacy, folder, n_rounds))
 
     def _site_data(self, fl_ctx: FLContext) -> SiteData:
         # Each task asks for the data first, and none gets them against the policy, whatever the server left out.
@@ -314,11 +298,3 @@ class SeverityExecutor(Executor):
                 self.log_info(fl_ctx, f"features of {done} of {total} scans")
 
         return report
-
-
-def _place(error: Exception) -> str:
-    """Module and line where an exception arose: enough to find the fault, nothing of the data."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return f" in {trace.tb_frame.f_globals.get('__name__', '?')} line {trace.tb_lineno}" if trace else ""

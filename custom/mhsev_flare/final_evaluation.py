@@ -1,18 +1,35 @@
-"""What is asked of the sites once training has ended: tables of the kept model, and of what sites make alone."""
+"""What is asked of the sites once training has ended: sums over the kept model's answers, and over those of others.
+
+One site's malformed answer, or one that lacks a part, must cost that part of that site, and not the study.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from nvflare.app_common.abstract.fl_model import FLModel
 
 from mhsev_flare.gates import ExpectedUpdate, array_refusal, is_number
-from mhsev_flare.protocol import TASK_PERSONALISE, TASK_SUBMIT_MODEL, TASK_VALIDATE, Meta
-from mhsev_flare.result import compare_with_site_models, evaluation_entry, pool_tables
+from mhsev_flare.protocol import (
+    TASK_COMPARE,
+    TASK_PERSONALISE,
+    TASK_SUBMIT_MODEL,
+    TASK_VALIDATE,
+    Meta,
+)
+from mhsev_flare.subgroup_results import SiteSubgroups, read_subgroups
+from mhsev_monai.grade_calibration import CalibrationCases, GradeCalibration
 from mhsev_monai.metrics import SeverityTable
+from mhsev_monai.pair_table import PairTable
+from mhsev_monai.subgroups import fewer_than
+from mhsev_monai.uncertainty import UncertaintySums
+
+Part = TypeVar("Part")
+
+NOT_TOLD = "not told"
 
 
 class AskSites(Protocol):
@@ -22,20 +39,97 @@ class AskSites(Protocol):
         """Ask, and wait for the answers."""
 
 
-def tables_of(answers: list[FLModel]) -> dict[str, SeverityTable]:
+@dataclass(frozen=True)
+class Told:
+    """A part of the sites' answers.
+
+    Attributes:
+        parts: by site, of the sites that told it.
+        without: by site why it told none, of the others that answered: ``<5`` for fewer cases than it tells of.
+    """
+
+    parts: Mapping[str, Any]
+    without: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class TestAnswers:
+    """What the sites told of their test cases.
+
+    Attributes:
+        tables: at the temperature.
+        uncertainty: sums; of those that told them.
+        subgroups: tables by dimension and label; of those that told them.
+        least: each site's fewest cases; of those that told it.
+    """
+
+    __test__ = False  # pytest takes a class of this name for one of its own
+
+    tables: Mapping[str, SeverityTable]
+    uncertainty: Told
+    subgroups: Mapping[str, SiteSubgroups] = field(default_factory=dict)
+    least: Mapping[str, int] = field(default_factory=dict)
+
+
+def site_of(answer: FLModel) -> str:
+    """Name of the site that answered."""
+    return str(answer.meta["client_name"])
+
+
+def tables_of(answers: Sequence[FLModel]) -> dict[str, SeverityTable]:
     """Evaluation table by site."""
-    return {str(a.meta["client_name"]): SeverityTable.from_json(a.meta[Meta.TABLE]) for a in answers}
+    return {site_of(a): SeverityTable.from_json(a.meta[Meta.TABLE]) for a in answers}
+
+
+def told_parts(answers: Sequence[FLModel], entry: str, read: Callable[[Any], Part]) -> Told:
+    """One entry of each answer."""
+    parts, without = {}, {}
+    for answer in answers:
+        part = _part(answer, entry, read)
+        if part is not None:
+            parts[site_of(answer)] = part
+        elif entry in answer.meta:
+            without[site_of(answer)] = "malformed"
+        else:
+            without[site_of(answer)] = _why_without(answer)
+    return Told(parts, without)
+
+
+def _part(answer: FLModel, entry: str, read: Callable[[Any], Part]) -> Part | None:
+    try:
+        return read(answer.meta[entry]) if entry in answer.meta else None
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
+def _why_without(answer: FLModel) -> str:
+    """``<5`` where the site says that it has fewer cases; it may also have decided not to tell."""
+    least, table = _part(answer, Meta.LEAST, whole_number), _part(answer, Meta.TABLE, SeverityTable.from_json)
+    few = least is not None and (table is None or table.n < least)
+    return fewer_than(least) if few and least is not None else NOT_TOLD
+
+
+def whole_number(value: Any) -> int:
+    """A number of cases, small enough to be a threshold; raises ``ValueError`` for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= 10**6:
+        raise ValueError("a threshold must be a whole number above 0")
+    return value
 
 
 def is_usable(task: str, answer: FLModel, shapes: Mapping[str, tuple[int, ...]]) -> bool:
-    """Whether an answer is what the task asks for: a table and a loss, or a model of these shapes.
+    """Whether an answer is what the task asks for: a loss, with a table where models are judged; or a model.
 
-    One site's malformed answer must cost that site's part of the result, and not the study.
+    Args:
+        task: name of the task.
+        answer: of a site.
+        shapes: of the model's weights.
     """
     if task == TASK_SUBMIT_MODEL:
         return not array_refusal(answer.params or {}, ExpectedUpdate(shapes, ""))
     if not is_number((answer.metrics or {}).get("loss")):
         return False
+    if task == TASK_COMPARE:
+        return True
     try:
         SeverityTable.from_json((answer.meta or {}).get(Meta.TABLE, {}))
     except (ValueError, TypeError, OverflowError):
@@ -59,17 +153,33 @@ class FinalEvaluation:
         """Tables of ``weights`` by site, and (loss, number of cases) of each."""
         answers = self.ask(TASK_VALIDATE, weights, **{Meta.SPLIT: split})
         tables = tables_of(answers)
-        return tables, [(a.metrics["loss"], tables[str(a.meta["client_name"])].n) for a in answers]
+        return tables, [(a.metrics["loss"], tables[site_of(a)].n) for a in answers]
 
-    def site_models(self, pooled: SeverityTable, initial: Mapping[str, np.ndarray]) -> dict[str, Any]:
-        """The global model, of table ``pooled``, beside what each site trains alone from ``initial``."""
-        own = {}
-        for answer in self.ask(TASK_SUBMIT_MODEL, initial):
-            tables, _ = self.judge(answer.params, "test")
-            own[str(answer.meta["client_name"])] = pool_tables(tables)
-        return compare_with_site_models(pooled, own)
+    def calibration_cases(self, weights: Mapping[str, np.ndarray], temperature: float) -> Told:
+        """Sums over the validation cases, with the bins of scores at ``temperature``."""
+        asked: dict[str, Any] = {Meta.SPLIT: "validation", Meta.TEMPERATURE: temperature}
+        return told_parts(self.ask(TASK_VALIDATE, weights, **asked), Meta.CALIBRATION_SUMS, CalibrationCases.from_json)
 
-    def personalised(self, weights: Mapping[str, np.ndarray]) -> dict[str, Any]:
-        """What each site's further training of ``weights`` scores on that site's own test cases."""
-        tables = tables_of(self.ask(TASK_PERSONALISE, weights))
-        return {site: evaluation_entry(tables[site]) for site in sorted(tables)}
+    def test(self, weights: Mapping[str, np.ndarray], calibration: GradeCalibration, **meta: Any) -> TestAnswers:
+        """What the sites tell of their test cases, at the temperature; ``meta`` goes into the message."""
+        asked: dict[str, Any] = {Meta.SPLIT: "test", Meta.CALIBRATION: calibration.to_json()}
+        answers = self.ask(TASK_VALIDATE, weights, **asked, **meta)
+        return TestAnswers(
+            tables=tables_of(answers),
+            uncertainty=told_parts(answers, Meta.UNCERTAINTY, UncertaintySums.from_json),
+            subgroups=told_parts(answers, Meta.SUBGROUPS, read_subgroups).parts,
+            least=told_parts(answers, Meta.LEAST, whole_number).parts,
+        )
+
+    def site_models(self, initial: Mapping[str, np.ndarray]) -> dict[str, dict[str, SeverityTable]]:
+        """Tables of the test cases by owner of the model, which each site trains alone from ``initial``, and site."""
+        answers = self.ask(TASK_SUBMIT_MODEL, initial)
+        return {site_of(answer): self.judge(answer.params, "test")[0] for answer in answers}
+
+    def pairs(self, weights: Mapping[str, np.ndarray]) -> Told:
+        """Each site's test cases by ``weights`` and by the model that the site trained alone."""
+        return told_parts(self.ask(TASK_COMPARE, weights), Meta.PAIRS, PairTable.from_json)
+
+    def personalised(self, weights: Mapping[str, np.ndarray]) -> dict[str, SeverityTable]:
+        """Tables of what each site's further training of ``weights`` makes of that site's own test cases."""
+        return tables_of(self.ask(TASK_PERSONALISE, weights))

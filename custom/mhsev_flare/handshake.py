@@ -42,6 +42,10 @@ class SiteReport:
         """The report of the running process."""
         return SiteReport(__version__, str(nvflare.__version__), str(torch.__version__), scale, device)
 
+    def versions(self) -> dict[str, str]:
+        """Versions alone, for the result."""
+        return {"mhsev": self.mhsev, "nvflare": self.nvflare, "torch": self.torch}
+
     def to_json(self) -> dict[str, str]:
         """Plain values, for a message."""
         return asdict(self)

@@ -16,7 +16,7 @@ from torch import nn
 from mhsev_flare.protocol import BUFFERS
 from mhsev_flare.rounds import BestRound, training_seed
 from mhsev_flare.site_data import SiteData, SiteError
-from mhsev_monai.evaluation import evaluate_severity
+from mhsev_monai.evaluation import JudgedCases, evaluate_severity
 from mhsev_monai.metrics import SeverityTable, severity_metrics
 from mhsev_monai.private_training import PrivacyParameters, epsilon, planned_account, train_severity_privately
 from mhsev_monai.severity import GradingScale
@@ -75,9 +75,16 @@ class LocalTraining:
         return train_severity(self.network, data.lessons, self.scale, self.parameters, seed, hooks)
 
     def planned_epsilon(self, n_records: int, privacy: PrivacyParameters, folder: Path, n_rounds: int = 1) -> float:
-        """What would have been spent on this site's cases after ``n_rounds`` more, by the account in ``folder``."""
-        stored = _stored_account(folder)
-        return epsilon(planned_account(stored, self.parameters, privacy, n_records, n_rounds), privacy.delta)
+        """What would have been spent on this site's cases after ``n_rounds`` more, by the account in ``folder``.
+
+        Raises:
+            SiteError: if the package that keeps the account is not installed.
+        """
+        try:
+            account = planned_account(_stored_account(folder), self.parameters, privacy, n_records, n_rounds)
+            return epsilon(account, privacy.delta)
+        except ImportError as error:
+            raise SiteError("opacus is not installed at this site; install mhsev with its extra dp") from error
 
     def fit_privately(
         self,
@@ -131,6 +138,10 @@ class LocalTraining:
         """Evaluation table and loss on the cases of a split."""
         table = evaluate_severity(self.network, data.split(split), self.scale)
         return table.to_json(), self.loss(split, data)
+
+    def judge(self, split: str, data: SiteData, measure_odd: bool = False) -> JudgedCases:
+        """What the network says of each case of a split; stays at the site."""
+        return JudgedCases.of(self.network, data.split(split), self.scale, measure_odd)
 
     @torch.no_grad()
     def loss(self, split: str, data: SiteData) -> float:

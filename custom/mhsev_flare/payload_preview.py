@@ -29,6 +29,7 @@ from mhsev_flare.job_spec import JobSpec
 from mhsev_flare.jobs import site_executor
 from mhsev_flare.protocol import (
     PROTOCOL_VERSION,
+    TASK_COMPARE,
     TASK_STANDARDISE,
     TASK_SUBMIT_MODEL,
     TASK_TRAIN,
@@ -36,10 +37,22 @@ from mhsev_flare.protocol import (
     Meta,
 )
 from mhsev_flare.standardisation import pool_standardisation
+from mhsev_monai.conformal import ConformalThresholds
+from mhsev_monai.grade_calibration import COVERAGE, GradeCalibration
+from mhsev_monai.severity import Severity
 
 EXAMPLE_NUMBERS = 3
 MOST_SHOWN = 60
 """Characters of an entry's content."""
+
+LAST_QUESTIONS: tuple[Mapping[str, Any], ...] = (
+    {Meta.SPLIT: "validation", Meta.TEMPERATURE: 1.0},
+    {
+        Meta.SPLIT: "test",
+        Meta.CALIBRATION: GradeCalibration(1.0, ConformalThresholds((0,) * len(Severity), 50, COVERAGE), 1.0).to_json(),
+    },
+)
+"""What the server asks of the kept model, with a calibration that has all that one can have."""
 
 
 @dataclass(frozen=True)
@@ -132,9 +145,11 @@ def _messages(spec: JobSpec, fl_ctx: FLContext, filters: Sequence[Filter]) -> It
         return
     weights |= pool_standardisation({fl_ctx.get_identity_name(): told.data}).buffers()
     yield _leaving(TASK_TRAIN, answer(TASK_TRAIN, weights), filters, fl_ctx)
-    yield _leaving(TASK_VALIDATE, answer(TASK_VALIDATE, weights, **{Meta.SPLIT: "test"}), filters, fl_ctx)
+    for asked in LAST_QUESTIONS:
+        yield _leaving(TASK_VALIDATE, answer(TASK_VALIDATE, weights, **asked), filters, fl_ctx)
     if spec.site_models:
         yield _leaving(TASK_SUBMIT_MODEL, answer(TASK_SUBMIT_MODEL, weights), filters, fl_ctx)
+        yield _leaving(TASK_COMPARE, answer(TASK_COMPARE, weights), filters, fl_ctx)
 
 
 def _leaving(task: str, reply: Shareable, filters: Sequence[Filter], fl_ctx: FLContext) -> LeavingMessage:

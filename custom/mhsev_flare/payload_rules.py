@@ -30,6 +30,7 @@ from mhsev_flare.payload_forms import (
 )
 from mhsev_flare.protocol import (
     BUFFERS,
+    TASK_COMPARE,
     TASK_PERSONALISE,
     TASK_STANDARDISE,
     TASK_SUBMIT_MODEL,
@@ -39,6 +40,7 @@ from mhsev_flare.protocol import (
     Moments,
 )
 from mhsev_monai.severity import SCALES
+from mhsev_monai.subgroups import HIDDEN, subgroup_labels
 
 WEIGHT_KEYS = (
     r"layers\.\d{1,3}\.(weight|bias)",
@@ -97,6 +99,30 @@ _TABLE = Record(
         **dict.fromkeys(("count_absolute_error", "count_error", "brier_sum", "rps_sum"), Number()),
     }
 )
+_COUNTS = Record({"counts": Entries(_COUNT)})
+_RELIABILITY = Record({"n": Entries(_COUNT), "confidence": Entries(Number()), "right": Entries(_COUNT)})
+_UNCERTAINTY = Record(
+    {
+        **dict.fromkeys(("before", "after"), _RELIABILITY),
+        "moments": Entries(Number()),
+        "sets": AnyOf((Record(dict.fromkeys(("covered", "sizes"), Entries(_COUNT))), Nothing())),
+        "n_odd": AnyOf((_COUNT, Nothing())),
+    }
+)
+_SUBGROUP = AnyOf((_TABLE, Text(re.compile(rf"<\d{{1,7}}|{HIDDEN}"), 8)))
+_BEYOND_THE_TABLE: dict[str, Form] = {
+    Meta.LEAST: _COUNT,
+    Meta.CALIBRATION_SUMS: Record(
+        {
+            "temperatures": Record({"n": _COUNT, "losses": Entries(Number())}),
+            **dict.fromkeys(("scores", "odd"), _COUNTS),
+        }
+    ),
+    Meta.UNCERTAINTY: _UNCERTAINTY,
+    Meta.SUBGROUPS: Record({d: Record(dict.fromkeys(labels, _SUBGROUP)) for d, labels in subgroup_labels().items()}),
+}
+"""What the end of a study asks for of validation and test cases, see ``mhsev_flare.site_evaluation``."""
+
 _ALWAYS: dict[str, Form] = {
     Meta.PROTOCOL: _COUNT,
     Meta.FINGERPRINT: _HEX,
@@ -140,12 +166,8 @@ def task_rules(
     weights, numbers = re.compile("|".join(f"(?:{p})" for p in patterns)), _MOST_BYTES_OF_NUMBERS
     whole_model = re.compile("|".join([f"(?:{p})" for p in patterns] + list(BUFFERS)))
     moments = (Moments.N, Moments.MEAN, Moments.SQUARED_DEVIATION, Moments.CLASS_COUNTS)
-    judged = TaskRule(
-        "METRICS",
-        Record({"loss": Number()}),
-        Record({**_ALWAYS, Meta.TABLE: _TABLE, Meta.SPLIT: one_of(*_SPLITS)}),
-        numbers,
-    )
+    loss = Record({"loss": Number()})
+    table: dict[str, Form] = {Meta.TABLE: _TABLE, Meta.SPLIT: one_of(*_SPLITS)}
     return {
         TASK_STANDARDISE: TaskRule(
             "WEIGHTS", Record(dict.fromkeys(moments, Array(("float64",)))), Record(_standardise_meta(site)), numbers
@@ -153,8 +175,9 @@ def task_rules(
         TASK_TRAIN: TaskRule(
             "WEIGHT_DIFF", NamedAlike(weights, Array(FLOATS)), Record(_train_meta(weights)), most_bytes
         ),
-        TASK_VALIDATE: judged,
-        TASK_PERSONALISE: judged,
+        TASK_VALIDATE: TaskRule("METRICS", loss, Record({**_ALWAYS, **table, **_BEYOND_THE_TABLE}), numbers),
+        TASK_PERSONALISE: TaskRule("METRICS", loss, Record({**_ALWAYS, **table}), numbers),
+        TASK_COMPARE: TaskRule("METRICS", loss, Record({**_ALWAYS, Meta.LEAST: _COUNT, Meta.PAIRS: _COUNTS}), numbers),
         TASK_SUBMIT_MODEL: TaskRule(
             "WEIGHTS", NamedAlike(whole_model, Array(FLOATS)), Record({**_ALWAYS, Meta.N_SAMPLES: _COUNT}), most_bytes
         ),

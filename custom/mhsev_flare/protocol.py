@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 """Raised whenever the meaning of a message changes; both ends refuse another's."""
 
 TASK_STANDARDISE = "standardise"
@@ -15,26 +15,36 @@ TASK_SUBMIT_MODEL = "submit_model"
 TASK_PERSONALISE = "personalise"
 """At the end, where a job asks for it: a site trains the global model on for itself, and keeps what comes of it."""
 
+TASK_COMPARE = "compare"
+"""At the end: a site grades its test cases by the model that comes and by the one that it trained alone."""
+
 
 class Meta:
     """Entries of a message beside its arrays; plain JSON values."""
 
     BASE = "mhsev_base"
+    CALIBRATION = "mhsev_calibration"  # to a site: what is done with probabilities, see mhsev_monai.grade_calibration
+    CALIBRATION_SUMS = "mhsev_calibration_sums"
     CONTROLS = "scaffold_c_global"  # this and the next are FLARE's own names
     CONTROL_DELTAS = "scaffold_c_diff"
     EPSILON = "mhsev_epsilon"
     FEDPROX_MU = "fedprox_mu"  # FLARE's own
     FINGERPRINT = "mhsev_fingerprint"
     KEEP = "mhsev_keep"
+    LEAST = "mhsev_least"
     N_SAMPLES = "mhsev_n_samples"
+    PAIRS = "mhsev_pairs"
     PROTOCOL = "mhsev_protocol"
     REFUSAL = "mhsev_refusal"
     REPORT = "mhsev_report"
     ROUND = "mhsev_round"
     SITE_SUMMARY = "mhsev_site_summary"
     SPLIT = "mhsev_split"
+    SUBGROUPS = "mhsev_subgroups"
     TABLE = "mhsev_table"
+    TEMPERATURE = "mhsev_temperature"  # to a site: at which calibration sums are asked for
     TRAIN_LOSS = "mhsev_train_loss"
+    UNCERTAINTY = "mhsev_uncertainty"
     VALIDATION_LOSS = "mhsev_validation_loss"
 
 

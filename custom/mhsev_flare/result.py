@@ -11,8 +11,41 @@ from typing import Any
 import numpy as np
 
 from mhsev_flare.protocol import LEDGER_FILE, MODEL_FILE, RESULT_FILE, RESULT_SCHEMA
+from mhsev_monai.agreement_tests import worst_site
+from mhsev_monai.intervals import metric_intervals, uncertainty_entry
 from mhsev_monai.metrics import SeverityTable, majority_table, severity_metrics
+from mhsev_monai.pair_table import N_DRAWS, PairTable, compare, comparisons_json
 from mhsev_monai.severity import GradingScale
+from mhsev_monai.uncertainty import UncertaintySums
+
+WORST_BY = ("accuracy", "balanced_accuracy", "quadratic_kappa")
+"""Metrics by which the worst site is named."""
+
+
+class StudyStoppedError(RuntimeError):
+    """The run cannot go on; the message is for the result file and holds nothing private."""
+
+
+class NoAnswerError(StudyStoppedError):
+    """No site answered a task."""
+
+
+def begun_result(versions: Mapping[str, str], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What the result says until the run has ended: that it failed.
+
+    Args:
+        versions: of what the server runs.
+        settings: ``job``, ``seed``, ``scale``, ``num_rounds``, ``weighting`` and ``rule``, and what else there is.
+    """
+    begun = {"status": "failed", "reason": "the run ended before its end", "job": settings["job"]}
+    return {**begun, "versions": dict(versions), **settings}
+
+
+def failure_reason(error: Exception) -> str:
+    """Why a run failed, for the result: the text of an unforeseen exception may hold anything."""
+    if isinstance(error, (StudyStoppedError, ValueError)):
+        return str(error)
+    return f"the server failed unexpectedly with {type(error).__name__}; see its log"
 
 
 def evaluation_entry(table: SeverityTable) -> dict[str, Any]:
@@ -28,23 +61,92 @@ def pool_tables(tables: Mapping[str, SeverityTable]) -> SeverityTable:
     return pooled
 
 
-def test_results(tables: Mapping[str, SeverityTable], scale: GradingScale) -> dict[str, Any]:
-    """Pooled and per-site evaluation on the test cases, with the majority-class row beside it."""
-    pooled = pool_tables(tables)
+def entry_with_intervals(
+    tables: Mapping[str, SeverityTable], seed: int, sums: Mapping[str, UncertaintySums] | None = None
+) -> dict[str, Any]:
+    """The pooled ``tables`` with metrics and their intervals, drawn within each site.
+
+    Args:
+        tables: by site.
+        seed: of the draws.
+        sums: of the same cases by site; where one is missing, means over cases have no interval.
+    """
+    sites, known = sorted(tables), sums or {}
+    intervals = metric_intervals([tables[s] for s in sites], seed, [known.get(s) for s in sites])
+    return {**evaluation_entry(pool_tables(tables)), "intervals": intervals}
+
+
+def test_results(
+    tables: Mapping[str, SeverityTable], scale: GradingScale, seed: int, sums: Mapping[str, UncertaintySums]
+) -> dict[str, Any]:
+    """Pooled and per-site evaluation on the test cases, the majority-class row beside it, and the worst site.
+
+    Args:
+        tables: by site.
+        scale: that graded the truth.
+        seed: of the intervals.
+        sums: of the same cases, of the sites that told them.
+    """
     return {
-        "pooled": evaluation_entry(pooled),
-        "sites": {site: evaluation_entry(tables[site]) for site in sorted(tables)},
-        "majority": evaluation_entry(majority_table(pooled, scale)),
+        "pooled": entry_with_intervals(tables, seed, sums),
+        "sites": {site: entry_with_intervals({site: tables[site]}, seed, sums) for site in sorted(tables)},
+        "majority": entry_with_intervals({"all": majority_table(pool_tables(tables), scale)}, seed),
+        "worst_site": {metric: _worst(tables, metric) for metric in WORST_BY},
     }
 
 
-def compare_with_site_models(pooled: SeverityTable, site_models: Mapping[str, SeverityTable]) -> dict[str, Any]:
+def _worst(tables: Mapping[str, SeverityTable], metric: str) -> dict[str, Any] | None:
+    try:
+        return worst_site(tables, metric)._asdict()
+    except ValueError:  # not defined at any site
+        return None
+
+
+def uncertainty_results(
+    sums: Mapping[str, UncertaintySums], without: Mapping[str, str], seed: int
+) -> dict[str, Any] | None:
+    """The ``uncertainty`` of ``result.json``; None where no site told any.
+
+    Args:
+        sums: of the sites that told them.
+        without: why the others did not.
+        seed: of the intervals.
+    """
+    if not sums:
+        return None
+    own = {site: uncertainty_entry({site: one}, seed) for site, one in sums.items()}
+    return {"pooled": uncertainty_entry(sums, seed), "sites": dict(sorted({**own, **without}.items()))}
+
+
+def paired_results(tables: Mapping[str, SeverityTable], pairs: Mapping[str, PairTable], seed: int) -> dict[str, Any]:
+    """The ``paired`` of ``result.json``: the global model beside each site's own, and beside the most frequent grade.
+
+    Args:
+        tables: of the global model by site.
+        pairs: of the global and the site's own model, of the sites that told them.
+        seed: of the draws.
+    """
+    frequent = int(pool_tables(tables).confusion.sum(axis=1).argmax())
+    beside = {"own model": pairs, "majority": {s: PairTable.with_constant(t, frequent) for s, t in tables.items()}}
+    comparisons = []
+    for name, own in beside.items():
+        known = {site: [own[site]] for site in sorted(own) if own[site].n > 0}
+        everywhere = {"all sites": [one for each in known.values() for one in each]} if len(known) > 1 else {}
+        for cases, of_cases in {**everywhere, **known}.items():
+            comparisons.append(compare((cases, "global", name), of_cases, seed))
+    return {"n_draws": N_DRAWS, "seed": seed, "comparisons": comparisons_json(comparisons)}
+
+
+def compare_with_site_models(
+    pooled: SeverityTable, matrix: Mapping[str, Mapping[str, SeverityTable]]
+) -> dict[str, Any]:
     """The global model beside the models that each site would have alone, all on all sites' test cases.
 
     Args:
         pooled: the global model's table.
-        site_models: owner of a local model to that model's table, pooled over all sites' test cases.
+        matrix: owner of a local model, and site, to that model's table of that site's test cases.
     """
+    site_models = {owner: pool_tables(tables) for owner, tables in matrix.items()}
     balanced = {site: severity_metrics(table).balanced_accuracy for site, table in site_models.items()}
     known = [value for value in balanced.values() if value is not None]
     mean = float(np.mean(known)) if known else None
@@ -54,6 +156,10 @@ def compare_with_site_models(pooled: SeverityTable, site_models: Mapping[str, Se
         "site_models": {site: evaluation_entry(site_models[site]) for site in sorted(site_models)},
         "site_models_mean_balanced_accuracy": mean,
         "global_beats_site_models": None if own is None or mean is None else bool(own > mean),
+        "matrix": {
+            owner: {site: evaluation_entry(tables[site]) for site in sorted(tables)}
+            for owner, tables in sorted(matrix.items())
+        },
     }
 
 

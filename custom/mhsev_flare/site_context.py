@@ -31,3 +31,11 @@ def run_folder(fl_ctx: FLContext) -> Path:
 
 def _local_folder(fl_ctx: FLContext) -> Path:
     return Path(fl_ctx.get_engine().get_workspace().get_site_config_dir())
+
+
+def place_of(error: Exception) -> str:
+    """Module and line where an exception arose: enough to find the fault, nothing of the data."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return f" in {trace.tb_frame.f_globals.get('__name__', '?')} line {trace.tb_lineno}" if trace else ""

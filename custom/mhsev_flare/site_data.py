@@ -43,6 +43,7 @@ class SiteData:
         test: the cases that the final result is about.
         excluded: case id to reason, for every case that is in none of the three; stays at the site.
         train_ids: ids of the training cases in their order; stay at the site.
+        test_cases: the test cases in their order, for subgroups; stay at the site. Empty where they are not known.
         twins: protocol twins of training cases, which training sees beside them; None where a job asks for none.
     """
 
@@ -51,6 +52,7 @@ class SiteData:
     test: LabelledFeatures
     excluded: Mapping[str, str]
     train_ids: tuple[str, ...] = ()
+    test_cases: tuple[Case, ...] = ()
     twins: LabelledFeatures | None = None
 
     # Kept: what is measured once of a tensor is found again by the tensor itself (see ``against_scan``).
@@ -169,6 +171,7 @@ def _split(
         test=_labelled(split.test, table, marks),
         excluded={**listed.excluded, **table.failed},
         train_ids=tuple(case.case_id for case in split.train),
+        test_cases=split.test,
     )
 
 

@@ -31,8 +31,12 @@ DATA_ROOT, CACHE_ROOT, LESION_MASKS, POLICY = (
 )
 """Properties of the privacy scope."""
 
-OPTIONAL_ENTRIES = (Meta.TRAIN_LOSS, Meta.EPSILON, "NUM_STEPS_CURRENT_ROUND", Meta.CONTROL_DELTAS)
-"""Entries without which an update is an update; without the last, SCAFFOLD alone is refused by the server."""
+OPTIONAL_ENTRIES = (
+    *(Meta.TRAIN_LOSS, Meta.EPSILON, "NUM_STEPS_CURRENT_ROUND", Meta.CONTROL_DELTAS),
+    *(Meta.CALIBRATION_SUMS, Meta.UNCERTAINTY, Meta.SUBGROUPS, Meta.PAIRS),
+)
+"""Entries without which a job runs: the result is without this site's part of them, and without control variates'
+changes SCAFFOLD alone is refused by the server."""
 
 NEEDED_ENTRIES: Mapping[str, str] = MappingProxyType(
     {

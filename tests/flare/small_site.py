@@ -42,13 +42,16 @@ class NumbersInFile:
 
 
 class OneFolderWorkspace:
-    """The one question that the executor asks of FLARE's workspace."""
+    """The two questions that the executor asks of FLARE's workspace."""
 
     def __init__(self, local: Path) -> None:
         self.local = local
 
     def get_site_config_dir(self) -> str:
         return str(self.local)
+
+    def get_run_dir(self, job_id: str) -> str:
+        return str(self.local.parent / "run" / job_id)
 
 
 class OneFolderEngine:

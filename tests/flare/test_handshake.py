@@ -56,8 +56,8 @@ def answer(site: str, params: Any = None, **changes: Any) -> Answer:
     ("answered", "reason"),
     [
         (meta(), ""),
-        (meta(**{Meta.PROTOCOL: 1}), "speaks protocol 1 where 2 is spoken; install the same mhsev"),
-        ({}, "speaks protocol None where 2 is spoken; install the same mhsev"),
+        (meta(**{Meta.PROTOCOL: 1}), f"speaks protocol 1 where {PROTOCOL_VERSION} is spoken; install the same mhsev"),
+        ({}, f"speaks protocol None where {PROTOCOL_VERSION} is spoken; install the same mhsev"),
         (
             meta(**{Meta.REFUSAL: "has 3 training cases; 5 are needed"}),
             "has 3 training cases; 5 are needed",

@@ -32,7 +32,8 @@ def entries(message):
 
 def test_every_message_is_listed_with_all_its_entries(root):
     messages = preview(root)
-    assert [message.task for message in messages] == ["standardise", "train", "validate", "submit_model"]
+    tasks = ["standardise", "train", "validate", "validate", "submit_model", "compare"]
+    assert [message.task for message in messages] == tasks
     assert not any(message.blocked for message in messages)
     told = entries(messages[0])
     # Three features, four grades, in float64.
@@ -46,6 +47,16 @@ def test_every_message_is_listed_with_all_its_entries(root):
     # 3 inputs, 8 hidden, 3 thresholds of an ordinal head and a count: whatever the network has, in float32.
     network = dict(tiny_spec().network.named_parameters())
     assert {name: entry.n_bytes for name, entry in update.items()} == {k: 4 * v.numel() for k, v in network.items()}
+
+
+def test_what_the_end_of_a_study_asks_for_is_listed(root):
+    """Of 40 cases, 5 or 6 are for validation and 12 for the test: enough for all but some subgroups."""
+    messages = preview(root)
+    calibration, test, comparison = (entries(messages[number]) for number in (2, 3, 5))
+    assert "beside: mhsev_calibration_sums.temperatures.losses" in calibration
+    assert {"beside: mhsev_uncertainty.moments", "beside: mhsev_uncertainty.sets.sizes"} <= set(test)
+    assert {name for name in test if name.startswith("beside: mhsev_subgroups.")}
+    assert "beside: mhsev_pairs.counts" in comparison
 
 
 def test_the_size_is_that_of_the_message_and_no_entry_is_missing(root):

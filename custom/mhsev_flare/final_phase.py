@@ -1,0 +1,124 @@
+"""The end of a study: calibration of the kept model, its test, and its comparison with what sites make alone.
+
+Shared by the study in the clear and the one over ciphertexts; what the server asks of the sites is in
+``final_evaluation``, how numbers stand in the result in ``result`` and ``subgroup_results``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import reduce
+from operator import add
+from typing import Any
+
+import numpy as np
+
+from mhsev_flare.final_evaluation import AskSites, FinalEvaluation
+from mhsev_flare.result import (
+    NoAnswerError,
+    compare_with_site_models,
+    evaluation_entry,
+    paired_results,
+    pool_tables,
+    test_results,
+    uncertainty_results,
+)
+from mhsev_flare.subgroup_results import subgroup_results
+from mhsev_monai.grade_calibration import (
+    CalibrationCases,
+    GradeCalibration,
+    choose_temperature,
+    loss_at,
+)
+from mhsev_monai.metrics import SeverityTable
+from mhsev_monai.severity import GradingScale
+
+Weights = Mapping[str, np.ndarray]
+
+
+class FinalPhase:
+    """Asks the sites and makes the entries of the result.
+
+    Args:
+        ask: sends a task to the sites.
+        scale: that grades counts.
+        seed: of the intervals.
+    """
+
+    def __init__(self, ask: AskSites, scale: GradingScale, seed: int) -> None:
+        self.evaluation = FinalEvaluation(ask)
+        self.scale = scale
+        self.seed = seed
+
+    def calibrate(self, weights: Weights) -> tuple[GradeCalibration | None, dict[str, Any] | None]:
+        """The calibration of ``weights`` and the ``calibration`` of the result; None where no site told its sums.
+
+        The temperature is chosen first, then the sets are made of scores at it: two questions, of which the second is
+        left out where the temperature stays 1.
+        """
+        told = self.evaluation.calibration_cases(weights, 1.0)
+        if not told.parts:
+            return None, None
+        pooled = _pooled(told.parts)
+        temperature, reason = choose_temperature(pooled.temperatures)
+        if temperature != 1:
+            again = self.evaluation.calibration_cases(weights, temperature)
+            if again.parts:
+                told, pooled = again, _pooled(again.parts)
+            else:
+                temperature, reason = 1.0, "no site told its sums at the temperature that was chosen"
+        calibration = pooled.calibration(temperature)
+        sites = {**{site: part.n for site, part in told.parts.items()}, **told.without}
+        entry = {
+            "split": "validation",
+            "sites": dict(sorted(sites.items())),
+            "n": pooled.n,
+            "reason": reason,
+            "loss_before": loss_at(pooled.temperatures, 1.0),
+            "loss_after": loss_at(pooled.temperatures, temperature),
+            **calibration.to_json(),
+        }
+        return calibration, entry
+
+    def test(
+        self, weights: Weights, calibration: GradeCalibration | None, **meta: Any
+    ) -> tuple[dict[str, SeverityTable], dict[str, Any]]:
+        """The tables of the test cases by site, and ``test``, ``uncertainty`` and ``subgroups`` of the result."""
+        answers = self.evaluation.test(weights, calibration or GradeCalibration(), **meta)
+        sums = answers.uncertainty
+        return dict(answers.tables), {
+            "test": test_results(answers.tables, self.scale, self.seed, sums.parts),
+            "uncertainty": uncertainty_results(sums.parts, sums.without, self.seed),
+            "subgroups": subgroup_results(answers.subgroups, answers.least, self.seed),
+        }
+
+    def site_models(self, weights: Weights, initial: Weights, tables: Mapping[str, SeverityTable]) -> dict[str, Any]:
+        """``comparison`` and ``paired`` of the result.
+
+        Args:
+            weights: the global model.
+            initial: what each site's own training begins from.
+            tables: of the global model by site.
+        """
+        matrix = self.evaluation.site_models(initial)
+        try:
+            pairs = self.evaluation.pairs(weights).parts
+        except NoAnswerError:
+            pairs = {}
+        return {
+            "comparison": compare_with_site_models(pool_tables(tables), matrix),
+            "paired": paired_results(tables, pairs, self.seed),
+        }
+
+    def majority_alone(self, tables: Mapping[str, SeverityTable]) -> dict[str, Any]:
+        """``paired`` of the result where there are no site models."""
+        return {"paired": paired_results(tables, {}, self.seed)}
+
+    def personalised(self, weights: Weights) -> dict[str, Any]:
+        """``personalised`` of the result: what each site's further training scores on that site's own test cases."""
+        tables = self.evaluation.personalised(weights)
+        return {"personalised": {site: evaluation_entry(tables[site]) for site in sorted(tables)}}
+
+
+def _pooled(parts: Mapping[str, CalibrationCases]) -> CalibrationCases:
+    return reduce(add, [parts[site] for site in sorted(parts)])
