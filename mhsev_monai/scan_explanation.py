@@ -103,7 +103,23 @@ def explain_scan(
         ScanError: if the scan cannot be used.
         ExplainError: if the model reads volumes.
     """
-    grade, entries = grade_scan(image, model, bvals, b0_only)
+    return explain_graded(*grade_scan(image, model, bvals, b0_only), model, most_spots)
+
+
+def explain_graded(
+    grade: ScanGrade, entries: Mapping[str, Any], model: SeverityModel, most_spots: int = 10
+) -> ScanExplanation:
+    """Attribute the answer on a scan that is graded already.
+
+    Args:
+        grade: from ``grade_scan``.
+        entries: likewise.
+        model: that graded it.
+        most_spots: spots that are listed one by one.
+
+    Raises:
+        ExplainError: if the model reads volumes.
+    """
     described: CaseFeatures = model.inputs.describe(entries)  # type: ignore[attr-defined]
     features = torch.from_numpy(model.inputs.assemble(described)).float()[None]
     is_set = isinstance(model.network, CandidateMLP)

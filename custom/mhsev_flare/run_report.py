@@ -18,9 +18,10 @@ from mhsev_flare.run_report_data import report_data
 from mhsev_monai.model_file import SeverityModel, load_model
 from mhsev_monai.report.data import ReportData
 from mhsev_monai.report.forms import FORMS, form_of, write_form
+from mhsev_monai.report.model_card import model_card
 from mhsev_monai.report.page import run_document
 
-__all__ = ["FORMS", "read_report", "what_is_shown", "write_report"]
+__all__ = ["FORMS", "read_report", "what_is_shown", "write_model_card", "write_report", "write_report_of"]
 
 EXPLANATION, ASSOCIATIONS = ("explanation.json", "mhsev-explanation/1"), ("associations.json", "mhsev-associations/1")
 """Name of the file and its schema."""
@@ -52,12 +53,23 @@ def write_report(
         ValueError: if the run did not end well, so that there is nothing to report, or a file is not what it should be;
             the message says why.
     """
-    document = run_document(read_report(run, cohort, analyses))
+    return write_report_of(read_report(run, cohort, analyses), page, forms)
+
+
+def write_report_of(data: ReportData, page: Path, forms: Sequence[str] = ()) -> list[Path]:
+    """Write the report of data that are read already; arguments as of ``write_report``."""
+    document = run_document(data)
     if not forms:
         return [write_form(document, page, form_of(page))]
     if len(forms) == 1:
         return [write_form(document, page, forms[0])]
     return [write_form(document, page.with_suffix(f".{form}"), form) for form in forms]
+
+
+def write_model_card(data: ReportData, path: Path) -> Path:
+    """Write the model card: Markdown, unless the file's name ends in another form."""
+    ending = path.suffix.lower().lstrip(".")
+    return write_form(model_card(data), path, ending if ending in FORMS else "md")
 
 
 def read_report(run: Path, cohort: Path | None = None, analyses: Mapping[str, Path] | None = None) -> ReportData:

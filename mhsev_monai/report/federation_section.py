@@ -45,10 +45,18 @@ def federation_section(data: ReportData) -> Section:
         ),
         [_ledger_row(row, data.kept_round) for row in data.rounds],
     )
+    software = software_table(data)
     return Section(
         "federation",
         "Federation",
-        [*_rules(data), Beside(curves), Paragraph(words, style="soft"), ledger, *_attendance(data), *_software(data)],
+        [
+            *_rules(data),
+            Beside(curves),
+            Paragraph(words, style="soft"),
+            ledger,
+            *_attendance(data),
+            *([software] if software else []),
+        ],
     )
 
 
@@ -112,14 +120,15 @@ def _attendance(data: ReportData) -> list[Block]:
     return [Heading("What each site's updates were like"), Paragraph(UPDATES, style="soft"), table]
 
 
-def _software(data: ReportData) -> list[Block]:
+def software_table(data: ReportData) -> Table | None:
+    """What each site runs on; None where no site told."""
     reports = data.analyses.software
     if not reports:
-        return []
+        return None
     names = list(dict.fromkeys(name for report in reports.values() for name in report))
     rows = [(site, *(_word(report, name) for name in names)) for site, report in reports.items()]
     columns = (Column("Site"), *(Column(name, is_text=True) for name in names))
-    return [Table("software", "Software and device of each site, as the site says", columns, rows)]
+    return Table("software", "Software and device of each site, as the site says", columns, rows)
 
 
 def _word(report: Mapping[str, Any], name: str) -> str:

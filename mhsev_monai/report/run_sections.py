@@ -83,34 +83,35 @@ def _pooled(data: ReportData) -> Evaluation:
     return data.pooled or Evaluation("all sites")
 
 
-def result_section(data: ReportData) -> Section:
-    """All metrics, the confusion matrix, and each grade against the rest."""
+def metrics_table(data: ReportData) -> Table:
+    """All metrics of the pooled test cases with their intervals, beside the majority row."""
     pooled = _pooled(data)
     n = text_of(None if pooled.metrics is None else pooled.metrics.get("n"))
     rows: list[Sequence[Cell]] = []
     for name, title, words in METRIC_ROWS:
         number = pooled.number(name)
-        rival = metric_number(data.majority, {}, name)
-        rows.append(
-            (Named(title, words), Number(number.value, number.digits, missing=number.missing), number.ends(), rival)
-        )
-    metrics = Table(
+        own = Number(number.value, number.digits, missing=number.missing)
+        rows.append((Named(title, words), own, number.ends(), metric_number(data.majority, {}, name)))
+    return Table(
         "metrics",
         f"The global model on the test cases of all sites ({n} cases), beside the majority row.",
         (Column("Metric"), Column("Global model"), Column("95 % interval"), Column("Majority")),
         rows,
     )
-    confusion = pooled.confusion
+
+
+def result_section(data: ReportData) -> Section:
+    """All metrics, the confusion matrix, and each grade against the rest."""
+    confusion = _pooled(data).confusion
     svg = confusion_matrix_svg(confusion, GRADES, "confusion") if confusion else None
     figure = Drawing("confusion", svg, "Cases and share of the row; the outlined diagonal is right.")
-    return Section(
-        "result",
-        "Result in full",
-        [Beside([[metrics], [Heading("Confusion matrix"), figure]], "two stack"), _class_table(pooled)],
-    )
+    groups: list[list[Block]] = [[metrics_table(data)], [Heading("Confusion matrix"), figure]]
+    return Section("result", "Result in full", [Beside(groups, "two stack"), class_table(data)])
 
 
-def _class_table(pooled: Evaluation) -> Table:
+def class_table(data: ReportData) -> Table:
+    """Each grade against the rest, on the pooled test cases."""
+    pooled = _pooled(data)
     entries = (pooled.metrics or {}).get("per_class") or ()
     rows = [
         (entry["severity"], entry["n"], *(pooled.class_number(position, name) for name, _ in CLASS_METRICS))
@@ -122,17 +123,22 @@ def _class_table(pooled: Evaluation) -> Table:
     return Table("grades", f"One grade against the rest, test cases of all sites{ends}", columns, rows)
 
 
+def per_site_table(data: ReportData) -> Table:
+    """The model on the test cases of each site."""
+    rows = [
+        (site.name, (site.metrics or {}).get("n"), *(site.number(name) for name in SITE_METRICS))
+        for site in data.per_site
+    ]
+    columns = (Column("Site"), Column("Cases"), *(Column(METRIC_NAMES[name]) for name in SITE_METRICS))
+    return Table("per-site", "The global model on the test cases of each site, with 95 % intervals", columns, rows)
+
+
 def sites_section(data: ReportData) -> Section:
     """The model at each site, the sites' own models, and the cases of each site."""
     chart = Drawing(
         "sites", _site_bars(data) if data.per_site else None, "Whiskers: 95 % interval, where it was computed."
     )
     own: list[Block] = [_local_table(data), Paragraph(_verdict(data))]
-    per_site = [
-        (site.name, (site.metrics or {}).get("n"), *(site.number(name) for name in SITE_METRICS))
-        for site in data.per_site
-    ]
-    columns = (Column("Site"), Column("Cases"), *(Column(METRIC_NAMES[name]) for name in SITE_METRICS))
     return Section(
         "sites-section",
         "Sites",
@@ -143,9 +149,7 @@ def sites_section(data: ReportData) -> Section:
                     [Heading("Models that the sites train alone"), *own],
                 ]
             ),
-            Table(
-                "per-site", "The global model on the test cases of each site, with 95 % intervals", columns, per_site
-            ),
+            per_site_table(data),
             *_worst(data),
             Heading("Cases of each site and their mix of grades"),
             *_cases(data),
@@ -184,7 +188,6 @@ def _with_ends(value: float | None, ends: tuple[float, float] | None) -> Number:
 
 
 def _cases(data: ReportData) -> list[Block]:
-    splits = list(dict.fromkeys(split for site in data.sites for split in site.splits))
     mixes = [
         (f"{site.site} {split}", counts)
         for site in data.sites
@@ -192,18 +195,29 @@ def _cases(data: ReportData) -> list[Block]:
         if (counts := site.known(split)) is not None
     ]
     svg = class_mix_svg(mixes, GRADES, "site-mix") if mixes else None
+    caption = "Only splits of which no number is hidden." if _is_hidden(data) else ""
+    return [Drawing("site-mix", svg, caption), cases_table(data)]
+
+
+def cases_table(data: ReportData) -> Table:
+    """Cases of each site, split and grade; what a site hides is said to be hidden."""
+    splits = list(dict.fromkeys(split for site in data.sites for split in site.splits))
     told = any(site.excluded is not None for site in data.sites)
-    rows = []
+    rows: list[Sequence[Cell]] = []
     for site in data.sites:
         cells: list[Cell] = [_split_cell(site.splits.get(split), site.total(split)) for split in splits]
         rows.append((site.site, *cells, *([site.excluded if site.excluded is not None else "hidden"] if told else [])))
     columns = [Column("Site"), *(Column(split) for split in splits), *([Column("left out")] if told else [])]
-    hidden = any(
-        not isinstance(count, int) for site in data.sites for counts in site.splits.values() for count in counts
+    words = (
+        " A range or “hidden” stands for numbers of few cases that the site does not tell." if _is_hidden(data) else ""
     )
-    words = " A range or “hidden” stands for numbers of few cases that the site does not tell." if hidden else ""
-    table = Table("cases", f"Cases of each split ({' / '.join(GRADES)}).{words}", columns, rows)
-    return [Drawing("site-mix", svg, "Only splits of which no number is hidden."[: None if hidden else 0]), table]
+    return Table("cases", f"Cases of each split ({' / '.join(GRADES)}).{words}", columns, rows)
+
+
+def _is_hidden(data: ReportData) -> bool:
+    """Whether a site hides a number of cases."""
+    counts = [count for site in data.sites for split in site.splits.values() for count in split]
+    return not all(isinstance(count, int) for count in counts)
 
 
 def _split_cell(counts: Sequence[int | str | None] | None, total: int | str | None) -> str | None:

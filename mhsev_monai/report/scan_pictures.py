@@ -52,13 +52,16 @@ def orientation_of(entries: Mapping[str, Any]) -> str:
     return orientation_words(aff2axcodes(np.asarray(entries[Keys.B0].affine)))
 
 
-def slice_of(entries: Mapping[str, Any], z: int, findings: Sequence[Finding]) -> ShownSlice:
+def slice_of(
+    entries: Mapping[str, Any], z: int, findings: Sequence[Finding], numbers: Sequence[str] = ()
+) -> ShownSlice:
     """The slice ``z`` of the b = 0 image, beside the map where the model computes one.
 
     Args:
         entries: the data dictionary that ``grade_scan`` returns.
         z: from 0.
         findings: to circle.
+        numbers: what to write beside each of them; nothing by default.
     """
     b0 = np.asarray(entries[Keys.B0][0])
     # Models over the whole brain have no map and point at nothing.
@@ -68,7 +71,7 @@ def slice_of(entries: Mapping[str, Any], z: int, findings: Sequence[Finding]) ->
     png = slice_pair_png(
         b0[:, :, z],
         None if feature_map is None else feature_map[:, :, z],
-        [Mark(finding.voxel[0], finding.voxel[1]) for finding in findings],
+        [Mark(f.voxel[0], f.voxel[1], text) for f, text in zip(findings, numbers or [""] * len(findings), strict=True)],
         spacing=(float(spacing[0]), float(spacing[1])),
         axis_codes=aff2axcodes(affine),
     )

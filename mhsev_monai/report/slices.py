@@ -23,10 +23,11 @@ _WORDS = {"L": "left", "R": "right", "A": "front", "P": "back", "S": "top", "I":
 
 
 class Mark(NamedTuple):
-    """A candidate to circle, in voxel indices of the slice as stored; fractions are fine."""
+    """A candidate to circle, in voxel indices of the slice as stored; fractions are fine; ``text`` is put beside it."""
 
     x: float
     y: float
+    text: str = ""
 
 
 class Hanging(NamedTuple):
@@ -162,7 +163,10 @@ def _panel(
     panel = Image.fromarray(np.ascontiguousarray(rows)).resize(size, Image.Resampling.BICUBIC)
     draw = ImageDraw.Draw(panel)
     for mark in marks:
-        _draw_ring(draw, _screen_place(mark, layout, pixels.shape[:2], size))
+        place = _screen_place(mark, layout, pixels.shape[:2], size)
+        _draw_ring(draw, place)
+        if mark.text:
+            _draw_number(draw, place, mark.text, size)
     if layout.edges:
         _draw_letters(draw, layout.edges, size)
     return panel
@@ -171,7 +175,8 @@ def _panel(
 def _screen_place(mark: Mark, layout: Hanging, shape: tuple[int, ...], size: tuple[int, int]) -> tuple[float, float]:
     n_across, n_down = (1, 0) if layout.turned else (0, 1)
     # A voxel's index names its middle, half a voxel from its edge.
-    across, down = (mark[n_across] + 0.5) / shape[n_across], (mark[n_down] + 0.5) / shape[n_down]
+    voxel = (mark.x, mark.y)
+    across, down = (voxel[n_across] + 0.5) / shape[n_across], (voxel[n_down] + 0.5) / shape[n_down]
     across = 1 - across if layout.flip_across else across
     down = 1 - down if layout.flip_down else down
     return across * size[0], down * size[1]
@@ -181,6 +186,15 @@ def _draw_ring(draw: ImageDraw.ImageDraw, place: tuple[float, float]) -> None:
     for radius, width, colour in ((14, 5, _RING_EDGE), (13, 3, _RING)):
         box = (place[0] - radius, place[1] - radius, place[0] + radius, place[1] + radius)
         draw.ellipse(box, outline=colour, width=width)
+
+
+def _draw_number(draw: ImageDraw.ImageDraw, place: tuple[float, float], text: str, size: tuple[int, int]) -> None:
+    """Beside the ring, on the side that has room."""
+    right = place[0] + 60 < size[0]
+    at = (place[0] + (18 if right else -18), place[1] - 12)
+    font = ImageFont.load_default(20)
+    anchor = "lm" if right else "rm"
+    draw.text(at, text, fill=_RING, font=font, anchor=anchor, stroke_width=2, stroke_fill=_RING_EDGE)
 
 
 def _draw_letters(draw: ImageDraw.ImageDraw, edges: Sequence[str], size: tuple[int, int]) -> None:
