@@ -28,6 +28,8 @@ from mhsev_flare.gateway_commands import add_gateway
 from mhsev_flare.payload_commands import add_site_payload
 from mhsev_flare.poc_commands import add_poc
 from mhsev_flare.provision_commands import add_provision
+from mhsev_flare.report_commands import add_report
+from mhsev_flare.scan_report_commands import add_scan_report
 from mhsev_flare.site_commands import add_site_check, add_site_config
 from mhsev_monai._version import __version__
 
@@ -70,7 +72,8 @@ def _parser() -> argparse.ArgumentParser:
     add_dicom(verbs)
     add_gateway(verbs)
     add_bundle(verbs)
-    _add_report(verbs)
+    add_report(verbs)
+    add_scan_report(verbs)
     _add_jobs(verbs)
     add_provision(verbs)
     add_poc(verbs)
@@ -227,25 +230,6 @@ def _findings(grade: ScanGrade) -> str:
     if not grade.judges_spots:
         return "none are pointed at: the model judges the scan as a whole"
     return f"{len(grade.findings)} at least as likely a bleed as not, {len(grade.possible)} less likely"
-
-
-def _add_report(verbs: Any) -> None:
-    parser = verb(verbs, "report", "write the page of a finished run", _report)
-    parser.add_argument("run", type=Path, help="folder of the run: the simulator workspace, or a downloaded job")
-    parser.add_argument("--out", type=Path, required=True, help="the HTML file to write")
-    parser.add_argument("--cohort", type=Path, help="folder with the sites' BIDS roots, for pictures of example cases")
-
-
-def _report(options: argparse.Namespace) -> int:
-    from mhsev_flare.run_report import write_report
-
-    try:
-        write_report(options.run, options.out, options.cohort)
-    except (OSError, ValueError, KeyError) as error:
-        complain(f"{options.run}: {error}")
-        return DATA_SAY_NO
-    print(f"wrote {options.out}")
-    return DONE
 
 
 def _add_jobs(verbs: Any) -> None:
