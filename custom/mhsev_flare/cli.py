@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mhsev_flare.analysis.commands import add_model, add_simulator_run, analysis_spec
 from mhsev_flare.association_commands import add_associations
 from mhsev_flare.benchmark_commands import add_benchmark, add_search
 from mhsev_flare.bundle_commands import add_bundle
@@ -112,6 +113,7 @@ def _add_simulator(verbs: Any) -> None:
     parser.add_argument(
         "--cohort", type=Path, help="folder with one BIDS root per site: site-1, ... (default: MHSEV_COHORT_ROOT)"
     )
+    add_simulator_run(nouns)
 
 
 def _prepare(options: argparse.Namespace) -> int:
@@ -249,19 +251,30 @@ def _add_jobs(verbs: Any) -> None:
     parser.add_argument(
         "--encrypted", action="store_true", help="jobs whose server sees no update and no model; needs mhsev[he]"
     )
+    add_model(parser)
 
 
 def _jobs_export(options: argparse.Namespace) -> int:
+    from mhsev_flare.analysis.jobs import ANALYSIS_JOBS, analysis_job
     from mhsev_flare.encrypted_job import MissingTensealError, encrypted_job, encrypted_spec
-    from mhsev_flare.jobs import JOBS, export_job, severity_job
+    from mhsev_flare.jobs import JOBS, export_job, severity_job, write_job
 
-    names = options.only or list(JOBS)
-    unknown = sorted(set(names) - set(JOBS))
+    given = [f"--{name}" for name in ("resume", "tensorboard", "encrypted") if getattr(options, name)]
+    known = [*JOBS, *ANALYSIS_JOBS]
+    names = options.only or (list(JOBS) if given else known)
+    unknown = sorted(set(names) - set(known))
     if unknown:
-        complain(f"there is no job called {', '.join(unknown)}; there are {', '.join(JOBS)}")
+        complain(f"there is no job called {', '.join(unknown)}; there are {', '.join(known)}")
+        return WRONG_CALL
+    if options.model is not None and names != ["explain"]:
+        complain("--model goes with --only explain, the one job that takes a model; add it")
         return WRONG_CALL
     try:
         for name in names:
+            if name in ANALYSIS_JOBS:
+                analysis = analysis_spec(name, options.model, given)
+                print(f"wrote {write_job(analysis_job(analysis), options.folder, options.bring_code)}")
+                continue
             spec = dataclasses.replace(JOBS[name], resume=options.resume, tensorboard=options.tensorboard)
             spec, make = (encrypted_spec(spec), encrypted_job) if options.encrypted else (spec, severity_job)
             print(f"wrote {export_job(spec, options.folder, options.bring_code, make)}")

@@ -246,10 +246,15 @@ def export_job(
             code (FLARE's BYOC). Where they are installed, FLARE takes the installed ones all the same.
         make: makes the job of a row.
     """
-    target = folder / spec.name
+    return write_job(make(spec), folder, bring_code)
+
+
+def write_job(job: FedJob, folder: Path, bring_code: bool = False) -> Path:
+    """Write a job as ``folder/<name>``; see :func:`export_job`."""
+    target = folder / str(job.name)
     with tempfile.TemporaryDirectory() as temporary:
-        make(spec).export_job(temporary)
-        shutil.copytree(Path(temporary, spec.name), target, dirs_exist_ok=True)
+        job.export_job(temporary)
+        shutil.copytree(Path(temporary, str(job.name)), target, dirs_exist_ok=True)
     code = target / "app" / "custom"
     shutil.rmtree(code, ignore_errors=True)
     for package in (mhsev_flare, mhsev_monai) if bring_code else ():

@@ -26,6 +26,8 @@ def add_site_payload(verbs: Any) -> None:
 
 def _site_payload(options: argparse.Namespace) -> int:
     logging.getLogger().addHandler(logging.NullHandler())
+    from mhsev_flare.analysis.jobs import ANALYSIS_JOBS
+    from mhsev_flare.analysis.payload_preview import preview_analysis
     from mhsev_flare.jobs import JOBS
     from mhsev_flare.payload_preview import describe_payload, preview_payload
     from mhsev_flare.protocol import Meta
@@ -36,8 +38,9 @@ def _site_payload(options: argparse.Namespace) -> int:
     if (options.root is None) == (options.kit is None):
         complain("say which scans: a BIDS root, or --kit with the site's startup kit")
         return WRONG_CALL
-    if options.job not in JOBS:
-        complain(f"there is no job {options.job}; there are {', '.join(JOBS)}")
+    known = [*JOBS, *ANALYSIS_JOBS]
+    if options.job not in known:
+        complain(f"there is no job {options.job}; there are {', '.join(known)}")
         return WRONG_CALL
     try:
         kit = Kit.at(options.kit) if options.kit else None
@@ -51,7 +54,10 @@ def _site_payload(options: argparse.Namespace) -> int:
     else:
         site, local = PREVIEW_SITE, options.root / "local"
         properties = {"mhsev_data_root": str(options.root.resolve())}
-    messages = preview_payload(JOBS[options.job], site, local, properties, filters)
+    if options.job in ANALYSIS_JOBS:
+        messages = preview_analysis(ANALYSIS_JOBS[options.job], site, local, properties, filters)
+    else:
+        messages = preview_payload(JOBS[options.job], site, local, properties, filters)
     if options.json:
         print("\n".join(json.dumps(dataclasses.asdict(message)) for message in messages))
     else:

@@ -7,8 +7,9 @@ serialisation, and nothing is sent.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -116,6 +117,17 @@ def preview_payload(
     Returns:
         One message a task. Sizes of later rounds are those of the first.
     """
+    return preview(partial(_messages, spec), site, local, scope_properties, filters)
+
+
+def preview(
+    messages: Callable[[FLContext, Sequence[Filter]], Iterable[LeavingMessage]],
+    site: str,
+    local: Path,
+    scope_properties: Mapping[str, Any],
+    filters: Sequence[Filter],
+) -> list[LeavingMessage]:
+    """What ``messages`` makes in the context that FLARE would give a site; see :func:`preview_payload`."""
     with TemporaryDirectory() as temporary:
         engine = PreviewEngine(local, Path(temporary))
         manager = FLContextManager(
@@ -123,7 +135,7 @@ def preview_payload(
         )
         fl_ctx = manager.new_context()
         fl_ctx.set_prop(FLContextKey.SCOPE_PROPERTIES, dict(scope_properties))
-        return list(_messages(spec, fl_ctx, filters))
+        return list(messages(fl_ctx, filters))
 
 
 def _messages(spec: JobSpec, fl_ctx: FLContext, filters: Sequence[Filter]) -> Iterator[LeavingMessage]:
@@ -139,20 +151,21 @@ def _messages(spec: JobSpec, fl_ctx: FLContext, filters: Sequence[Filter]) -> It
         return executor.execute(task, request, fl_ctx, Signal())
 
     reply = answer(TASK_STANDARDISE, {"protocol": np.array([PROTOCOL_VERSION])})
-    yield _leaving(TASK_STANDARDISE, reply, filters, fl_ctx)
+    yield leaving(TASK_STANDARDISE, reply, filters, fl_ctx)
     told = from_shareable(reply) if reply.get_return_code() == ReturnCode.OK else None
     if told is None or told.get_meta_prop(Meta.REFUSAL):
         return
     weights |= pool_standardisation({fl_ctx.get_identity_name(): told.data}).buffers()
-    yield _leaving(TASK_TRAIN, answer(TASK_TRAIN, weights), filters, fl_ctx)
+    yield leaving(TASK_TRAIN, answer(TASK_TRAIN, weights), filters, fl_ctx)
     for asked in LAST_QUESTIONS:
-        yield _leaving(TASK_VALIDATE, answer(TASK_VALIDATE, weights, **asked), filters, fl_ctx)
+        yield leaving(TASK_VALIDATE, answer(TASK_VALIDATE, weights, **asked), filters, fl_ctx)
     if spec.site_models:
-        yield _leaving(TASK_SUBMIT_MODEL, answer(TASK_SUBMIT_MODEL, weights), filters, fl_ctx)
-        yield _leaving(TASK_COMPARE, answer(TASK_COMPARE, weights), filters, fl_ctx)
+        yield leaving(TASK_SUBMIT_MODEL, answer(TASK_SUBMIT_MODEL, weights), filters, fl_ctx)
+        yield leaving(TASK_COMPARE, answer(TASK_COMPARE, weights), filters, fl_ctx)
 
 
-def _leaving(task: str, reply: Shareable, filters: Sequence[Filter], fl_ctx: FLContext) -> LeavingMessage:
+def leaving(task: str, reply: Shareable, filters: Sequence[Filter], fl_ctx: FLContext) -> LeavingMessage:
+    """What of a reply would leave, behind the site's filters."""
     code = reply.get_return_code()
     if code != ReturnCode.OK:
         return LeavingMessage(task, _n_sent(reply), blocked=f"the task failed with {code}; the site's log says why")

@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 
 from mhsev_flare.allowed_classes import ALLOWED_CLASSES
+from mhsev_flare.analysis.protocol import ASSOCIATIONS_FILE, EXPLANATION_FILE
 from mhsev_flare.protocol import LEDGER_FILE, MODEL_FILE, RESULT_FILE, RUN_FOLDER
 from mhsev_flare.site import SITE_FILE
 
@@ -81,7 +82,7 @@ def run_simulator(
     """
     ledger = workspace / SIMULATED_JOB / RUN_FOLDER / LEDGER_FILE
     # What an earlier run left must not be taken for this one's.
-    for name in (LEDGER_FILE, RESULT_FILE, MODEL_FILE):
+    for name in (LEDGER_FILE, RESULT_FILE, MODEL_FILE, ASSOCIATIONS_FILE, EXPLANATION_FILE):
         ledger.with_name(name).unlink(missing_ok=True)
     command = [*nvflare_command(), "simulator", str(job), "-w", str(workspace)]
     command += ["-n", str(n_sites), "-t", str(threads)]
