@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from mhsev_monai.pacs.gateway.scu import client_tls
 
 # Its lines of level INFO and DEBUG hold UIDs and addresses of studies.
 logging.getLogger("dicomweb_client").setLevel(logging.ERROR)
+_PAGE = 200
 
 
 class _TlsAdapter(HTTPAdapter):
@@ -129,16 +131,32 @@ def find_web_series(client: DICOMwebClient, first: date, last: date) -> Iterator
     Raises:
         requests.RequestException: if the server does not answer.
     """
-    days = f"{first:%Y%m%d}-{last:%Y%m%d}"
-    filters = {"StudyDate": days, "ModalitiesInStudy": "MR"}
-    studies = client.search_for_studies(search_filters=filters, get_remaining=True)
-    for study in map(Dataset.from_json, studies):
-        for one in client.search_for_series(
-            study.StudyInstanceUID,
-            fields=["SeriesDescription", "Modality", "NumberOfSeriesRelatedInstances"],
-            get_remaining=True,
-        ):
-            yield FoundSeries.of(Dataset.from_json(one), study.StudyInstanceUID)
+    days = {"StudyDate": f"{first:%Y%m%d}-{last:%Y%m%d}"}
+    # Not with ModalitiesInStudy as a filter: there Orthanc 1.10 with DICOMweb 1.7 gets the pages wrong.
+    search_studies = partial(client.search_for_studies, search_filters=days, fields=["ModalitiesInStudy"])
+    fields = ["SeriesDescription", "Modality", "NumberOfSeriesRelatedInstances"]
+    for study in _pages(search_studies, "StudyInstanceUID"):
+        modalities = study.get("ModalitiesInStudy") or "MR"
+        if "MR" in ([modalities] if isinstance(modalities, str) else list(modalities)):
+            search_series = partial(client.search_for_series, study.StudyInstanceUID, fields=fields)
+            for one in _pages(search_series, "SeriesInstanceUID"):
+                yield FoundSeries.of(one, study.StudyInstanceUID)
+
+
+def _pages(search: Callable[..., list[dict[str, dict[str, Any]]]], uid: str) -> Iterator[Dataset]:
+    """All answers of a search, page by page.
+
+    dicomweb-client's own way asks until a page is empty, which never comes from a server that ignores the offset; here
+    a page without news is the last.
+    """
+    seen: set[str] = set()
+    while True:
+        page = [Dataset.from_json(one) for one in search(limit=_PAGE, offset=len(seen))]
+        news = {str(one[uid].value): one for one in page if str(one[uid].value) not in seen}
+        yield from news.values()
+        seen |= set(news)
+        if not news or len(page) < _PAGE:
+            return
 
 
 def fetch_web_series(client: DICOMwebClient, series: FoundSeries, intake: Intake, source: str) -> int:

@@ -80,7 +80,7 @@ def _tried(source: Source, ask: Callable[[], T]) -> T | None:
         return ask()
     except PeerError as error:
         logger.warning("%s: %s", source.name, error)
-    except (requests.RequestException, ValueError, AttributeError) as error:
+    except (requests.RequestException, ValueError, KeyError, AttributeError) as error:
         logger.warning("%s: the DICOMweb server did not answer as it should (%s)", source.name, type(error).__name__)
     return None
 

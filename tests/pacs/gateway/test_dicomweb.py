@@ -1,0 +1,132 @@
+"""Results go by STOW-RS and are looked up by QIDO-RS, at a real server and at one that answers badly."""
+
+from __future__ import annotations
+
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from journals import Clock, Notes, add_results, open_journal
+from orthanc_server import free_port, needs_orthanc
+from pydicom import dcmread
+from result_objects import SOP_CLASSES, six_kinds, write_object
+
+from mhsev_monai.pacs.gateway.config_sending import Destination
+from mhsev_monai.pacs.gateway.delivery_rules import Outcome
+from mhsev_monai.pacs.gateway.dicomweb import _pages, judge_http, stow_files, web_client
+from mhsev_monai.pacs.gateway.sender import Courier
+
+
+@needs_orthanc
+def test_results_are_stored_looked_up_and_doubled_by_nothing(orthanc, tmp_path):
+    server, clock = orthanc(), Clock()
+    journal = open_journal(tmp_path, clock)
+    paths = six_kinds(tmp_path / "results")
+    add_results(journal, tmp_path, paths, ["web"])
+    web = Destination("web", kind="dicomweb", url=server.dicomweb_url, commitment=True)
+    sender = Courier(web, "MHSEV", journal, tmp_path / "results", Notes(), clock)
+
+    # One is noted as stored, and the server has it not.
+    lost, *_ = journal.deliveries.due("web")
+    journal.deliveries.sent([lost.id], commitment=True)
+    sender.step()
+    held = {item.id: item for item in journal.deliveries._found("")}
+    assert [item.state for item in held.values() if item.id != lost.id] == ["committed"] * 5
+    assert held[lost.id].state == "pending"
+    assert "does not list it" in held[lost.id].error
+    clock.now += 60
+    sender.step()
+    assert [row.state for row in journal.series()] == ["committed"]
+    client = web_client(server.dicomweb_url, None, 10)
+    assert [sent.judgement.outcome for sent in stow_files(client, paths)] == [Outcome.STORED] * 6
+    assert set(server.instances()) == {dcmread(path).SOPInstanceUID for path in paths}
+
+
+@needs_orthanc
+def test_a_server_that_is_down_or_cannot_be_trusted_is_tried_again(orthanc, tmp_path):
+    path = write_object(tmp_path / "a.dcm", SOP_CLASSES["capture"], "capture")
+    server = orthanc()
+    client = web_client(server.dicomweb_url.replace("http:", "https:"), None, 5)
+    assert stow_files(client, [path])[0].judgement.outcome is Outcome.RETRY
+    server.stop()
+    (sent,) = stow_files(web_client(server.dicomweb_url, None, 2), [path])
+    assert sent.judgement.outcome is Outcome.RETRY
+    assert "does not answer" in sent.judgement.reason
+    assert str(server.http_port) not in sent.judgement.reason
+
+
+@pytest.mark.parametrize(
+    ("status", "failure", "outcome"),
+    [
+        (409, 0x0122, Outcome.REFUSED),
+        (409, 0xA700, Outcome.RETRY),
+        (409, 0x0111, Outcome.STORED),
+        (409, None, Outcome.REFUSED),
+        (400, None, Outcome.REFUSED),
+        (413, None, Outcome.REFUSED),
+        (415, None, Outcome.REFUSED),
+        (401, None, Outcome.RETRY),
+        (403, None, Outcome.RETRY),
+        (429, None, Outcome.RETRY),
+        (500, None, Outcome.RETRY),
+        (503, None, Outcome.RETRY),
+    ],
+)
+def test_what_a_refusal_over_http_means(status, failure, outcome):
+    assert judge_http(status, failure).outcome is outcome
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "outcome"),
+    [
+        (409, '{"00081198":{"vr":"SQ","Value":[{"00081197":{"vr":"US","Value":[42752]}}]}}', Outcome.RETRY),
+        (409, "<html>Canary^Patricia</html>", Outcome.REFUSED),
+        (503, "", Outcome.RETRY),
+        (200, "no JSON at all", Outcome.RETRY),
+        (200, '{"00081199":{"vr":"SQ"}}', Outcome.STORED),
+        (200, '{"00081198":{"vr":"SQ","Value":[{"00081197":{"vr":"US","Value":[290]}}]}}', Outcome.REFUSED),
+    ],
+)
+def test_whatever_a_server_answers_becomes_an_outcome_that_quotes_nothing(tmp_path, status, body, outcome):
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            if "Content-Length" in self.headers:
+                self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(status)
+            self.send_header("Content-Type", "application/dicom+json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body.encode())
+
+        def log_message(self, *arguments):
+            pass
+
+    port = free_port()
+    server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        path = write_object(tmp_path / "a.dcm", SOP_CLASSES["capture"], "capture")
+        (sent,) = stow_files(web_client(f"http://127.0.0.1:{port}/dicom-web", None, 5), [path])
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert sent.judgement.outcome is outcome
+    assert "Canary" not in sent.judgement.reason
+
+
+def answers(*uids: str) -> list[dict]:
+    return [{"0020000D": {"vr": "UI", "Value": [uid]}} for uid in uids]
+
+
+@pytest.mark.parametrize("knows_offset", [True, False])
+def test_pages_end_also_at_a_server_that_knows_no_offset(monkeypatch, knows_offset):
+    monkeypatch.setattr("mhsev_monai.pacs.gateway.dicomweb._PAGE", 2)
+    held, asked = ["1.1", "1.2", "1.3"], []
+
+    def search(limit: int, offset: int) -> list[dict]:
+        asked.append(offset)
+        return answers(*(held[offset : offset + limit] if knows_offset else held))
+
+    found = [str(one.StudyInstanceUID) for one in _pages(search, "StudyInstanceUID")]
+    assert found == held
+    assert asked == ([0, 2] if knows_offset else [0, 3])
