@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +25,13 @@ def add_dicom(verbs: Any) -> None:
     parser.add_argument("source", type=Path, metavar="IN", help="folder of DICOM files, any depth")
     parser.add_argument("out", type=Path, metavar="OUT", help="folder that gets one folder per graded series")
     parser.add_argument("--model", type=Path, required=True, help="model.pt of a run")
+    _add_common(parser)
+    module = verb(nouns, "mercure", "the same for folders that the router Mercure names in the environment", _mercure)
+    module.add_argument("--model", type=Path, help="model.pt of a run (default: MHSEV_MODEL)")
+    _add_common(module)
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--sr",
         choices=_FORMS,
@@ -33,31 +42,54 @@ def add_dicom(verbs: Any) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    try:
+    def run(tell: Callable[[SeriesOutcome], None]) -> list[SeriesOutcome]:
         from mhsev_monai.pacs.run import RunSettings, run_folder
-    except ImportError as error:
-        complain(f"{error.name} is not installed; install it with: pip install 'mhsev[pacs]'")
+
+        return run_folder(options.source, options.out, options.model, RunSettings(options.sr), tell)
+
+    return _told(run, options.json)
+
+
+def _mercure(options: argparse.Namespace) -> int:
+    model = options.model or os.environ.get("MHSEV_MODEL")
+    names = ("MERCURE_IN_DIR", "MERCURE_OUT_DIR")
+    folders = [os.environ.get(name, "") for name in names]
+    if not all(folders) or not model:
+        complain(f"{' and '.join(names)} must name folders, as Mercure sets them, and --model or MHSEV_MODEL a model")
         return WRONG_CALL
+
+    def run(tell: Callable[[SeriesOutcome], None]) -> list[SeriesOutcome]:
+        from mhsev_monai.pacs.mercure import run_module
+        from mhsev_monai.pacs.run import RunSettings
+
+        return run_module(Path(folders[0]), Path(folders[1]), Path(model), RunSettings(options.sr), tell)
+
+    return _told(run, options.json)
+
+
+def _told(run: Callable[[Callable[[SeriesOutcome], None]], list[SeriesOutcome]], as_json: bool) -> int:
+    """Run, tell what became of each series, and give the exit status.
+
+    Folders may bear names of patients, and what is said here may be kept in logs: they are not repeated.
+    """
     from mhsev_monai.errors import ScanError
     from mhsev_monai.model_file import ModelFileError
 
-    tell = _tell_json if options.json else _tell
     try:
-        outcomes = run_folder(options.source, options.out, options.model, RunSettings(options.sr), tell)
+        outcomes = run(_tell_json if as_json else _tell)
     except ModelFileError as error:
-        # Folders may bear names of patients, and what is said here may be kept in logs: they are not repeated.
         complain(f"--model: {error}")
         return WRONG_CALL
     except ScanError as error:
         complain(f"IN: {error}")
         return WRONG_CALL
     except ImportError as error:
-        complain(error)
+        complain(f"{error.name or error} is missing; install it with: pip install 'mhsev[pacs]'")
         return WRONG_CALL
     except OSError as error:
         complain(f"OUT cannot be written ({type(error).__name__}); name another folder, or mend its permissions")
         return WRONG_CALL
-    if not options.json:
+    if not as_json:
         _sum_up(outcomes)
     return _status(outcomes)
 

@@ -70,14 +70,19 @@ class ResultContext:
     made: datetime
     notes: tuple[str, ...] = ()
 
-    def common(self, kind: ObjectKind, instance: int = 1) -> dict[str, Any]:
-        """Arguments that all of highdicom's classes take."""
+    def common(self, kind: ObjectKind, instance: int | str = 1) -> dict[str, Any]:
+        """Arguments that all of highdicom's classes take.
+
+        Args:
+            kind: of the object.
+            instance: its number in its series, or what else tells it from others of its kind.
+        """
         number, description = _SERIES[kind]
         return {
             "series_instance_uid": self.identity.uid("series", kind),
             "series_number": number,
             "sop_instance_uid": self.identity.uid("instance", kind, instance),
-            "instance_number": instance,
+            "instance_number": instance if isinstance(instance, int) else 1,
             "manufacturer": MANUFACTURER,
             "manufacturer_model_name": MODEL_NAME,
             "software_versions": (f"mhsev {self.identity.version}", f"model {self.identity.model[:16]}"),

@@ -119,6 +119,8 @@ def run_folder(
         OSError: if ``out`` cannot be written.
     """
     settings = settings or RunSettings()
+    if source.exists() and source.resolve().is_relative_to(out.resolve()):
+        raise ScanError("the source lies inside the folder of results; name another folder for these")
     form = ReportForm(settings.sr)
     loaded = LoadedModel(load_model(model), file_digest(model))
     found = look_through(source, skip=out)

@@ -55,7 +55,8 @@ def structured_report(context: ResultContext, form: ReportForm = ReportForm.COMP
         is_verified=False,
         contributing_equipment=[own_equipment(context)],
         **context.content_times(),
-        **context.common(ObjectKind.SR),
+        # One UID must not stand for objects of two classes.
+        **context.common(ObjectKind.SR, form),
     )
     return context.finish(report)
 
