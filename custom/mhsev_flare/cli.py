@@ -32,6 +32,7 @@ from mhsev_flare.provision_commands import add_provision
 from mhsev_flare.report_commands import add_report
 from mhsev_flare.scan_report_commands import add_scan_report
 from mhsev_flare.site_commands import add_site_check, add_site_config
+from mhsev_flare.view_commands import add_view
 from mhsev_monai._version import __version__
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     add_explain(verbs)
     add_dicom(verbs)
     add_gateway(verbs)
+    add_view(verbs)
     add_bundle(verbs)
     add_report(verbs)
     add_scan_report(verbs)
