@@ -9,7 +9,6 @@ import socket
 import sqlite3
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -205,7 +204,7 @@ def send(port: int, images: Iterable[Dataset], title: str = CALLER, called: str 
         return []
     statuses = []
     for number, image in enumerate(images):
-        eventually(lambda: not association._is_paused)
+        eventually(lambda: not association._is_paused or not association.is_established)
         if not association.is_established:
             statuses.append(-1)
             continue
@@ -218,14 +217,6 @@ def send(port: int, images: Iterable[Dataset], title: str = CALLER, called: str 
 
 def _without_delay(event: Any) -> None:
     event.assoc.dul.socket.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-
-def environment() -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1"}
-
-
-def threads_named(name: str) -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if name in thread.name]
 
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file system, which needs root")
