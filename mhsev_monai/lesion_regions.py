@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mhsev_monai.errors import ScanError
 from mhsev_monai.keys import SeverityKeys as Keys
 from mhsev_monai.mars_regions import mars_region
 from mhsev_monai.prediction import Finding, ScanGrade
@@ -28,12 +29,12 @@ class RegionCounts(NamedTuple):
         counts: findings by the label of their region, each of ``Region``; empty where regions are not told.
         strictly_lobar: whether there is a finding and all are lobar; None where regions are not told. See
             ``STRICTLY_LOBAR_LIMIT``.
-        overlap: Dice of brain and template.
+        overlap: Dice of brain and template; None where they were not laid on each other.
     """
 
     counts: Mapping[str, int]
     strictly_lobar: bool | None
-    overlap: float
+    overlap: float | None
 
     def to_json(self) -> dict[str, Any]:
         """Plain values under stable names."""
@@ -41,7 +42,7 @@ class RegionCounts(NamedTuple):
             "counts": dict(self.counts),
             "strictly_lobar": self.strictly_lobar,
             "limit": STRICTLY_LOBAR_LIMIT if self.strictly_lobar else None,
-            "template_overlap": round(self.overlap, 3),
+            "template_overlap": None if self.overlap is None else round(self.overlap, 3),
         }
 
 
@@ -60,13 +61,13 @@ def tell_regions(grade: ScanGrade, entries: Mapping[str, Any]) -> tuple[ScanGrad
         grade: from ``grade_scan``.
         entries: from the same call.
 
-    Raises:
-        ScanError: if nilearn or SimpleITK is not installed.
     """
-    found = map_to_template(scan_brain(entries))
+    try:
+        found = map_to_template(scan_brain(entries))
+    except ScanError as error:
+        return _not_told(grade, str(error), None)
     if found.doubt is not None:
-        flag = f"no region is told, since the scan does not fit the template: {found.doubt}"
-        return dataclasses.replace(grade, flags=(*grade.flags, flag)), RegionCounts({}, None, found.overlap)
+        return _not_told(grade, f"the scan does not fit the template: {found.doubt}", found.overlap)
     findings, possible = (with_regions(spots, found) for spots in (grade.findings, grade.possible))
     # Where the model judges the scan as a whole its spots are no findings, and their places mean little.
     told = findings if grade.judges_spots else ()
@@ -74,6 +75,11 @@ def tell_regions(grade: ScanGrade, entries: Mapping[str, Any]) -> tuple[ScanGrad
     strictly = bool(told) and counts[Region.LOBAR.label] == len(told)
     named = dataclasses.replace(grade, findings=findings, possible=possible)
     return named, RegionCounts(counts, strictly, found.overlap)
+
+
+def _not_told(grade: ScanGrade, reason: str, overlap: float | None) -> tuple[ScanGrade, RegionCounts]:
+    flags = (*grade.flags, f"no region is told; {reason}")
+    return dataclasses.replace(grade, flags=flags), RegionCounts({}, None, overlap)
 
 
 def with_regions(spots: Sequence[Finding], found: TemplateMap) -> tuple[Finding, ...]:

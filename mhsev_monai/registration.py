@@ -58,7 +58,7 @@ class Brain(NamedTuple):
         return middle
 
 
-def moved(matrix: Matrix, positions: NDArray[Any]) -> NDArray[np.float64]:
+def moved(matrix: NDArray[Any], positions: NDArray[Any]) -> NDArray[np.float64]:
     """``(n, 3)`` positions after a ``(4, 4)`` transform."""
     result: NDArray[np.float64] = positions @ matrix[:3, :3].T + matrix[:3, 3]
     return result
@@ -74,7 +74,7 @@ def rigid(fixed: Brain, moving: Brain) -> Matrix:
     Raises:
         ScanError: if SimpleITK is not installed, or finds no overlap.
     """
-    sitk = _sitk()
+    sitk = require_simpleitk()
     transform = sitk.Euler3DTransform()
     images = _Images(fixed, moving)
     _start(transform, fixed, moving)
@@ -93,7 +93,7 @@ def affine(fixed: Brain, moving: Brain) -> Matrix:
     Raises:
         ScanError: if SimpleITK is not installed, or finds no overlap.
     """
-    sitk = _sitk()
+    sitk = require_simpleitk()
     similarity = sitk.Similarity3DTransform()
     images = _Images(fixed, moving)
     _start(similarity, fixed, moving)
@@ -133,7 +133,7 @@ def peakedness(fixed: Brain, moving: Brain, matrix: Matrix) -> float:
     found = []
     for shift in shifts:
         index = np.rint(moved(to_voxel, places + shift)).astype(np.intp)
-        within = ((index >= 0) & (index < moving.mask.shape)).all(axis=1)
+        within = np.asarray(((index >= 0) & (index < moving.mask.shape)).all(axis=1))
         within[within] = moving.mask[tuple(index[within].T)]
         found.append(_mutual_information(intensity[within], other[tuple(index[within].T)]))
     return found[0] / max(float(np.mean(found[1:])), 1e-6)
@@ -167,7 +167,7 @@ def _brain_alone(brain: Brain) -> NDArray[np.float32]:
 
 
 def _itk_image(values: NDArray[Any], brain: Brain) -> Any:
-    sitk = _sitk()
+    sitk = require_simpleitk()
     image = sitk.GetImageFromArray(np.ascontiguousarray(values.transpose(2, 1, 0)))
     image.SetSpacing(brain.spacing.tolist())
     image.SetDirection((_TURN @ brain.affine[:3, :3] / brain.spacing).ravel().tolist())
@@ -185,7 +185,7 @@ def _run(
     images: _Images, transform: Any, levels: list[tuple[float, int, float]], steps: tuple[float, float, int]
 ) -> None:
     """Improve ``transform`` in place; ``steps``: the largest, the least, and how many at most."""
-    sitk = _sitk()
+    sitk = require_simpleitk()
     method = sitk.ImageRegistrationMethod()
     method.SetNumberOfThreads(1)
     method.SetMetricAsMattesMutualInformation(_BINS)
@@ -217,7 +217,8 @@ def _as_matrix(transform: Any) -> Matrix:
     return matrix
 
 
-def _sitk() -> Any:
+def require_simpleitk() -> Any:
+    """SimpleITK, imported at need; raises ``ScanError`` where it is not installed."""
     try:
         import SimpleITK
     except ImportError:

@@ -22,6 +22,7 @@ from mhsev_flare.benchmark_commands import add_benchmark, add_search
 from mhsev_flare.bundle_commands import add_bundle
 from mhsev_flare.cohort_commands import add_cohort
 from mhsev_flare.commands import DATA_SAY_NO, DONE, EPILOG, WRONG_CALL, add_workers, complain, noun, positive, verb
+from mhsev_flare.compare_commands import add_compare, missing_for_regions, place_text, region_lines
 from mhsev_flare.data_commands import add_features, add_ingest, add_landmarks, add_preprocess, add_qc
 from mhsev_flare.dicom_commands import add_dicom
 from mhsev_flare.explain_commands import add_explain
@@ -37,7 +38,7 @@ from mhsev_monai._version import __version__
 
 if TYPE_CHECKING:
     from mhsev_monai.model_file import SeverityModel
-    from mhsev_monai.prediction import Finding, ScanGrade
+    from mhsev_monai.prediction import ScanGrade
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -71,6 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_simulator(verbs)
     _add_predict(verbs)
     add_explain(verbs)
+    add_compare(verbs)
     add_dicom(verbs)
     add_gateway(verbs)
     add_view(verbs)
@@ -142,6 +144,7 @@ def _add_predict(verbs: Any) -> None:
     parser.add_argument("--model", type=Path, required=True, help="model.pt of a run")
     parser.add_argument("--bval", type=Path, help="b-values of the one scan, where they are not beside it")
     parser.add_argument("--b0-only", action="store_true", help="every volume is b = 0; no b-values are looked for")
+    parser.add_argument("--regions", action="store_true", help="say which findings are lobar, deep or infratentorial")
     parser.add_argument("--json", action="store_true", help="one JSON object a line, for machines")
 
 
@@ -158,6 +161,9 @@ def _predict(options: argparse.Namespace) -> int:
     except ModelFileError as error:
         complain(f"{options.model}: {error}")
         return WRONG_CALL
+    if options.regions and (lacking := missing_for_regions()):
+        complain(lacking)
+        return WRONG_CALL
     failed = [scan for scan in options.scans if not _predict_one(scan, model, options)]
     if failed:
         complain(f"{len(failed)} of {len(options.scans)} scans could not be graded")
@@ -166,19 +172,24 @@ def _predict(options: argparse.Namespace) -> int:
 
 def _predict_one(scan: Path, model: SeverityModel, options: argparse.Namespace) -> bool:
     from mhsev_monai.errors import ScanError
+    from mhsev_monai.lesion_regions import tell_regions
     from mhsev_monai.prediction import grade_scan
 
+    regions = None
     try:
-        grade, _ = grade_scan(scan, model, options.bval, options.b0_only)
+        grade, entries = grade_scan(scan, model, options.bval, options.b0_only)
+        if options.regions:
+            grade, regions = tell_regions(grade, entries)
     except ScanError as error:
         return _not_graded(scan, str(error), options)
     except Exception as error:
         # The edge of the batch: a fault of ours in one scan must not take the others with it.
         return _not_graded(scan, f"failed unexpectedly with {type(error).__name__}: {error}", options)
     if options.json:
-        print(json.dumps({"scan": str(scan), **grade.to_json()}), flush=True)
+        told = {} if regions is None else {"regions": regions.to_json()}
+        print(json.dumps({"scan": str(scan), **grade.to_json(), **told}), flush=True)
     else:
-        print(describe_grade(scan, grade), flush=True)
+        print("\n".join([describe_grade(scan, grade), *region_lines(regions)]), flush=True)
     return True
 
 
@@ -203,7 +214,8 @@ def describe_grade(scan: Path, grade: ScanGrade) -> str:
         f"  probabilities  {probabilities}",
         f"  brain mask     {grade.quality['brain_mask_ml']:.0f} ml",
     ]
-    lines += [f"  finding        {_place(finding)}" for finding in grade.findings if grade.judges_spots]
+    for finding in grade.findings if grade.judges_spots else ():
+        lines.append(f"  finding        probability {finding.probability:.2f}, at {place_text(finding)}")
     lines += _trusted(grade)
     lines += [f"  doubt          {flag}" for flag in grade.flags]
     return "\n".join([*lines, f"  {LIMITS}"])
@@ -220,14 +232,6 @@ def _trusted(grade: ScanGrade) -> list[str]:
     if grade.abstains is not None:
         lines.append(f"  abstains       {grade.abstains}: {ABSTENTIONS[grade.abstains]}")
     return lines
-
-
-def _place(finding: Finding) -> str:
-    """Probability, place, extent of darkness and region of a finding."""
-    x, y, z = finding.position_mm
-    extent = "" if finding.diameter_mm is None else f", dark over {finding.diameter_mm:.1f} mm"
-    region = "" if finding.region is None else f", {finding.region}"
-    return f"probability {finding.probability:.2f}, at {x:.1f} {y:.1f} {z:.1f} mm (RAS+){extent}{region}"
 
 
 def _findings(grade: ScanGrade) -> str:
