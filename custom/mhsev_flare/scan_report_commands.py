@@ -16,12 +16,17 @@ FORMS = ("html", "md", "json", "pdf")
 
 
 def add_scan_report(verbs: Any) -> None:
-    """``mhsev scan-report SCAN --model MODEL --out FILE``."""
+    """``mhsev scan-report SCAN --model MODEL --out FILE...``."""
     parser = verb(verbs, "scan-report", "grade one scan and write its report, with pictures", _run)
     parser.add_argument("scan", type=Path, metavar="SCAN", help="NIfTI of a diffusion series, .bval beside it")
     parser.add_argument("--model", type=Path, required=True, help="model.pt of a run")
     parser.add_argument(
-        "--out", type=Path, required=True, metavar="FILE", help="what to write: .html, .pdf, .md or .json by its ending"
+        "--out",
+        type=Path,
+        nargs="+",
+        required=True,
+        metavar="FILE",
+        help="what to write, one or several: .html, .pdf, .md or .json by its ending",
     )
     parser.add_argument("--bval", type=Path, help="b-values, where they are not beside the scan")
     parser.add_argument("--b0-only", action="store_true", help="every volume is b = 0; no b-values are looked for")
@@ -31,9 +36,10 @@ def add_scan_report(verbs: Any) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    if options.out.suffix.lower().lstrip(".") not in FORMS:
-        complain(f"{options.out}: the report's file must end in {', '.join('.' + form for form in FORMS)}")
-        return WRONG_CALL
+    for path in options.out:
+        if path.suffix.lower().lstrip(".") not in FORMS:
+            complain(f"{path}: the report's file must end in {', '.join('.' + form for form in FORMS)}")
+            return WRONG_CALL
     from mhsev_monai.errors import ScanError
     from mhsev_monai.model_file import ModelFileError, load_model
     from mhsev_monai.report.forms import MissingReportlabError, form_of, write_form
@@ -49,12 +55,13 @@ def _run(options: argparse.Namespace) -> int:
     except ScanError as error:
         complain(f"{options.scan}: {error}")
         return DATA_SAY_NO
-    try:
-        write_form(scan_document(report), options.out, form_of(options.out))
-    except (MissingReportlabError, OSError) as error:
-        complain(f"{options.out}: {error}")
-        return WRONG_CALL
-    print(f"wrote {options.out}")
+    for path in options.out:
+        try:
+            write_form(scan_document(report), path, form_of(path))
+        except (MissingReportlabError, OSError) as error:
+            complain(f"{path}: {error}")
+            return WRONG_CALL
+        print(f"wrote {path}")
     return DONE
 
 

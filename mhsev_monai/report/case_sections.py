@@ -57,7 +57,7 @@ def _card(case: ExampleCase, prefix: str) -> Card:
         ("Model", case.predicted_grade, Number(case.predicted_count, 1)),
     ]
     table = Table(
-        f"{prefix}-result", f"Result of {case.case_id}", (Column(""), Column("Grade"), Column("Microbleeds")), rows
+        f"{prefix}-result", f"Result of {case.case_id}", (Column("By"), Column("Grade"), Column("Microbleeds")), rows
     )
     blocks: list[Block] = [table]
     if case.true_grade and case.predicted_grade:
