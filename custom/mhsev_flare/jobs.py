@@ -252,6 +252,8 @@ def export_job(
 def write_job(job: FedJob, folder: Path, bring_code: bool = False) -> Path:
     """Write a job as ``folder/<name>``; see :func:`export_job`."""
     target = folder / str(job.name)
+    # What another export left there, such as a model, is not this job's.
+    shutil.rmtree(target / "app", ignore_errors=True)
     with tempfile.TemporaryDirectory() as temporary:
         job.export_job(temporary)
         shutil.copytree(Path(temporary, str(job.name)), target, dirs_exist_ok=True)

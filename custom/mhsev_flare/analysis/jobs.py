@@ -122,7 +122,7 @@ ANALYSIS_JOBS: Mapping[str, AnalysisSpec] = {
 def analysis_job(spec: AnalysisSpec) -> FedJob:
     """The FLARE job of one row: our workflow at the server, our executor at every site, no code, no data path."""
     job = FedJob(name=spec.name, min_clients=spec.min_sites)
-    job.to_server(_association_server(spec) if isinstance(spec, AssociationSpec) else _explanation_server(spec))
+    job.to_server(analysis_server(spec))
     job.to_server({"server": {"task_request_interval": TASK_REQUEST_INTERVAL}})
     if isinstance(spec, ExplanationSpec) and spec.model is not None:
         job.add_file_to_server(str(spec.model), app_folder_type="config")
@@ -140,18 +140,17 @@ def analysis_executor(spec: AnalysisSpec) -> AssociationExecutor | ExplanationEx
     )
 
 
-def _association_server(spec: AssociationSpec) -> AssociationController:
-    return AssociationController(
-        study=spec.name,
-        columns=spec.columns,
-        cuts=spec.cuts,
-        min_sites=spec.min_sites,
-        round_timeout=spec.round_timeout,
-        task_check_period=TASK_CHECK_PERIOD,
-    )
-
-
-def _explanation_server(spec: ExplanationSpec) -> ExplanationController:
+def analysis_server(spec: AnalysisSpec) -> AssociationController | ExplanationController:
+    """What runs at the server."""
+    if isinstance(spec, AssociationSpec):
+        return AssociationController(
+            study=spec.name,
+            columns=spec.columns,
+            cuts=spec.cuts,
+            min_sites=spec.min_sites,
+            round_timeout=spec.round_timeout,
+            task_check_period=TASK_CHECK_PERIOD,
+        )
     return ExplanationController(
         study=spec.name,
         network=spec.network,
