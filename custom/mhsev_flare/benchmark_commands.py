@@ -36,7 +36,19 @@ def add_benchmark(verbs: Any) -> None:
         "--regimes", nargs="+", choices=REGIMES, default=list(REGIMES), help="who trains with whom (default: all three)"
     )
     parser.add_argument("--leave-one-out", action="store_true", help="also train without each site, and judge by it")
-    parser.add_argument("--repeats", type=positive, default=5, metavar="N", help="splits, seeds 1 to N (default: 5)")
+    parser.add_argument(
+        "--repeats",
+        type=positive,
+        metavar="N",
+        help="random splits, seeds 1 to N (default: 5); with --folds, partitions (default: 1)",
+    )
+    parser.add_argument(
+        "--folds",
+        type=positive,
+        default=0,
+        metavar="K",
+        help="parts of which each is the test once, 2 or more, instead of random splits; --repeats times",
+    )
     parser.add_argument(
         "--workers", type=positive, metavar="N", help=f"processes, at most {MOST_WORKERS} (default: as many as cores)"
     )
@@ -60,12 +72,16 @@ def _benchmark(options: argparse.Namespace) -> int:
     if missing:
         complain(f"{missing[0]} is not a folder; make one with `mhsev cohort make`, or name another")
         return WRONG_CALL
+    if options.folds == 1:
+        complain("--folds must be 2 or more: each fold is tested with a model of the others")
+        return WRONG_CALL
     plan = Plan(
         rows=tuple(ROWS[name] for name in names),
         reference=reference,
         regimes=_regimes(options),
-        n_repeats=options.repeats,
+        n_repeats=_n_repeats(options),
         workers=min(options.workers or cores(), MOST_WORKERS),
+        n_folds=options.folds,
     )
     try:
         write_benchmark(options.cohorts, options.out, _command(options), plan, bar)
@@ -78,6 +94,11 @@ def _benchmark(options: argparse.Namespace) -> int:
     print(f"wrote {options.out}")
     print(f"wrote {options.out.with_suffix('.json')}")
     return DONE
+
+
+def _n_repeats(options: argparse.Namespace) -> int:
+    """Splits in all."""
+    return options.folds * (options.repeats or 1) if options.folds else options.repeats or 5
 
 
 def add_search(verbs: Any) -> None:
@@ -132,7 +153,9 @@ def _command(options: argparse.Namespace) -> str:
     """The call that makes the same page, with the names of folders and without where they lie."""
     words = ["mhsev", "benchmark", *(cohort.resolve().name for cohort in options.cohorts)]
     out = options.out.name if options.out.is_absolute() else str(options.out)
-    words += ["--out", out, "--repeats", str(options.repeats), "--regimes", *options.regimes]
+    repeats = _n_repeats(options) // (options.folds or 1)
+    words += ["--out", out, "--repeats", str(repeats), "--regimes", *options.regimes]
+    words += ["--folds", str(options.folds)] if options.folds else []
     words += ["--leave-one-out"] * options.leave_one_out
     for option, names in (("--rows", options.rows), ("--reference", options.reference and [options.reference])):
         words += [option, *names] if names else []

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from mhsev_flare.small_cells import small_cell
+from mhsev_monai.case_folds import fold_cases
 from mhsev_monai.cases import Case, CaseList, split_cases
 from mhsev_monai.errors import ScanError
 from mhsev_monai.feature_cache import FeatureTable
@@ -128,6 +129,7 @@ def split_site(
     seed: int,
     scale: GradingScale,
     marks: Mapping[str, NDArray[np.float32]] | None = None,
+    n_folds: int = 0,
 ) -> SiteData:
     """The cases of ``table`` by split.
 
@@ -139,11 +141,13 @@ def split_site(
         seed: of the split.
         scale: turns counts into grades.
         marks: of the candidates of some cases, see :func:`site_marks`.
+        n_folds: 0: a random split by ``seed``. Otherwise the seeds 1 to ``n_folds`` are the folds of one partition of
+            the cases, the next ``n_folds`` seeds those of another, and so on.
 
     Raises:
         SiteError: if there is nothing to train on; the message says what is missing.
     """
-    data = _split(listed, table, contents, seed, scale, marks or {})
+    data = _split(listed, table, contents, (seed, n_folds), scale, marks or {})
     if len(data.train) < LEAST_TRAINING_CASES or len(data.validation) == 0 or len(data.test) == 0:
         reasons = sorted(set(data.excluded.values()))
         because = f"; {len(data.excluded)} were excluded, first reason: {reasons[0]}" if reasons else ""
@@ -158,13 +162,18 @@ def _split(
     listed: CaseList,
     table: FeatureTable,
     contents: Mapping[str, str],
-    seed: int,
+    drawn_by: tuple[int, int],
     scale: GradingScale,
     marks: Mapping[str, NDArray[np.float32]],
 ) -> SiteData:
     by_id = {case.case_id: case for case in listed.cases}
     usable = [by_id[case_id] for case_id in table.case_ids]
-    split = split_cases(usable, seed, content_hashes=contents, scale=scale)
+    seed, n_folds = drawn_by
+    if n_folds:
+        partition, fold = divmod(seed - 1, n_folds)
+        split = fold_cases(usable, n_folds, 1 + partition, content_hashes=contents, scale=scale)[fold]
+    else:
+        split = split_cases(usable, seed, content_hashes=contents, scale=scale)
     return SiteData(
         train=_labelled(split.train, table, marks),
         validation=_labelled(split.validation, table, marks),

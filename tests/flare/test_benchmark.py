@@ -229,6 +229,32 @@ def test_a_third_of_each_site_is_for_the_test_and_all_cases_of_it_where_it_is_le
                         assert all(abs(n_of_site[site] - 0.3 * n) <= 1.5 for site, n in SITES.items())
 
 
+def test_in_folds_every_case_is_tested_once_and_then_by_another_partition(cohort):
+    in_folds = cohort.in_folds(3)
+    splits = [in_folds.split(SHORT.inputs, seed, PAPER_SCALE) for seed in range(1, 7)]
+    for name, n in SITES.items():
+        for partition in (splits[:3], splits[3:]):
+            tested = torch.cat([split[name].test.features for split in partition])
+            first = partition[0][name]
+            every = torch.cat([first.split(part).features for part in ("train", "validation", "test")])
+            assert len(tested) == n
+            assert sorted(tested.tolist()) == sorted(every.tolist())
+        assert not torch.equal(splits[0][name].test.features, splits[3][name].test.features)
+
+
+def test_the_command_judges_by_folds(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(table_of_rows, "ROWS", {RULES[2]: ROWS[RULES[2]]})
+    out = tmp_path / "folds.md"
+    arguments = ["benchmark", str(folder), "--out", str(out), "--folds", "3", "--workers", "1"]
+    assert main(arguments) == 0
+    assert "--repeats 1 --regimes federated central local --folds 3" in out.read_text()
+    assert "dealt out to 3 folds" in out.read_text()
+    (entry,) = json.loads(out.with_suffix(".json").read_text())["cohorts"]
+    assert {name: np.sum(site["test_grades"]) for name, site in entry["sites"].items()} == SITES
+    assert main([*arguments[:-4], "--folds", "1"]) == 2
+    assert "--folds must be 2 or more" in capsys.readouterr().err
+
+
 def test_all_rows_are_judged_by_the_same_cases(report):
     first = report.results[0].repeats[1][Regime.FEDERATED][ONE_MODEL]
     for result in report.results[1:]:

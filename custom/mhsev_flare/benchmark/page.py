@@ -24,13 +24,23 @@ from mhsev_monai.severity import Severity
 
 NOT_DEFINED = "–"
 
+_CAVEAT = "Research use only; simulated hospitals stand for no patient. "
+
+_RANDOM_SPLITS = """\
+Each repeat splits every site anew by patient, stratified by grade: 70 % for training (a fifth of it chooses the best
+round) and 30 % for the test. The seed of repeat r is r, for the split and for training, so a federated row of repeat r
+is the FLARE job with seed r, computed in one process."""
+
+_FOLDS = """\
+The patients of every site, stratified by grade, are dealt out to {n} folds. Repeats 1 to {n} are the folds of one such
+partition, each of which is the test once while a fifth of the others chooses the best round; the next {n} are those of
+another. Training has the seed of its repeat."""
+
 _INTRODUCTION = f"""\
-Research use only; simulated hospitals stand for no patient. Each repeat splits every site anew by patient, stratified
-by grade: 70 % for training (a fifth of it chooses the best round) and 30 % for the test. The seed of repeat r is r, for
-the split and for training, so a federated row of repeat r is the FLARE job with seed r, computed in one process. Scores
-are of test cases only: the mean over repeats and its 95 % interval, which counts that splits share cases (Nadeau and
-Bengio 2003); it may pass 1. Where a site is left out, all its cases are judged in each repeat, and the mean stands with
-the standard deviation over repeats, which is that of training alone. The others' are in the JSON file beside this page.
+Scores are of test cases only: the mean over repeats and its 95 % interval, which counts that splits share cases
+(Nadeau and Bengio 2003); it may pass 1. Where a site is left out, all its cases are judged in each repeat, and the mean
+stands with the standard deviation over repeats, which is that of training alone. The others' are in the JSON file
+beside this page.
 
 - **federated**: every site trains from the common weights, which are averaged after each round.
 - **central**: one network on all sites' training cases, as many passes.
@@ -52,9 +62,11 @@ Macro sensitivity is the balanced accuracy. Weights exchanged are those of the f
 back. Seconds are of one thread; a scan's are from its files to its grade."""
 
 
-def render_page(command: str, n_repeats: int, reports: Sequence[CohortReport]) -> str:
-    """The whole page."""
-    head = f"# Grading, measured\n\n`{command}` with mhsev {__version__}, {n_repeats} repeats.\n\n{_INTRODUCTION}\n"
+def render_page(command: str, n_repeats: int, reports: Sequence[CohortReport], n_folds: int = 0) -> str:
+    """The whole page; ``n_folds``: of which the repeats are folds, 0 for random splits."""
+    protocol = _FOLDS.format(n=n_folds) if n_folds else _RANDOM_SPLITS
+    head = f"# Grading, measured\n\n`{command}` with mhsev {__version__}, {n_repeats} repeats.\n\n{_CAVEAT}"
+    head += f"{protocol} {_INTRODUCTION}\n"
     return "\n".join([head, *(_cohort_section(report) for report in reports)])
 
 

@@ -52,6 +52,7 @@ class Hospital:
         contents: hash of the scan by case id.
         tables: features by fingerprint; all tables hold the same cases, but for those of twins, which may hold fewer.
         marks: of the candidates by fingerprint and case id, from the masks of the simulation.
+        n_folds: 0: each seed is a random split; otherwise seeds are folds, see ``split_site``.
     """
 
     name: str
@@ -59,13 +60,15 @@ class Hospital:
     contents: Mapping[str, str]
     tables: Mapping[str, FeatureTable]
     marks: Mapping[str, Mapping[str, NDArray[np.float32]]] = field(default_factory=dict)
+    n_folds: int = 0
 
     def split(
         self, inputs: CaseInputs, seed: int, scale: GradingScale, masks: bool = False, twins: bool = False
     ) -> SiteData:
         """The split of ``seed``, which is that of a job with this seed; raises ``SiteError`` for too few cases."""
         key = inputs.fingerprint()
-        data = split_site(self.name, self.listed, self.tables[key], self.contents, seed, scale, self._marks(key, masks))
+        marks, table = self._marks(key, masks), self.tables[key]
+        data = split_site(self.name, self.listed, table, self.contents, seed, scale, marks, self.n_folds)
         if not twins:
             return data
         key = TwinInputs(inputs).fingerprint()
@@ -94,6 +97,11 @@ class Cohort:
     ) -> dict[str, SiteData]:
         """The splits of all sites by name; ``masks``: with the marks of their candidates; ``twins``: with these."""
         return {hospital.name: hospital.split(inputs, seed, scale, masks, twins) for hospital in self.hospitals}
+
+    def in_folds(self, n_folds: int) -> Cohort:
+        """The same hospitals, whose seeds are folds; 0: random splits."""
+        hospitals = tuple(dataclasses.replace(hospital, n_folds=n_folds) for hospital in self.hospitals)
+        return dataclasses.replace(self, hospitals=hospitals)
 
 
 def load_cohort(folder: Path, all_inputs: Iterable[CaseInputs], workers: int, bar: Bar) -> Cohort:

@@ -32,6 +32,7 @@ class Plan:
         regimes: who trains with whom.
         n_repeats: splits, with seeds 1 to this.
         workers: processes.
+        n_folds: 0: each split is random; otherwise ``n_repeats`` is a multiple of it, and splits are folds.
     """
 
     rows: tuple[Row, ...]
@@ -39,6 +40,7 @@ class Plan:
     regimes: frozenset[Regime]
     n_repeats: int
     workers: int
+    n_folds: int = 0
 
 
 def write_benchmark(cohorts: Sequence[Path], out: Path, command: str, plan: Plan, bar: Bar) -> None:
@@ -51,7 +53,7 @@ def write_benchmark(cohorts: Sequence[Path], out: Path, command: str, plan: Plan
     """
     reports = [benchmark_cohort(folder, plan, bar) for folder in cohorts]
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(render_page(command, plan.n_repeats, reports), encoding="utf-8")
+    out.write_text(render_page(command, plan.n_repeats, reports, plan.n_folds), encoding="utf-8")
     content = json.dumps(to_json(command, plan.n_repeats, reports), allow_nan=False)
     out.with_suffix(".json").write_text(content + "\n", encoding="utf-8")
 
@@ -59,6 +61,7 @@ def write_benchmark(cohorts: Sequence[Path], out: Path, command: str, plan: Plan
 def benchmark_cohort(folder: Path, plan: Plan, bar: Bar) -> CohortReport:
     """All rows of ``plan`` on one cohort; raises as :func:`write_benchmark`."""
     cohort = load_cohort(folder, [entry for row in plan.rows for entry in row.all_inputs], plan.workers, bar)
+    cohort = cohort.in_folds(plan.n_folds)
     with bar(f"{cohort.name}: rows", "training") as progress:
         results = run_rows(cohort, plan.rows, plan.regimes, plan.n_repeats, plan.workers, progress, folder / FOLDER)
     with bar(f"{cohort.name}: seconds a scan", "row") as progress:
