@@ -52,21 +52,25 @@ def send_files(peer: Peer, paths: Sequence[Path]) -> list[Sent]:
         For each file whether it is stored, refused for good, or to be tried again. A PACS that cannot be reached is a
         reason to try again, not an exception.
     """
-    opened = [(path, _head(path)) for path in paths]
-    outgoing = [head for _, head in opened if isinstance(head, Outgoing)]
-    judged = {path: head for path, head in opened if isinstance(head, Judgement)}
-    contexts = contexts_for(outgoing)
-    if outgoing:
-        try:
-            association = associate(peer, contexts)
-        except PeerError as error:
-            judged |= {item.path: Judgement(Outcome.RETRY, str(error)) for item in outgoing}
-        else:
-            try:
-                judged |= {item.path: _send(association, item, number) for number, item in enumerate(outgoing, 1)}
-            finally:
-                release(association)
-    return [Sent(path, judged[path]) for path in paths]
+    heads = [_head(path) for path in paths]
+    judgements = iter(_send_all(peer, [head for head in heads if isinstance(head, Outgoing)]))
+    return [
+        Sent(path, head if isinstance(head, Judgement) else next(judgements))
+        for path, head in zip(paths, heads, strict=True)
+    ]
+
+
+def _send_all(peer: Peer, outgoing: Sequence[Outgoing]) -> list[Judgement]:
+    if not outgoing:
+        return []
+    try:
+        association = associate(peer, contexts_for(outgoing))
+    except PeerError as error:
+        return [Judgement(Outcome.RETRY, str(error))] * len(outgoing)
+    try:
+        return [_send(association, item, number) for number, item in enumerate(outgoing, 1)]
+    finally:
+        release(association)
 
 
 def contexts_for(outgoing: Sequence[Outgoing]) -> list[PresentationContext]:
