@@ -142,7 +142,7 @@ function tellPlace(nv, spots) {
     slider.setAttribute("aria-valuetext", `slice ${at[axis] + 1} of ${Number(slider.max) + 1}`);
   });
   for (const button of document.querySelectorAll("[data-spot]")) {
-    button.setAttribute("aria-pressed", String(Boolean(here) && Number(button.dataset.spot) === here.number));
+    button.setAttribute("aria-current", String(Boolean(here) && Number(button.dataset.spot) === here.number));
   }
 }
 

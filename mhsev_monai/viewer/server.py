@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import secrets
+import sys
 import time
 from collections.abc import Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 LOOPBACK = "127.0.0.1"
 TOKEN_BYTES = 32
@@ -78,11 +79,16 @@ class ViewerServer(ThreadingHTTPServer):
 
     def find(self, path: str) -> ServedFile | None:
         """What stands at a path; None without the token, and for names that there are not."""
-        token, _, name = path.removeprefix("/").partition("/")
-        if not secrets.compare_digest(token.encode(), self.token.encode()):
+        token, slash, name = path.removeprefix("/").partition("/")
+        if not slash or not secrets.compare_digest(token.encode(), self.token.encode()):
             return None
         self.last_request = time.monotonic()
         return self.files.get(name)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Pass over a browser that went away in the middle, which is its right."""
+        if not isinstance(sys.exception(), (ConnectionError, TimeoutError)):
+            super().handle_error(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -98,7 +104,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.headers.get_all("Host") != [self.server.host]:
             self._answer(HTTPStatus.MISDIRECTED_REQUEST)
         elif self.command != "GET":
-            self._answer(HTTPStatus.METHOD_NOT_ALLOWED)
+            self._answer(HTTPStatus.METHOD_NOT_ALLOWED, headers={"Allow": "GET"})
         else:
             return True
         self.close_connection = True
@@ -107,16 +113,21 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         """Answer with a file, or say no more than that there is none."""
         found = self.server.find(self.path)
-        self._answer(HTTPStatus.NOT_FOUND if found is None else HTTPStatus.OK, found)
+        if found is not None:
+            self._answer(HTTPStatus.OK, found, {"Content-Type": found.content_type})
+        elif self.server.find(f"{self.path}/") is not None:
+            # The address of the page, its last letter lost in copying.
+            self._answer(HTTPStatus.FOUND, headers={"Location": f"{self.path}/"})
+        else:
+            self._answer(HTTPStatus.NOT_FOUND)
 
-    def _answer(self, status: HTTPStatus, file: ServedFile | None = None) -> None:
+    def _answer(
+        self, status: HTTPStatus, file: ServedFile | None = None, headers: Mapping[str, str] | None = None
+    ) -> None:
         body = file.body if file is not None else b""
         self.send_response(status)
-        if file is not None:
-            self.send_header("Content-Type", file.content_type)
-        if status is HTTPStatus.METHOD_NOT_ALLOWED:
-            self.send_header("Allow", "GET")
-        self.send_header("Content-Length", str(len(body)))
+        for name, value in {**(headers or {}), "Content-Length": str(len(body))}.items():
+            self.send_header(name, value)
         self.end_headers()
         self.wfile.write(body)
 

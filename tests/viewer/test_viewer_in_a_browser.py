@@ -205,8 +205,8 @@ def test_by_keyboard_alone_one_gets_everywhere_sees_where_one_is_and_to_a_spot(p
     page.value("document.querySelector('[data-spot=\"2\"]').focus()")
     page.press("Enter")
     assert "less likely spot 2" in place(page)
-    assert page.value("document.querySelector('[data-spot=\"2\"]').getAttribute('aria-pressed')") == "true"
-    assert page.value("document.querySelector('[data-spot=\"1\"]').getAttribute('aria-pressed')") == "false"
+    assert page.value("document.querySelector('[data-spot=\"2\"]').getAttribute('aria-current')") == "true"
+    assert page.value("document.querySelector('[data-spot=\"1\"]').getAttribute('aria-current')") == "false"
     page.value("document.getElementById('marks-possible').focus()")
     page.press(" ")
     assert rings(page) == []

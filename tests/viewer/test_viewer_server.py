@@ -44,6 +44,12 @@ def test_who_has_the_address_gets_the_files(server):
         assert (status, body, headers["Content-Type"]) == (200, file.body, file.content_type)
 
 
+def test_an_address_that_lost_its_last_letter_leads_to_the_page(server):
+    status, body, headers = ask(server, f"/{server.token}")
+    assert (status, body, headers["Location"]) == (302, b"", f"/{server.token}/")
+    assert ask(server, f"/{server.token[:-1]}")[0] == 404
+
+
 def test_it_listens_on_loopback_alone(server):
     assert server.socket.getsockname()[0] == "127.0.0.1"
 
@@ -126,6 +132,17 @@ def test_a_port_in_use_is_an_error():
         taken.listen()
         with pytest.raises(OSError, match="in use"):
             ViewerServer(FILES, taken.getsockname()[1], 1)
+
+
+def test_a_client_that_goes_away_is_no_fault(capfd):
+    with ViewerServer({"": ServedFile("text/html", bytes(50_000_000))}, port=0, idle_seconds=3) as server:
+        thread = threading.Thread(target=server.serve_until_idle)
+        thread.start()
+        with socket.create_connection(("127.0.0.1", server.server_address[1])) as client:
+            client.sendall(f"GET /{server.token}/ HTTP/1.1\r\nHost: {server.host}\r\n\r\n".encode())
+            assert client.recv(10)
+        thread.join(timeout=30)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_client_that_never_finishes_does_not_hold_up_others(server):
