@@ -9,8 +9,6 @@ from pathlib import Path
 from mhsev_monai.pacs.gateway.config_reader import number, word
 from mhsev_monai.pacs.gateway.delivery_rules import KIND_NAMES, Backoff, Hours
 
-REPORTS = ("comprehensive3d", "enhanced", "none")
-
 
 def check_ae_title(title: str) -> None:
     """Refuse what PS3.5 does not allow as an AE title: 1 to 16 printable ASCII characters without backslash."""
@@ -44,7 +42,6 @@ class Destination:
         commitment: whether to ask the storage SCP for storage commitment, or the DICOMweb server whether it lists what
             it was sent.
         commitment_s: how long to wait for the answer before asking again.
-        report: ``comprehensive3d``, ``enhanced`` or ``none``: which kind of SR the destination gets.
         only: kinds of result that it gets (sr, seg, map, marks, capture, report); empty for all.
         skip_refused: results whose SOP class the destination does not accept are skipped instead of given up.
         routine_hours: such as ``20:00-06:00``, local time, when results of routine priority are sent; empty for always.
@@ -63,7 +60,6 @@ class Destination:
     timeout_s: float = number(30.0, 0.1, 600)
     commitment: bool = False
     commitment_s: float = number(600.0, 0.1, 86400)
-    report: str = word("comprehensive3d", *REPORTS)
     only: tuple[str, ...] = ()
     skip_refused: bool = False
     routine_hours: str = ""
@@ -106,18 +102,6 @@ def _hours(text: str) -> Hours | None:
         return Hours(time.fromisoformat(begin.strip()), time.fromisoformat(end.strip()))
     except ValueError as error:
         raise ValueError(f"routine_hours must be two times such as 20:00-06:00, got {text!r}") from error
-
-
-def report_for(destinations: tuple[Destination, ...]) -> str:
-    """The one kind of SR that the pipeline makes for these destinations.
-
-    Raises:
-        ValueError: if some want Comprehensive 3D SR and others Enhanced SR, since a series has one report.
-    """
-    asked = sorted({one.report for one in destinations} - {"none"})
-    if len(asked) > 1:
-        raise ValueError(f"destinations ask for {' and '.join(asked)}; a series has one report, so choose one for all")
-    return asked[0] if asked else "none"
 
 
 @dataclass(frozen=True)

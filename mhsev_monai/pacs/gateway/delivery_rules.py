@@ -107,31 +107,25 @@ KINDS = {
     "1.2.840.10008.5.1.4.1.1.104.1": "report",
 }
 KIND_NAMES = tuple(dict.fromkeys(KINDS.values()))
-_REPORT_CLASSES = {"comprehensive3d": COMPREHENSIVE_3D_SR, "enhanced": ENHANCED_SR}
 
 
 def not_accepted(sop_class: str, name: str) -> str:
     """The sentence about a kind of object that a PACS does not accept."""
     way_out = "allow it at the PACS, or leave the kind out with only or skip_refused"
     if sop_class == COMPREHENSIVE_3D_SR:
-        way_out = "set report of this destination to enhanced or none, or allow it at the PACS"
+        way_out = "set pipeline.report to enhanced or none, or allow it at the PACS"
     return f"the PACS does not accept {name} ({sop_class}); {way_out}"
 
 
-def unwanted(sop_class: str, report: str, only: Collection[str]) -> str:
+def unwanted(sop_class: str, only: Collection[str]) -> str:
     """Why objects of a class do not go to a destination; empty if they do.
 
     Args:
         sop_class: of the object.
-        report: which SR the destination gets: ``comprehensive3d``, ``enhanced`` or ``none``.
-        only: the kinds that it gets; empty for all.
+        only: the kinds that the destination gets; empty for all.
     """
     kind = KINDS.get(sop_class, "other")
-    if only and kind not in only:
-        return f"the configuration has no {kind} for this destination"
-    if kind == "sr" and _REPORT_CLASSES.get(report) != sop_class:
-        return f"the configuration has report {report} for this destination"
-    return ""
+    return f"the configuration has no {kind} for this destination" if only and kind not in only else ""
 
 
 @dataclass(frozen=True)

@@ -88,7 +88,7 @@ class Courier:
         due = self._deliveries.due(self._destination.name, BATCH)
         now = datetime.fromtimestamp(self._clock())
         due = [item for item in due if may_go(item.priority, self._destination.off_peak, now)]
-        reasons = {item.id: unwanted(item.sop_class, self._destination.report, self._destination.only) for item in due}
+        reasons = {item.id: unwanted(item.sop_class, self._destination.only) for item in due}
         skipped = {number: reason for number, reason in reasons.items() if reason}
         self._deliveries.skip(skipped)
         going = [item for item in due if item.id not in skipped]
