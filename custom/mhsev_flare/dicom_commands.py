@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mhsev_flare.commands import DATA_SAY_NO, DONE, EPILOG, WRONG_CALL, complain, noun, verb
+from mhsev_flare.compare_commands import missing_for_regions
 
 if TYPE_CHECKING:
     from mhsev_monai.pacs.run import SeriesOutcome
@@ -38,6 +39,7 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
         default=_FORMS[0],
         help="form of the structured report, for archives that refuse the first (default: %(default)s)",
     )
+    parser.add_argument("--regions", action="store_true", help="say which findings are lobar, deep or infratentorial")
     parser.add_argument("--json", action="store_true", help="one JSON object a line and series, for machines")
 
 
@@ -45,9 +47,9 @@ def _run(options: argparse.Namespace) -> int:
     def run(tell: Callable[[SeriesOutcome], None]) -> list[SeriesOutcome]:
         from mhsev_monai.pacs.run import RunSettings, run_folder
 
-        return run_folder(options.source, options.out, options.model, RunSettings(options.sr), tell)
+        return run_folder(options.source, options.out, options.model, RunSettings(options.sr, options.regions), tell)
 
-    return _told(run, options.json)
+    return _told(run, options)
 
 
 def _mercure(options: argparse.Namespace) -> int:
@@ -62,12 +64,14 @@ def _mercure(options: argparse.Namespace) -> int:
         from mhsev_monai.pacs.mercure import run_module
         from mhsev_monai.pacs.run import RunSettings
 
-        return run_module(Path(folders[0]), Path(folders[1]), Path(model), RunSettings(options.sr), tell)
+        return run_module(
+            Path(folders[0]), Path(folders[1]), Path(model), RunSettings(options.sr, options.regions), tell
+        )
 
-    return _told(run, options.json)
+    return _told(run, options)
 
 
-def _told(run: Callable[[Callable[[SeriesOutcome], None]], list[SeriesOutcome]], as_json: bool) -> int:
+def _told(run: Callable[[Callable[[SeriesOutcome], None]], list[SeriesOutcome]], options: argparse.Namespace) -> int:
     """Run, tell what became of each series, and give the exit status.
 
     Folders may bear names of patients, and what is said here may be kept in logs: they are not repeated.
@@ -75,8 +79,11 @@ def _told(run: Callable[[Callable[[SeriesOutcome], None]], list[SeriesOutcome]],
     from mhsev_monai.errors import ScanError
     from mhsev_monai.model_file import ModelFileError
 
+    if options.regions and (lacking := missing_for_regions()):
+        complain(lacking)
+        return WRONG_CALL
     try:
-        outcomes = run(_tell_json if as_json else _tell)
+        outcomes = run(_tell_json if options.json else _tell)
     except ModelFileError as error:
         complain(f"--model: {error}")
         return WRONG_CALL
@@ -89,7 +96,7 @@ def _told(run: Callable[[Callable[[SeriesOutcome], None]], list[SeriesOutcome]],
     except OSError as error:
         complain(f"OUT cannot be written ({type(error).__name__}); name another folder, or mend its permissions")
         return WRONG_CALL
-    if not as_json:
+    if not options.json:
         _sum_up(outcomes)
     return _status(outcomes)
 
@@ -110,6 +117,8 @@ def _tell(outcome: SeriesOutcome) -> None:
         print(f"  reason       {outcome.reason}")
     if outcome.grade is not None:
         print(f"  grade        {outcome.grade}\n  microbleeds  {outcome.count}\n  objects      {len(outcome.results)}")
+    if outcome.abstains is not None:
+        print(f"  abstains     {outcome.abstains}")
     for warning in outcome.warnings:
         print(f"  doubt        {warning}")
 

@@ -7,6 +7,7 @@ from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
 from mhsev_monai.severity import Severity
+from mhsev_monai.trust import ABSTENTIONS
 
 SCHEME = "99MHSEV"
 
@@ -27,6 +28,8 @@ FEATURE_MAP = CodedConcept("DSD", SCHEME, "Dynamic spectral decomposition; negat
 FAMILY: Code = codes.cid7162.ArtificialIntelligence
 PROCEDURE: Code = codes.cid100.MRIUnspecifiedBodyRegion
 
+ABSTENTION = CodedConcept("ABSTENTION", SCHEME, "The model abstains")
+
 NO_UNITS = CodedConcept("1", "UCUM", "no units")
 NUMBER = CodedConcept("{microbleeds}", "UCUM", "microbleeds")
 MM = CodedConcept("mm", "UCUM", "mm")
@@ -43,6 +46,11 @@ GRADES = {
 def part_of_brain(label: str) -> CodedConcept:
     """The concept of a part of the brain by its label in ``mhsev_monai.regions``."""
     return CodedConcept(label.upper().replace(" ", "_")[:16], SCHEME, label)
+
+
+def abstention(code: str) -> CodedConcept:
+    """Why a model abstains, a key of ``trust.ABSTENTIONS``."""
+    return CodedConcept(code.upper(), SCHEME, ABSTENTIONS[code])
 
 
 def grade_probability(label: str) -> CodedConcept:

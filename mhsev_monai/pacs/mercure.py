@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,7 +26,7 @@ def run_module(
     Raises:
         ScanError, ModelFileError, OSError: see ``run_folder``.
     """
-    hidden = out / f".mhsev-module-{os.getpid()}"
+    hidden = Path(tempfile.mkdtemp(prefix=f".mhsev-{os.getpid()}-", dir=out))
     try:
         outcomes = run_folder(source, hidden, model, settings, report)
         for outcome in outcomes:

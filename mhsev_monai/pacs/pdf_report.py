@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
+from xml.sax.saxutils import escape
 
 from reportlab.lib import colors
 from reportlab.lib.pagesizes import A4
@@ -15,6 +16,7 @@ from reportlab.pdfgen.canvas import Canvas
 from reportlab.platypus import Flowable, Paragraph, SimpleDocTemplate, Spacer, Table
 
 from mhsev_monai.prediction import LIMITS, ScanGrade
+from mhsev_monai.trust import ABSTENTIONS, set_text
 
 _MARGIN = 18 * mm
 _RESEARCH = "RESEARCH USE ONLY - not for diagnosis"
@@ -67,7 +69,7 @@ def pdf_report(
     ]
     doubts = [*grade.flags, *notes]
     story += [Paragraph("Reasons to doubt the result", head)]
-    story += [Paragraph(doubt, text) for doubt in doubts] or [Paragraph("None was found.", text)]
+    story += [Paragraph(escape(doubt), text) for doubt in doubts] or [Paragraph("None was found.", text)]
     story += [Paragraph("Limits", head), Paragraph(LIMITS, text)]
     story += [Paragraph("Preliminary, and looked at by nobody. Positions are in the patient's coordinates.", text)]
     story += [Paragraph(f"mhsev {version}, model SHA-256 {model_digest}", style["Code"])]
@@ -102,6 +104,10 @@ def _results(grade: ScanGrade) -> Mapping[str, str]:
         interval = " (90 % interval {} to {})".format(*grade.count_interval)
     facts = {"Grade": grade.grade.label, "Estimated number of microbleeds": f"{grade.count}{interval}"}
     facts |= {f"Probability of {label}": f"{p:.2f}" for label, p in grade.probabilities.items()}
+    if grade.prediction_set is not None:
+        facts["Grades that may be true"] = set_text(grade.prediction_set)
+    if grade.abstains is not None:
+        facts["The model abstains"] = ABSTENTIONS[grade.abstains]
     return facts | {"Dark spots before grading": str(grade.n_candidates)}
 
 

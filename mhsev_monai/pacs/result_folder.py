@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -55,7 +56,7 @@ def write_results(folder: Path, objects: Mapping[str, Dataset], outcome: Mapping
 def clear_unfinished(out: Path) -> None:
     """Remove hidden folders of processes that were ended before they could."""
     for folder in out.glob(f"{_PREFIX}*"):
-        owner = folder.name.removeprefix(_PREFIX)
+        owner = folder.name.removeprefix(_PREFIX).partition("-")[0]
         if owner.isdigit() and not Path("/proc", owner).exists():
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -63,9 +64,8 @@ def clear_unfinished(out: Path) -> None:
 @contextmanager
 def _hidden_folder(out: Path) -> Iterator[Path]:
     """A folder on the same disk, inside, since ``out`` itself may be a mounted one."""
-    hidden = out / f"{_PREFIX}{os.getpid()}"
-    shutil.rmtree(hidden, ignore_errors=True)
-    hidden.mkdir(parents=True)
+    out.mkdir(parents=True, exist_ok=True)
+    hidden = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=out))
     try:
         yield hidden
     finally:

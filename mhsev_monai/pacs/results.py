@@ -14,6 +14,7 @@ from mhsev_monai.ingest.dicom.series import DicomSeries, convert_series
 from mhsev_monai.ingest.scan_writer import write_scan
 from mhsev_monai.ingest.work import work_folder
 from mhsev_monai.keys import SeverityKeys as Keys
+from mhsev_monai.lesion_regions import tell_regions
 from mhsev_monai.model_file import SeverityModel
 from mhsev_monai.pacs.context import ObjectKind, ResultContext
 from mhsev_monai.pacs.encapsulated_pdf import encapsulated_report
@@ -37,14 +38,20 @@ class LoadedModel(NamedTuple):
     digest: str
 
 
-def result_identity(series: DicomSeries, model_digest: str) -> ResultIdentity:
-    """What the UIDs of the results of a series are made of."""
+def result_identity(series: DicomSeries, model_digest: str, regions: bool = False) -> ResultIdentity:
+    """What the UIDs of the results of a series are made of; those with regions are others."""
     uids = [file.instance_uid for file in series.files]
-    return ResultIdentity.of(series.identity, uids, model_digest, __version__)
+    version = f"{__version__}+regions" if regions else __version__
+    return ResultIdentity.of(series.identity, uids, model_digest, version)
 
 
-def grade_series(series: DicomSeries, loaded: LoadedModel) -> ResultContext:
+def grade_series(series: DicomSeries, loaded: LoadedModel, regions: bool = False) -> ResultContext:
     """Convert a series, grade it, and find the places of its findings in its own slices.
+
+    Args:
+        series: its files.
+        loaded: the model.
+        regions: tell which part of the brain each finding lies in.
 
     Raises:
         ScanError: if the series cannot be used.
@@ -54,6 +61,8 @@ def grade_series(series: DicomSeries, loaded: LoadedModel) -> ResultContext:
         source = source_series(series, scan)
     with work_folder() as work:
         grade, entries = grade_scan(write_scan(scan, work, "scan"), loaded.model)
+    if regions:
+        grade, _ = tell_regions(grade, entries)
     x, y, z = entries[Keys.B0].shape[1:]
     return ResultContext(
         source=source,
@@ -62,7 +71,7 @@ def grade_series(series: DicomSeries, loaded: LoadedModel) -> ResultContext:
         to_lps=processed_to_lps(entries, source),
         shape=(int(x), int(y), int(z)),
         feature_map=_feature_map(entries, source),
-        identity=result_identity(series, loaded.digest),
+        identity=result_identity(series, loaded.digest, regions),
         made=datetime.now(),
         notes=(*warnings, *source.warnings),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from mhsev_monai.pacs.result_folder import clear_unfinished, kept_outcome, write
 from mhsev_monai.pacs.results import LoadedModel, grade_series, result_identity, result_objects
 from mhsev_monai.pacs.structured_report import ReportForm
 from mhsev_monai.scan_contrast import ScanContrast
+from mhsev_monai.trust import ABSTENTIONS
 
 _UNREADABLE = "the files cannot be read as DICOM, or cannot be opened: damaged, deflated or cut off; send them again"
 _CLOSED = "the folders cannot be opened; mend their permissions"
@@ -49,6 +50,7 @@ class SeriesOutcome:
         grade: label; None where it is not done.
         count: estimated number of microbleeds; None likewise.
         warnings: reasons to doubt the result.
+        abstains: why the grade is not to be relied on; None where the model stands by it, or nothing is graded.
     """
 
     series: str
@@ -60,6 +62,7 @@ class SeriesOutcome:
     grade: str | None = None
     count: int | None = None
     warnings: tuple[str, ...] = ()
+    abstains: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain values under stable names."""
@@ -73,6 +76,7 @@ class SeriesOutcome:
             "grade": self.grade,
             "count": self.count,
             "warnings": list(self.warnings),
+            "abstains": self.abstains,
         }
 
     @classmethod
@@ -87,10 +91,12 @@ class RunSettings:
     """What a site may choose.
 
     Attributes:
-        sr: form of the structured report.
+        sr: form of the structured report, a value of ``ReportForm``.
+        regions: tell which part of the brain each finding lies in.
     """
 
-    sr: str = field(default=ReportForm.COMPREHENSIVE_3D)
+    sr: str = ReportForm.COMPREHENSIVE_3D
+    regions: bool = False
 
 
 def _say_nothing(outcome: SeriesOutcome) -> None:
@@ -121,27 +127,26 @@ def run_folder(
     settings = settings or RunSettings()
     if source.exists() and source.resolve().is_relative_to(out.resolve()):
         raise ScanError("the source lies inside the folder of results; name another folder for these")
-    form = ReportForm(settings.sr)
     loaded = LoadedModel(load_model(model), file_digest(model))
     found = look_through(source, skip=out)
     out.mkdir(parents=True, exist_ok=True)
     clear_abandoned()
     clear_unfinished(out)
     outcomes = []
-    for outcome in _of_series(found, out, loaded, form):
+    for outcome in _of_series(found, out, loaded, settings):
         outcomes.append(outcome)
         report(outcome)
     return outcomes
 
 
-def _of_series(found: Source, out: Path, loaded: LoadedModel, form: ReportForm) -> Any:
+def _of_series(found: Source, out: Path, loaded: LoadedModel, settings: RunSettings) -> Any:
     """The outcome of each series, then of files that are of none."""
     wanted = ACCEPTED[ScanContrast.DWI]
     series = group_series(found.dicom)
     studies = {each.files[0].study for each in series if each.kind in wanted}
     for each in series:
         if each.kind in wanted:
-            yield _settle(each, out, loaded, form)
+            yield _settle(each, out, loaded, settings)
         else:
             yield _left_out(each, has_diffusion=each.files[0].study in studies)
     if found.unreadable:
@@ -176,13 +181,14 @@ def _class_name(sop_class: str) -> str:
     return f"{UID_dictionary[sop_class][0]}" if sop_class in UID_dictionary else "an object of another class"
 
 
-def _settle(series: DicomSeries, out: Path, loaded: LoadedModel, form: ReportForm) -> SeriesOutcome:
+def _settle(series: DicomSeries, out: Path, loaded: LoadedModel, settings: RunSettings) -> SeriesOutcome:
     """Grade one series; a fault in it does not take the others along."""
-    name = f"{series_key(series.files[0].series)}-{result_identity(series, loaded.digest).key}"
-    folder = out / (name if form is ReportForm.COMPREHENSIVE_3D else f"{name}-{form}")
+    identity = result_identity(series, loaded.digest, settings.regions)
+    form = "" if settings.sr == ReportForm.COMPREHENSIVE_3D else f"-{settings.sr}"
+    folder = out / f"{series_key(series.files[0].series)}-{identity.key}{form}"
     try:
         kept = kept_outcome(folder)
-        return _graded(series, folder, loaded, form) if kept is None else SeriesOutcome.from_json(kept)
+        return _graded(series, folder, loaded, settings) if kept is None else SeriesOutcome.from_json(kept)
     except ScanError as error:
         return _known(series, RunStatus.REFUSED, str(error))
     except MemoryError:
@@ -196,15 +202,16 @@ def _settle(series: DicomSeries, out: Path, loaded: LoadedModel, form: ReportFor
         return _known(series, RunStatus.FAILED, reason)
 
 
-def _graded(series: DicomSeries, folder: Path, loaded: LoadedModel, form: ReportForm) -> SeriesOutcome:
-    context = grade_series(series, loaded)
-    objects = result_objects(context, form)
+def _graded(series: DicomSeries, folder: Path, loaded: LoadedModel, settings: RunSettings) -> SeriesOutcome:
+    context = grade_series(series, loaded, settings.regions)
+    objects = result_objects(context, ReportForm(settings.sr))
     outcome = replace(
         _known(series, RunStatus.DONE, ""),
         results=tuple(f"{folder.name}/{name}" for name in objects),
         grade=context.grade.grade.label,
         count=context.grade.count,
         warnings=tuple(dict.fromkeys((*context.notes, *context.grade.flags))),
+        abstains=None if context.grade.abstains is None else ABSTENTIONS[context.grade.abstains],
     )
     write_results(folder, objects, outcome.to_json())
     return outcome

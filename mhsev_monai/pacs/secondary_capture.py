@@ -111,7 +111,8 @@ def draw_slice(context: ResultContext, index: int) -> NDArray[np.uint8]:
         draw.ellipse((x - radius, y - radius, x + radius, y + radius), outline=MARK_COLOUR, width=2)
         draw.text((x + radius + 2, y - 8), str(finding.number), fill=MARK_COLOUR, font=font)
     grade = context.grade
-    below = f"{len(findings)} marked here; estimate {grade.count}, grade {grade.grade.label}; not for diagnosis"
+    doubt = "" if grade.abstains is None else " (the model abstains)"
+    below = f"{len(findings)} marked here; estimate {grade.count}, grade {grade.grade.label}{doubt}; not for diagnosis"
     draw.text((4, 2), f"{RESEARCH}   slice {index + 1}/{len(context.source.slices)}", fill=WORD_COLOUR, font=font)
     draw.text((4, SIDE - 18), below, fill=WORD_COLOUR, font=font)
     return np.asarray(picture, dtype=np.uint8)

@@ -76,7 +76,7 @@ def _measurement(name: CodedConcept, value: float, unit: CodedConcept) -> sr.Mea
 
 
 def _of_scan(context: ResultContext) -> sr.MeasurementsAndQualitativeEvaluations:
-    """Count, interval, grade and its probabilities."""
+    """Count, interval, grade and its probabilities, and whether the model stands by it."""
     grade = context.grade
     measurements = [_measurement(codes.COUNT, grade.count, codes.NUMBER)]
     if grade.count_interval is not None:
@@ -85,13 +85,16 @@ def _of_scan(context: ResultContext) -> sr.MeasurementsAndQualitativeEvaluations
     measurements += [
         _measurement(codes.grade_probability(label), p, codes.NO_UNITS) for label, p in grade.probabilities.items()
     ]
+    evaluations = [sr.QualitativeEvaluation(codes.SEVERITY, codes.GRADES[grade.grade])]
+    if grade.abstains is not None:
+        evaluations.append(sr.QualitativeEvaluation(codes.ABSTENTION, codes.abstention(grade.abstains)))
     return sr.MeasurementsAndQualitativeEvaluations(
         tracking_identifier=sr.TrackingIdentifier(uid=context.identity.uid("scan"), identifier="whole scan"),
         finding_type=codes.MICROBLEED,
         algorithm_id=_algorithm(context),
         finding_sites=[sr.FindingSite(anatomic_location=codes.BRAIN)],
         measurements=measurements,
-        qualitative_evaluations=[sr.QualitativeEvaluation(codes.SEVERITY, codes.GRADES[grade.grade])],
+        qualitative_evaluations=evaluations,
     )
 
 

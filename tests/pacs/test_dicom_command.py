@@ -187,12 +187,25 @@ def test_a_fault_while_writing_leaves_nothing_behind(model, tmp_path, capsys, mo
 
 def test_what_a_killed_run_left_is_cleared_by_the_next(model, tmp_path):
     """No process has so high a number; a folder of one that lives stays."""
-    dead, alive = tmp_path / "out" / ".mhsev-99999999", tmp_path / "out" / f".mhsev-{os.getppid()}"
+    dead, alive = tmp_path / "out" / ".mhsev-99999999-a", tmp_path / "out" / f".mhsev-{os.getppid()}-b"
     for folder in (dead, alive):
         (folder / "results").mkdir(parents=True)
     write_series(tmp_path / "in", ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
     main(["dicom", "run", str(tmp_path / "in"), str(tmp_path / "out"), "--model", str(model)])
     assert (dead.exists(), alive.exists()) == (False, True)
+
+
+def test_a_fault_of_ours_is_told_by_its_kind_alone(model, tmp_path, capsys, monkeypatch):
+    def fail(*arguments: object) -> None:
+        raise KeyError("Roe^Jane")
+
+    monkeypatch.setattr("mhsev_monai.pacs.run.grade_series", fail)
+    write_series(tmp_path / "in")
+    assert main(["dicom", "run", str(tmp_path / "in"), str(tmp_path / "out"), "--model", str(model), "--json"]) == 1
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["reason"].startswith("failed unexpectedly with KeyError")
+    assert json.loads(printed.out)["status"] == "failed"
+    assert "Jane" not in printed.out + printed.err
 
 
 @pytest.mark.parametrize("form", ["classic", pytest.param("enhanced", marks=pytest.mark.slow)])

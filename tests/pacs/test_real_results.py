@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import highdicom as hd
 import numpy as np
 import pydicom
 import pytest
@@ -14,9 +16,12 @@ from test_result_objects import grade
 from validators import contradictions, needs_validators, report_groups, segment_centre, standard_errors
 
 from mhsev_flare.cli import main
+from mhsev_monai.ingest.dicom.series import convert_series, group_series
+from mhsev_monai.ingest.source import look_through
 from mhsev_monai.model_file import load_model
 from mhsev_monai.pacs.identity import file_digest
 from mhsev_monai.pacs.results import LoadedModel
+from mhsev_monai.pacs.source_series import source_series
 
 pytestmark = pytest.mark.slow
 
@@ -60,6 +65,23 @@ def test_every_human_diffusion_series_gets_valid_objects(name, model, shared_dat
         assert np.linalg.norm(centre - finding["roi"].value[0]) < 6
 
 
+def test_regions_are_told_on_demand_under_uids_of_their_own(model, shared_data, tmp_path, capsys):
+    pytest.importorskip("nilearn", reason="needs the template of the extra cohort")
+    command = ["dicom", "run", str(shared_data / "dicom" / "siemens_xa30_enhanced_dwi"), str(tmp_path / "out")]
+    assert main([*command, "--model", str(model), "--json", "--sr", "none"]) == 0
+    assert main([*command, "--model", str(model), "--json", "--regions"]) == 0
+    plain, told = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    assert not any("sr.dcm" in name for name in plain["results"])
+    made = read_all((tmp_path / "out" / told["results"][0]).parent)
+    others = read_all((tmp_path / "out" / plain["results"][0]).parent)
+    assert not {each.SOPInstanceUID for each in made.values()} & {each.SOPInstanceUID for each in others.values()}
+    groups = hd.sr.srread(made["sr"].filename).content.get_planar_roi_measurement_groups()
+    parts = [each.get_qualitative_evaluations()[0].value.meaning for each in groups]
+    assert len(parts) == len(made["seg"].SegmentSequence)
+    assert set(parts) <= {"lobar", "deep", "infratentorial", "uncertain"}
+    assert len(set(parts)) > 1
+
+
 @pytest.mark.parametrize("name", NOT_GRADED)
 def test_every_other_series_has_a_reason(name, model, shared_data, tmp_path, capsys):
     source = shared_data / "dicom" / name
@@ -70,8 +92,8 @@ def test_every_other_series_has_a_reason(name, model, shared_data, tmp_path, cap
     assert list((tmp_path / "out").iterdir()) == []
 
 
-TILE = 27
-SPOT = (40, 38)
+TILE = 20
+SPOT = (28, 25)
 """Column and row in the tile: white matter of this head."""
 
 
@@ -91,7 +113,7 @@ def test_a_spot_in_a_mosaic_is_marked_in_its_tile(shared_data, tmp_path, model):
 
     wrapper = dicomwrappers.wrapper_from_file(next(source.glob("*.dcm")))
     # nibabel's first index is the row, its second the column.
-    place = (np.diag([1, 1, 1, 1]) @ wrapper.affine @ (SPOT[1], SPOT[0], TILE, 1))[:3]
+    place = (wrapper.affine @ (SPOT[1], SPOT[0], TILE, 1))[:3]
     objects = made.objects
     _, _, findings = report_groups(objects["sr"])
     distances = [np.linalg.norm(each["roi"].value[0] - place) for each in findings]
@@ -112,3 +134,21 @@ def _at(folder: Path):
     from dicom_heads import HeadSeries
 
     return HeadSeries(folder, (), 0.0, np.zeros(0))
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_slices_of_another_vendor_s_mosaic_are_found_in_either_order(backwards, shared_data):
+    """No such file of UIH is at hand: a Siemens mosaic under its name, and the volume in both orders."""
+    (series,) = group_series(look_through(shared_data / "dicom" / "siemens_ve11_mosaic_dwi").dicom)
+    scan, _ = convert_series(series)
+    files = tuple(replace(file, vendor="UIH") for file in series.files)
+    stored = scan.stored[:, :, ::-1] if backwards else scan.stored
+    found = source_series(replace(series, files=files), replace(scan, stored=stored))
+    truth = source_series(series, scan)
+    for mine, theirs in zip(found.slices if not backwards else found.slices[::-1], truth.slices, strict=True):
+        assert np.array_equal(mine.stored, theirs.stored)
+        assert mine.corner == theirs.corner
+    # In space they lie as the volume says.
+    assert [each.plane.position for each in found.slices] == [
+        pytest.approx(each.plane.position, abs=0.01) for each in truth.slices
+    ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import highdicom as hd
@@ -16,7 +16,9 @@ from validators import contradictions, needs_validators, report_groups, segment_
 
 from mhsev_monai.ingest.dicom.series import group_series
 from mhsev_monai.ingest.source import look_through
-from mhsev_monai.model_file import load_model
+from mhsev_monai.inputs import DSDInputs
+from mhsev_monai.model_file import load_model, save_model
+from mhsev_monai.networks import SeverityMLP
 from mhsev_monai.pacs.context import ResultContext
 from mhsev_monai.pacs.identity import file_digest
 from mhsev_monai.pacs.patient_study import PATIENT_AND_STUDY
@@ -226,6 +228,27 @@ def test_an_enhanced_report_tells_the_place_in_pixels(graded, tmp_path):
 
 
 @needs_validators
+def test_an_abstention_and_the_part_of_the_brain_are_told(graded, tmp_path):
+    """A grade that the model does not stand by must not look like one that it does."""
+    findings = tuple(replace(each, part="lobar", diameter_mm=4.2) for each in graded.context.findings)
+    doubtful = replace(graded.context.grade, abstains="odd_scan", prediction_set=("none", "mild"))
+    objects = result_objects(replace(graded.context, grade=doubtful, findings=findings), ReportForm.COMPREHENSIVE_3D)
+    write_results(tmp_path / "out", objects, {})
+    content = hd.sr.srread(tmp_path / "out" / "sr.dcm").content
+    (scan,) = content.get_image_measurement_groups()
+    words = [each.value.meaning for each in scan.get_qualitative_evaluations()]
+    assert words == ["Mild", "the scan is unlike those that the model was trained with"]
+    (finding,) = content.get_planar_roi_measurement_groups()
+    assert [each.value.meaning for each in finding.get_qualitative_evaluations()] == ["lobar"]
+    assert 4.2 in [each.value for each in finding.get_measurements()]
+    assert standard_errors(sorted((tmp_path / "out").glob("*.dcm"))) == []
+    before, now = (bytes(each.EncapsulatedDocument) for each in (graded.objects["report"], objects["report.dcm"]))
+    assert now != before
+    pictures = [each.pixel_array for each in (graded.objects["capture-001"], read_all(tmp_path / "out")["capture-001"])]
+    assert not np.array_equal(pictures[0][-18:], pictures[1][-18:])
+
+
+@needs_validators
 def test_a_scan_without_findings_has_a_picture_and_words_and_no_segments(loaded, tmp_path):
     def change(dataset: pydicom.Dataset) -> pydicom.Dataset:
         """As some archives deliver it: no frame of reference, body part or age; a name of another script."""
@@ -246,6 +269,17 @@ def test_a_scan_without_findings_has_a_picture_and_words_and_no_segments(loaded,
     assert {str(each.PatientName) for each in objects.values()} == {"Müller^Zoë"}
     assert any("Frame of Reference" in note for note in made.context.notes)
     assert standard_errors(sorted(made.folder.glob("*.dcm"))) == []
+
+
+def test_a_model_that_judges_the_scan_as_a_whole_points_at_nothing(tmp_path):
+    inputs = DSDInputs()
+    network = SeverityMLP(len(inputs.feature_names), [8], num_classes=4, dropout=0.0, max_deviation=8.0, seed=1)
+    save_model(tmp_path / "model.pt", network, inputs, "paper", network.state_dict(), {})
+    whole = LoadedModel(load_model(tmp_path / "model.pt"), file_digest(tmp_path / "model.pt"))
+    made = grade(write_head(tmp_path / "in"), whole, tmp_path / "out")
+    assert made.context.grade.n_candidates > 0
+    assert set(made.objects) == {"capture-001", "map", "marks", "report", "sr"}
+    assert report_groups(made.objects["sr"])[2] == []
 
 
 def test_the_report_on_paper_is_a_pdf_and_equal_for_equal_results(graded):
