@@ -113,7 +113,8 @@ def _end(child: subprocess.Popen[bytes]) -> None:
 def _told(status: int) -> str:
     if status < 0:
         return f"the pipeline was ended by signal {-status} ({signal.Signals(-status).name})"
-    return f"the pipeline ended with status {status}"
+    hint = ", which says that it was called wrongly; look with --check" if status == 2 else ""
+    return f"the pipeline ended with status {status}{hint}"
 
 
 def _answer(path: Path) -> ChildEnd:

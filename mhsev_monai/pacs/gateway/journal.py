@@ -120,6 +120,8 @@ class Journal:
         """Move the series for which nothing came for ``quiet_s`` seconds from collecting to ready."""
         with self._database.change() as rows:
             now = self._clock()
+            # The clock was set back: without this, a series would wait until it has caught up.
+            rows.execute("UPDATE series SET last_at = ? WHERE state = ? AND last_at > ?", (now, COLLECTING, now))
             quiet = rows.execute(
                 "SELECT * FROM series WHERE state = ? AND last_at <= ?", (COLLECTING, now - quiet_s)
             ).fetchall()

@@ -128,7 +128,7 @@ class Receiver:
         ae.require_called_aet = True
         ae.require_calling_aet = list(self._callers)
         ae.maximum_associations = self._config.max_associations
-        ae.maximum_pdu_size = _PDU_BYTES
+        ae.maximum_pdu_size = min(_PDU_BYTES, self._limits.max_pdu_bytes)
         ae.acse_timeout = self._config.association_s
         ae.dimse_timeout = self._config.idle_s
         ae.network_timeout = self._config.idle_s

@@ -149,6 +149,12 @@ class RunningGateway:
         assert self._process is not None
         return psutil.Process(self._process.pid).memory_info().rss / 1e6
 
+    @property
+    def peak_rss_mb(self) -> float:
+        assert self._process is not None
+        status = Path(f"/proc/{self._process.pid}/status").read_text()
+        return float(status.partition("VmHWM:")[2].split()[0]) / 1024
+
 
 class InProcess:
     """The service in this process, for what needs no kill."""

@@ -51,6 +51,14 @@ def test_a_series_waits_for_its_quiet_time_from_the_last_new_slice(journal, cloc
     assert [row.series_uid for row in journal.make_ready(60)] == ["1.2"]
 
 
+def test_a_clock_that_is_set_back_does_not_hold_a_series(journal, clock):
+    journal.add_instance(instance(1))
+    clock.now -= 86400
+    assert journal.make_ready(60) == []
+    clock.now += 60
+    assert len(journal.make_ready(60)) == 1
+
+
 @pytest.mark.parametrize("step", ["ready", "running", "sending", "committed", "failed", "left out"])
 def test_a_late_slice_reopens_from_every_state(journal, clock, step):
     journal.add_instance(instance(1))

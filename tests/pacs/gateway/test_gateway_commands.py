@@ -1,0 +1,104 @@
+"""`mhsev gateway`: check, status and retry, beside a gateway that runs."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+import yaml
+from gateways import Site, eventually, send
+from mr_objects import mr_image
+
+from mhsev_flare.cli import main
+
+
+@pytest.fixture
+def config(site) -> str:
+    return written(site)
+
+
+def written(site: Site) -> str:
+    path = site.folder / "gateway.yaml"
+    path.write_text(yaml.safe_dump(site.held))
+    return str(path)
+
+
+def test_status_and_retry_work_beside_a_running_gateway(site, config, in_process, capsys):
+    site.wish("refused")
+    in_process(site)
+    send(site.port, [mr_image("1.2.840.77")])
+    assert eventually(lambda: site.states() == ["failed"])
+    assert main(["gateway", "status", "--config", config, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["series"]["failed"] == 1
+    (failed,) = told["failed"]
+    assert failed["reason"] == "it is refused by the stand-in"
+    assert "1.2.840.77" not in failed["series"]
+    site.wish("done")
+    assert main(["gateway", "retry", failed["series"], "--config", config]) == 0
+    assert capsys.readouterr().out == "1 series set going again\n"
+    assert eventually(lambda: site.states() == ["committed"])
+    assert main(["gateway", "status", "--config", config]) == 0
+    assert "committed    1" in capsys.readouterr().out
+
+
+def test_uids_are_shown_only_when_asked_for(site, config, in_process, capsys):
+    site.wish("refused")
+    in_process(site)
+    send(site.port, [mr_image("1.2.840.77")])
+    assert eventually(lambda: site.states() == ["failed"])
+    main(["gateway", "status", "--config", config])
+    assert "1.2.840.77" not in capsys.readouterr().out
+    main(["gateway", "status", "--config", config, "--uids"])
+    assert "1.2.840.77" in capsys.readouterr().out
+
+
+def test_a_series_that_is_not_failed_cannot_be_retried(site, config, in_process, capsys):
+    in_process(site)
+    send(site.port, [mr_image()])
+    assert eventually(lambda: site.states() == ["committed"])
+    assert main(["gateway", "retry", "1.2.3.4", "--config", config]) == 2
+    assert "1 of 1 are no failed series" in capsys.readouterr().err
+
+
+def test_check_names_what_a_start_would_stumble_over(site, capsys):
+    site.held["pipeline"]["command"] = ["/no/such/program"]
+    site.held["receiver"]["tls"] = {"certificate": "/a.pem", "key": "/a.key", "ca": "/ca.pem"}
+    site.held["receiver"]["host"] = "192.0.2.1"
+    assert main(["gateway", "--check", "--config", written(site)]) == 1
+    told = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert told["state"] == "folder         well"
+    assert told["model"].startswith("cannot be loaded")
+    assert told["pipeline"].startswith("/no/such/program is not a program")
+    assert "cannot be listened on" in told["address"]
+    assert "a.pem cannot be read" in told["TLS"]
+
+
+def test_check_says_that_the_disk_is_too_full(site, capsys):
+    site.held["limits"]["reserve_mb"] = 1 << 20
+    main(["gateway", "--check", "--config", written(site)])
+    assert "too little free space" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["status", "1.2.3"], "series are named for retry only"),
+        (["status"], "there is no journal yet"),
+    ],
+)
+def test_wrong_calls_are_told(site, config, capsys, arguments, told):
+    assert main(["gateway", *arguments, "--config", config]) != 0
+    assert told in capsys.readouterr().err
+
+
+def test_a_port_in_use_is_told(site, in_process, tmp_path_factory):
+    in_process(site)
+    other = Site(tmp_path_factory.mktemp("other"))
+    other.held["receiver"]["port"] = site.port
+    command = [sys.executable, "-m", "mhsev_flare.cli", "gateway", "--config", written(other)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "the gateway cannot start (Address already in use); look with --check" in done.stderr
