@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mhsev_monai.report.document import PNG_ADDRESS, UNDEFINED, Number
+from mhsev_monai.report.document import NOT_COMPUTED, PNG_ADDRESS, UNDEFINED, UNDETERMINED, Number
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def metric_number(metrics: Mapping[str, Any] | None, intervals: Mapping[str, Any
     if metrics is None or name not in metrics:
         return Number(None, digits)
     low, high = intervals.get(name) or (None, None)
-    return Number(metrics[name], digits, low, high, UNDEFINED)
+    return Number(metrics[name], digits, low, high, UNDEFINED, UNDETERMINED if name in intervals else NOT_COMPUTED)
 
 
 @dataclass(frozen=True)

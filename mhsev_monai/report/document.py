@@ -9,8 +9,8 @@ from typing import ClassVar
 
 from markupsafe import Markup
 
-NOT_COMPUTED, UNDEFINED, HIDDEN = "not computed", "undefined", "hidden"
-"""Why a number is not there: nobody computed it, the cases do not define it, or too few cases stand behind it."""
+NOT_COMPUTED, UNDEFINED, UNDETERMINED = "not computed", "undefined", "not determined"
+"""Why a number is not there: nobody computed it, the cases do not define it, or they do not tell how sure it is."""
 
 PNG_ADDRESS = "data:image/png;base64,"
 
@@ -25,6 +25,7 @@ class Number:
         low: lower end of its 95 % interval, where it has one.
         high: upper end.
         missing: what to say where there is no value.
+        no_ends: what to say of the interval where there is none.
         is_p: a p-value: one that would be rounded to 0 is printed as smaller than the smallest that is not.
     """
 
@@ -33,6 +34,7 @@ class Number:
     low: float | None = None
     high: float | None = None
     missing: str = NOT_COMPUTED
+    no_ends: str = NOT_COMPUTED
     is_p: bool = False
 
     @property
@@ -55,16 +57,19 @@ class Number:
 
     def ends(self) -> Interval:
         """Its interval by itself."""
-        return Interval(self.low, self.high, self.digits) if self.has_interval else Interval(None, None, self.digits)
+        if self.has_interval:
+            return Interval(self.low, self.high, self.digits)
+        return Interval(None, None, self.digits, self.no_ends)
 
 
 @dataclass(frozen=True)
 class Interval:
-    """Both ends of an interval in a column of its own; None where it was not computed."""
+    """Both ends of an interval in a column of its own; None, and the reason, where there is none."""
 
     low: float | None
     high: float | None
     digits: int = 3
+    missing: str = NOT_COMPUTED
 
     @property
     def known(self) -> bool:
@@ -270,7 +275,7 @@ def text_of(cell: Cell, between: str = " to ") -> str:
     if isinstance(cell, Interval):
         ends = (cell.low, cell.high)
         return (
-            between.join(rounded(end, cell.digits) for end in ends if end is not None) if cell.known else NOT_COMPUTED
+            between.join(rounded(end, cell.digits) for end in ends if end is not None) if cell.known else cell.missing
         )
     if isinstance(cell, Number):
         if not cell.known:

@@ -7,11 +7,22 @@ from pathlib import Path
 from markupsafe import Markup, escape
 
 from mhsev_monai.page_template import template_environment
-from mhsev_monai.report.document import NOT_COMPUTED, UNDEFINED, Cell, Document, Interval, Named, Number, rounded
+from mhsev_monai.report.document import (
+    NOT_COMPUTED,
+    UNDEFINED,
+    UNDETERMINED,
+    Cell,
+    Document,
+    Interval,
+    Named,
+    Number,
+    rounded,
+)
 
 _WHY = {
     NOT_COMPUTED: Markup('<span class="none">not computed</span>'),
     UNDEFINED: Markup('<span class="none" title="the cases do not define it">undefined</span>'),
+    UNDETERMINED: Markup('<span class="none" title="the cases do not tell how sure it is">not determined</span>'),
 }
 
 
@@ -26,7 +37,7 @@ def html_cell(cell: Cell) -> Markup:
     if cell is None or cell == "":
         return _why(NOT_COMPUTED)
     if isinstance(cell, Interval):
-        return _interval(cell) if cell.known else _why(NOT_COMPUTED)
+        return _interval(cell) if cell.known else _why(cell.missing)
     if isinstance(cell, Number):
         own = html_score(cell)
         return own + Markup(" <small>{}</small>").format(_interval(cell.ends())) if cell.has_interval else own

@@ -76,7 +76,8 @@ _READING = (
     Paragraph(
         "Each site sends counts of graded cases; all metrics follow from the sum of these tables. The AUC comes from "
         "probabilities in 50 bins and is off by at most half the share of pairs that fall into one bin. “Undefined” "
-        "means that the cases do not define a metric, such as the sensitivity of a grade that none of them has.",
+        "means that the cases do not define a metric, such as the sensitivity of a grade that none of them has; an "
+        "interval is “not determined” where they do not tell how sure a number is, such as where no case is wrong.",
         "Tables, not patients.",
     ),
     Paragraph(

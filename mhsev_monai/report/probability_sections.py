@@ -31,7 +31,7 @@ def calibration_section(data: ReportData) -> Section | None:
     pooled = _pooled(data)
     if pooled:
         blocks.append(Beside([[_errors(pooled)], [_diagram(pooled)]], "two stack"))
-        blocks.append(_bins(pooled))
+        blocks += [_bins(pooled), *_worse(pooled)]
     return Section("calibration", "Calibration", blocks)
 
 
@@ -52,6 +52,18 @@ def _fitted(fitted: Mapping[str, Any]) -> str:
         "the sites send. The round was chosen on the same cases, so what they say of calibration is a little too "
         f"good; the table below is of the test cases.{own}{loss} The grade does not depend on the temperature."
     )
+
+
+def _worse(pooled: Mapping[str, Any]) -> list[Block]:
+    """Said where the temperature did harm: few calibration cases choose it badly."""
+    before, after = ((pooled.get(when) or {}).get("ece") for when in ("before", "after"))
+    if before is None or after is None or after <= before:
+        return []
+    told = (
+        f"On the test cases the calibration error is larger after than before: {after:.3f} against {before:.3f}. The "
+        "temperature was fitted on few cases, or on cases that these are unlike; do not rely on it."
+    )
+    return [Paragraph(told, "The temperature did not help.", style="verdict")]
 
 
 def _errors(pooled: Mapping[str, Any]) -> Table:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import re
 import sys
@@ -190,3 +191,19 @@ def test_the_model_card_says_what_the_model_is_for_and_not_for():
     assert "27 none (39 %)" in text
     assert "sub-001" not in text, "single cases have no place in a card"
     assert HOSTILE not in text
+
+
+@pytest.mark.parametrize(("before", "after", "said"), [(0.0625, 0.125, True), (0.125, 0.0625, False)])
+def test_a_temperature_that_did_harm_is_said_to(before, after, said):
+    data = whole_data()
+    pooled = copy.deepcopy(data.analyses.uncertainty["pooled"])
+    pooled["before"]["ece"], pooled["after"]["ece"] = before, after
+    changed = dataclasses.replace(data.analyses, uncertainty={**data.analyses.uncertainty, "pooled": pooled})
+    text = render(run_document(dataclasses.replace(data, analyses=changed)), "md").decode()
+    assert ("The temperature did not help." in text) is said
+
+
+def test_an_interval_that_the_cases_do_not_give_is_told_from_one_that_nobody_computed():
+    pooled = dataclasses.replace(base_data().pooled, intervals={"accuracy": None})
+    assert text_of(pooled.number("accuracy").ends()) == "not determined"
+    assert text_of(pooled.number("brier").ends()) == "not computed"
