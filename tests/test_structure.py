@@ -152,6 +152,7 @@ def test_every_module_can_be_imported(package):
             )
         ),
         *(["poc", verb, "--help"] for verb in ("up", "run", "status", "logs", "down", "demo")),
+        ["simulator", "run", "--help"],
         *(["cohort", "check", "--help"], ["jobs", "export", "--help"], ["bundle", "export", "--help"]),
     ],
     ids=" ".join,

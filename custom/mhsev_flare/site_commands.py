@@ -20,11 +20,21 @@ ENTRIES = (
     "mhsev_epsilon",
     "NUM_STEPS_CURRENT_ROUND",
     "scaffold_c_diff",
+    "mhsev_calibration_sums",
+    "mhsev_uncertainty",
+    "mhsev_subgroups",
+    "mhsev_pairs",
     "mhsev_validation_loss",
     "mhsev_table",
     "mhsev_site_summary",
     "mhsev_n_samples",
     "mhsev_report",
+    "mhsev_association_tables",
+    "mhsev_association_sums",
+    "mhsev_association_slopes",
+    "mhsev_player_sizes",
+    "mhsev_attributions",
+    "mhsev_second_moments",
 )
 NOTHING = "nothing"
 
@@ -44,7 +54,7 @@ def add_site_config(verbs: Any) -> None:
         choices=(*ENTRIES, NOTHING),
         metavar="ENTRY",
         help=f"entry of messages that never leaves, several times for several; {NOTHING}: none. "
-        f"The first four a job can do without: {', '.join(ENTRIES)}",
+        f"The first eight a study can do without, the last six are of analyses: {', '.join(ENTRIES)}",
     )
     parser.add_argument("--privacy", choices=PRIVACY_RULES, help="differentially private training (default: allowed)")
     parser.add_argument("--max-epsilon", type=float, metavar="E", help="most that all jobs together may spend")

@@ -1,0 +1,115 @@
+"""The analyses in FLARE's own simulator, with a process a site: what they find is what all cases together give."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from analysis_sites import CANARY, clinical_model, make_hospitals
+
+from mhsev_flare.analysis.result import read_associations, read_explanation
+from mhsev_flare.cli import main
+from mhsev_flare.site import SiteFolders, load_site_data
+from mhsev_monai.cases import read_cases
+from mhsev_monai.clinical_covariates import CLINICAL_COVARIATES, read_clinical
+from mhsev_monai.model_file import load_model
+from mhsev_monai.severity import PAPER_SCALE
+from mhsev_monai.shapley_background import common_background
+from mhsev_monai.shapley_explain import Effort, explain
+from mhsev_monai.shapley_groups import feature_groups
+
+pytestmark = pytest.mark.slow
+
+SIZES = (220, 170, 110)
+
+
+def run(job: str, folder: Path, cohort: Path, *options: str) -> int:
+    return main(["simulator", "run", job, str(folder / "run"), "--cohort", str(cohort), *options])
+
+
+def leaks(folder: Path) -> list[Path]:
+    """Files of the server in which something of a patient stands."""
+    files = [path for path in (folder / "run" / "server").rglob("*") if path.is_file()]
+    files.append(folder / "run-simulator.log")
+    return [path for path in files if CANARY.encode() in path.read_bytes() or b"sub-0001" in path.read_bytes()]
+
+
+def test_the_regression_over_sites_is_that_of_all_cases_in_one_table(tmp_path, capsys):
+    pytest.importorskip("statsmodels")
+    from statsmodels.miscmodels.ordinal_model import OrderedModel
+
+    cohort = make_hospitals(tmp_path / "cohort", SIZES)
+    assert run("associations", tmp_path, cohort) == 0
+    assert "status         completed" in capsys.readouterr().out
+    result = read_associations(tmp_path / "run")
+    assert result["rounds"]["regression"] <= 8
+    tables = [
+        read_clinical(read_cases(root).cases, CLINICAL_COVARIATES, PAPER_SCALE.lower_bounds).ordinal_data()
+        for root in sorted(cohort.iterdir())
+    ]
+    site = np.repeat(np.arange(3), [table.grades.size for table in tables])
+    pooled = np.column_stack([np.concatenate([t.covariates for t in tables]), site == 1, site == 2]).astype(float)
+    grades = np.concatenate([table.grades for table in tables])
+    oracle = OrderedModel(grades, pooled, distr="logit").fit(method="newton", disp=False, maxiter=100, tol=1e-12)
+    n_covariates = len(CLINICAL_COVARIATES)
+    ratios = result["regression"]["odds_ratios"]
+    # The optimum is the same; 1e-6 is what is left of the oracle's own stopping rule.
+    np.testing.assert_allclose([r["coefficient"] for r in ratios], oracle.params[:n_covariates], rtol=0, atol=1e-6)
+    np.testing.assert_allclose([r["standard_error"] for r in ratios], oracle.bse[:n_covariates], rtol=0, atol=1e-6)
+    shifts = list(result["regression"]["site_shifts"].values())
+    np.testing.assert_allclose(shifts, oracle.params[n_covariates : n_covariates + 2], rtol=0, atol=1e-6)
+    assert result["regression"]["log_likelihood"] == pytest.approx(float(oracle.llf), abs=1e-6)
+    assert leaks(tmp_path) == []
+
+
+def test_a_site_below_its_minimum_and_one_without_data_are_named_and_the_others_go_on(tmp_path, capsys):
+    cohort = make_hospitals(tmp_path / "cohort", (120, 100, 30))
+    shutil.copytree(cohort / "site-3", cohort / "site-4")
+    (cohort / "site-4" / "participants.tsv").unlink()
+    assert run("associations", tmp_path, cohort) == 0
+    result = read_associations(tmp_path / "run")
+    assert set(result["refused"]) == {"site-3", "site-4"}
+    assert result["refused"]["site-3"] == "fewer than 80 cases with all values known"
+    assert "the data root of site-4 cannot be used" in result["refused"]["site-4"]
+    assert "refused        site-3: fewer than 80 cases" in capsys.readouterr().out
+    assert set(result["sites"]) == {"site-1", "site-2"}
+    assert str(cohort) not in json.dumps(result)
+    assert leaks(tmp_path) == []
+
+
+def test_pooled_attributions_are_those_of_all_cases_with_the_same_background(tmp_path):
+    cohort = make_hospitals(tmp_path / "cohort", (60, 50, 40))
+    path = clinical_model(tmp_path / "model.pt")
+    assert run("explain", tmp_path, cohort, "--model", str(path)) == 0
+    result = read_explanation(tmp_path / "run")
+    model = load_model(path)
+    rows = torch.cat(
+        [
+            load_site_data(root.name, SiteFolders(root, tmp_path / "cache"), model.inputs, 1, model.scale).test.features
+            for root in sorted(cohort.iterdir())
+        ]
+    )
+    made = result["background"]
+    background = common_background(model.network, made["n_rows"], made["seed"])
+    groups = feature_groups(model.inputs.feature_names)
+    central = explain(model.network, rows, background, groups, effort=Effort(n_passes=result["n_passes"]))
+    table = result["pooled"]["table"]
+    assert table["n"] == len(rows) == sum(entry["cases"] for entry in result["sites"].values())
+    values = central.values.values.numpy()
+    # Rounded to 2^-30 a case, of a network in single precision.
+    np.testing.assert_allclose(table["absolute_sum"], np.abs(values).sum(axis=0), rtol=0, atol=len(rows) * 1e-6)
+    np.testing.assert_allclose(table["value_sum"], values.sum(axis=0), rtol=0, atol=len(rows) * 1e-6)
+    np.testing.assert_allclose(table["square_sum"], (values**2).sum(axis=0), rtol=0, atol=len(rows) * 1e-6)
+    assert np.max(table["absolute_sum"]) > 0.1
+    assert leaks(tmp_path) == []
+
+
+def test_a_job_without_a_model_fails_and_says_what_to_do(tmp_path, capsys):
+    cohort = make_hospitals(tmp_path / "cohort", (30, 30))
+    assert run("explain", tmp_path, cohort) == 1
+    assert "this job holds no model; export it with `mhsev jobs export" in capsys.readouterr().err
+    assert read_explanation(tmp_path / "run")["status"] == "failed"
