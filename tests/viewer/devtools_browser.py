@@ -36,7 +36,7 @@ class Browser:
         complaints: errors and warnings on its console, and exceptions.
     """
 
-    def __init__(self, profile: Path, *flags: str, width: int = 1280, height: int = 1600) -> None:
+    def __init__(self, profile: Path, *flags: str, width: int = 1280, height: int = 900) -> None:
         assert CHROMIUM is not None
         to_child, self._write = os.pipe()
         self._read, from_child = os.pipe()
