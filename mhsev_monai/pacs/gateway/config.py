@@ -20,6 +20,7 @@ from mhsev_monai.pacs.gateway.config_sending import (
     TrainingStoreConfig,
     WebSource,
     check_ae_title,
+    reconcile_target,
 )
 from mhsev_monai.pacs.gateway.journal_rows import Folders
 
@@ -177,6 +178,8 @@ class GatewayConfig:
         names = [one.name for one in self.destinations]
         if len(set(names)) < len(names):
             raise ValueError("destinations has a name twice; give each its own")
+        if self.reconcile is not None:
+            reconcile_target(self.reconcile, self.destinations, self.sources)
         if self.retention.purge_at > self.limits.refuse_at:
             raise ValueError(
                 f"retention.purge_at {self.retention.purge_at} is above limits.refuse_at {self.limits.refuse_at}, so "

@@ -164,14 +164,23 @@ class MonitorConfig:
 
 @dataclass(frozen=True)
 class TrainingStoreConfig:
-    """The consent-gated path into this site's own training scans; see docs/gateway.md.
+    """The way of graded series into this site's own training scans, for patients who consented; off unless configured.
 
     Attributes:
-        folder: gets the scans.
-        secret: file with the site's secret for subject keys.
-        consents: file with one keyed hash a line.
+        folder: the BIDS root that gets the scans.
+        site_folder: holds the site's secret and the table of subject keys, see `mhsev ingest`.
+        consents: file with one subject key (``sub-`` and 16 hexadecimal digits) a line; read anew at each look.
+        interval_s: from one look to the next.
     """
 
     folder: Path
-    secret: Path
+    site_folder: Path
     consents: Path
+    interval_s: float = number(60.0, 0.1, 86400)
+
+    def __post_init__(self) -> None:
+        inside = [
+            one for one in (self.site_folder, self.consents) if one.absolute().is_relative_to(self.folder.absolute())
+        ]
+        if inside:
+            raise ValueError("site_folder and consents must lie outside of folder, which may be given away; move them")

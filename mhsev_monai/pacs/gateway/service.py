@@ -157,6 +157,10 @@ class Service:
                 parts.append(Part("polling", lambda stop: run_polling(config, journal, self.intake, stop, audit)))
             if config.reconcile is not None:
                 parts.append(Part("reconcile", lambda stop: run_reconcile(config, journal, self.intake, stop, audit)))
+        if config.training_store is not None:
+            from mhsev_monai.pacs.gateway.training_store import run_training_store
+
+            parts.append(Part("training store", lambda stop: run_training_store(config, journal, stop, audit)))
         return parts
 
     def _keep(self, stop: threading.Event) -> None:
