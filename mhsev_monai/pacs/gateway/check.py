@@ -35,6 +35,8 @@ def check_config(config: GatewayConfig) -> Iterator[Finding]:
     for destination in config.destinations:
         if destination.tls is not None:
             yield Finding(f"TLS to {destination.name}", _tls(destination.tls))
+        if destination.commitment and destination.kind == "dimse":
+            yield Finding(f"reports of {destination.name}", _reports(config, destination.ae_title))
 
 
 def _state(config: GatewayConfig) -> str:
@@ -77,6 +79,15 @@ def _address(host: str, port: int) -> str:
     except OSError as error:
         return f"{host} port {port} cannot be listened on ({error.strerror}); is a gateway running there already?"
     return ""
+
+
+def _reports(config: GatewayConfig, title: str) -> str:
+    if title in [caller.ae_title for caller in config.receiver.callers]:
+        return ""
+    return (
+        f"its AE title {title} is not among receiver.callers, so that its storage commitment report would be refused; "
+        "add it with its address"
+    )
 
 
 def _tls(tls: TlsConfig) -> str:
