@@ -20,7 +20,8 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
 )
 
 from mhsev_monai.pacs.gateway.found_series import FoundSeries
-from mhsev_monai.pacs.gateway.instance_header import SUCCESS
+from mhsev_monai.pacs.gateway.guards import GuardedMessages, IncomingFile, IncomingFiles, install
+from mhsev_monai.pacs.gateway.instance_header import CANNOT_UNDERSTAND, OUT_OF_RESOURCES, SUCCESS
 from mhsev_monai.pacs.gateway.intake import Intake
 from mhsev_monai.pacs.gateway.scu import Peer, PeerError, associate, release
 
@@ -107,19 +108,30 @@ def fetch_series(peer: Peer, series: FoundSeries, intake: Intake) -> int:
     Raises:
         PeerError: if the PACS is not there or sends less than all; what came is kept.
     """
+    files = IncomingFiles()
+
+    def open_into_spool(event: evt.Event) -> None:
+        # Else pynetdicom would hold the objects in memory, or leave them in the system's temporary folder.
+        association: Any = event.assoc
+        receive = GuardedMessages(association, intake.new_file, intake.max_bytes, files)
+        association.dimse.receive_primitive = receive
 
     def store(event: evt.Event) -> int:
-        file = intake.new_file()
+        file = event.request._dataset_file
+        if not isinstance(file, IncomingFile):
+            return CANNOT_UNDERSTAND
         try:
-            file.write_bytes(event.encoded_dataset())
-            return intake.accept(file, peer.aet).status
+            file.close()
+            return OUT_OF_RESOURCES if file.fault else intake.accept(file.path, peer.aet).status
         finally:
-            file.unlink(missing_ok=True)
+            files.done(file)
 
+    install()
     contexts: list[PresentationContext] = [build_context(StudyRootQueryRetrieveInformationModelGet, _PLAIN)]
     contexts += [build_context(sop_class, _PLAIN) for sop_class in _IMAGES]
+    handlers = [(evt.EVT_CONN_OPEN, open_into_spool), (evt.EVT_C_STORE, store)]
     roles = [build_role(sop_class, scp_role=True) for sop_class in _IMAGES]
-    association = associate(peer, contexts, [(evt.EVT_C_STORE, store)], roles)
+    association = associate(peer, contexts, handlers, roles)
     try:
         responses = association.send_c_get(_one_series(series), StudyRootQueryRetrieveInformationModelGet)
         return _n_moved(responses, peer)
@@ -127,6 +139,7 @@ def fetch_series(peer: Peer, series: FoundSeries, intake: Intake) -> int:
         raise PeerError(f"{peer.aet} does not give series over the association that asks for them") from error
     finally:
         release(association)
+        files.sweep()
 
 
 def _n_moved(responses: Iterator[tuple[Dataset, Any]], peer: Peer) -> int:

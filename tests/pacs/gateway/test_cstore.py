@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+import socket
 import subprocess
+import threading
+import time
 
+import psutil
 import pytest
 from orthanc_server import AET, Modality, free_port, make_tls, needs_orthanc, wait_until
 from pydicom import dcmread
@@ -136,3 +141,27 @@ def test_mutual_tls_is_needed_at_both_ends(orthanc, tmp_path):
     assert server.instances() == {}
     assert outcome(client_tls(own.certificate, own.key, own.authority)) is Outcome.STORED
     assert len(server.instances()) == 1
+
+
+def test_a_peer_that_announces_gigabytes_is_let_go(tmp_path):
+    path = write_object(tmp_path / "a.dcm", SOP_CLASSES["capture"], "capture")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def announce() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(65536)
+                # An A-ASSOCIATE-AC of 4 GB, as fast as it is taken.
+                connection.sendall(b"\x02\x00\xff\xff\xff\xff")
+                with contextlib.suppress(OSError):
+                    while True:
+                        connection.sendall(bytes(1 << 20))
+
+        threading.Thread(target=announce, daemon=True).start()
+        before = psutil.Process().memory_info().rss
+        peer = Peer("127.0.0.1", server.getsockname()[1], AET, "MHSEV", timeout_s=5)
+        begin = time.monotonic()
+        (sent,) = send_files(peer, [path])
+    assert sent.judgement.outcome is Outcome.RETRY
+    assert time.monotonic() - begin < 5
+    assert psutil.Process().memory_info().rss - before < 100e6

@@ -16,6 +16,7 @@ from mhsev_monai.pacs.gateway.audit import Audit, Pseudonyms
 from mhsev_monai.pacs.gateway.config import Caller, GatewayConfig, LimitsConfig, ReceiverConfig
 from mhsev_monai.pacs.gateway.config_sending import Destination, ReconcileConfig, WebSource
 from mhsev_monai.pacs.gateway.found_series import FoundSeries
+from mhsev_monai.pacs.gateway.guards import install
 from mhsev_monai.pacs.gateway.intake import Intake
 from mhsev_monai.pacs.gateway.journal import Journal
 from mhsev_monai.pacs.gateway.reconcile import Source, reconcile, source_of
@@ -85,9 +86,11 @@ def receiver(gateway):
 
     def store(event) -> int:
         file = gateway.intake.new_file()
-        file.write_bytes(event.encoded_dataset())
+        # In chunks, as the gateway's own server sets it for the whole process.
+        file.write_bytes(event.dataset_path.read_bytes())
         return gateway.intake.accept(file, AET).status
 
+    install()
     application = AE(ae_title="MHSEV")
     application.add_supported_context(MR)
     address = ("127.0.0.1", gateway.config.receiver.port)
@@ -97,7 +100,12 @@ def receiver(gateway):
 
 
 @pytest.mark.parametrize("by", ["dicomweb", "c-get", "c-move"])
-def test_what_was_never_routed_is_fetched_once_and_what_is_graded_or_old_is_not(gateway, receiver, by):
+def test_what_was_never_routed_is_fetched_once_and_what_is_graded_or_old_is_not(
+    gateway, receiver, by, tmp_path, monkeypatch
+):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(elsewhere))
     assert gateway.reconcile(by) == 2
     wanted = {gateway.series["never routed"]: 3, gateway.series["yesterday"]: 2}
     wait_until(lambda: gateway.known() == wanted, what="the missing series")
@@ -106,6 +114,7 @@ def test_what_was_never_routed_is_fetched_once_and_what_is_graded_or_old_is_not(
     spooled = {dcmread(path).SeriesInstanceUID for path in gateway.config.folders.spool.rglob("*") if path.is_file()}
     assert spooled == set(wanted)
     assert list(gateway.config.folders.incoming.iterdir()) == []
+    assert list(elsewhere.iterdir()) == []
 
 
 def test_a_series_of_which_a_part_came_is_completed(gateway):
