@@ -83,19 +83,24 @@ def test_the_best_model_is_a_copy():
 
 def test_comparison_says_which_is_better_whichever_it_is():
     good, poor = table([1, 2, 3], [2, 7, 15]), table([1, 1, 1], [2, 7, 15])
-    assert compare_with_site_models(good, {"a": poor, "b": poor})["global_beats_site_models"] is True
-    worse = compare_with_site_models(poor, {"a": good, "b": poor})
+    better = compare_with_site_models(good, {owner: {"a": poor} for owner in ("a", "b")})
+    assert better["global_beats_site_models"] is True
+    worse = compare_with_site_models(poor, {"a": {"a": good}, "b": {"a": poor}})
     assert worse["global_beats_site_models"] is False
     assert worse["site_models_mean_balanced_accuracy"] == pytest.approx((1 + 1 / 3) / 2)
+    assert worse["matrix"]["b"]["a"]["table"] == poor.to_json()
 
 
 def test_pooled_table_is_that_of_all_cases():
     first, second = table([1, 2], [2, 7]), table([3, 0], [15, 0])
     pooled = pool_tables({"b": second, "a": first})
     assert pooled.to_json() == table([1, 2, 3, 0], [2, 7, 15, 0]).to_json()
-    results = test_results({"a": first, "b": second}, PAPER_SCALE)
+    results = test_results({"a": first, "b": second}, PAPER_SCALE, 1, {})
     assert results["pooled"]["metrics"]["n"] == 4
     assert results["majority"]["metrics"]["accuracy"] == pytest.approx(0.25)
+    third = table([1, 1], [2, 7])
+    worst = test_results({"a": first, "c": third}, PAPER_SCALE, 1, {})["worst_site"]
+    assert worst["accuracy"] == {"site": "c", "value": 0.5, "n": 2}
 
 
 def test_result_and_ledger_are_found_again(tmp_path):
