@@ -36,7 +36,9 @@ def hospitals(tmp_path_factory):
 def federation(hospitals, folder, properties=None, **changes):
     spec = dataclasses.replace(ANALYSIS_JOBS["associations"], **changes)
     sites = {
-        root.name: SiteInProcess(root.name, root, folder / "sites", AssociationExecutor(), properties)
+        root.name: SiteInProcess(
+            root.name, root, folder / "sites", AssociationExecutor(), (properties or {}).get(root.name)
+        )
         for root in sorted(hospitals.iterdir())
     }
     return sites, run_in_one_process(analysis_server(spec), sites, folder / "server")
@@ -113,6 +115,7 @@ def test_with_too_few_sites_nothing_is_fitted(tmp_path):
 
 def test_a_policy_asks_for_more_cases_of_a_grade_and_tables_are_told_all_the_same(tmp_path, hospitals):
     properties = SitePolicy(least=50).properties()
+    properties = dict.fromkeys(("site-1", "site-2", "site-3"), properties)
     _, result = federation(hospitals, tmp_path, properties, columns=("age",))
     assert result["status"] == "refused"
     assert {entry["reason"] for entry in result["sites"].values()} == {
@@ -121,12 +124,26 @@ def test_a_policy_asks_for_more_cases_of_a_grade_and_tables_are_told_all_the_sam
     assert {test["test"] for test in result["tables"]} == {"Spearman", "ANOVA"}
 
 
-@pytest.mark.parametrize("entry", [Entry.SUMS, Meta.SITE_SUMMARY])
+@pytest.mark.parametrize("entry", [Entry.SUMS, Entry.SLOPES])
+def test_of_a_site_that_withholds_its_sums_there_are_tables(tmp_path, hospitals, entry):
+    properties = {"site-2": SitePolicy(blocked=(entry,)).properties()}
+    sites, result = federation(hospitals, tmp_path, properties)
+    assert result["status"] == "completed"
+    assert result["regression"]["left_out"] == {
+        "site-2": "the policy of this site withholds its sums for the regression"
+    }
+    assert result["regression"]["n"] == SIZES[0] + SIZES[2]
+    assert [task for task, _ in sites["site-2"].sent] == [TASK_TABLES]
+    whole = {test["variable"]: test["n"] for test in result["tables"] if test["test"] == "ANOVA"}
+    assert whole["age, 10 years"] == sum(SIZES)
+
+
+@pytest.mark.parametrize("entry", [Entry.TABLES, Meta.SITE_SUMMARY])
 def test_a_policy_that_withholds_an_entry_withholds_the_analysis(tmp_path, hospitals, entry):
     properties = SitePolicy(blocked=(entry,)).properties()
     assert properties[POLICY]["blocked"] == [entry]
-    _, result = federation(hospitals, tmp_path, properties)
-    assert result["status"] in ("refused", "failed")
+    _, result = federation(hospitals, tmp_path, dict.fromkeys(("site-1", "site-2", "site-3"), properties))
+    assert result["status"] == "refused"
     assert "the policy of this site withholds its" in result["reason"]
 
 

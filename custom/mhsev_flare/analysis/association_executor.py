@@ -15,12 +15,21 @@ from nvflare.apis.signal import Signal
 
 from mhsev_flare.analysis.association_design import Design
 from mhsev_flare.analysis.association_site import AssociationSite, checked_question, read_association_site
-from mhsev_flare.analysis.protocol import ASSOCIATION_TASKS, TASK_SLOPES, TASK_SUMS, TASK_TABLES, Entry
+from mhsev_flare.analysis.protocol import (
+    ASSOCIATION_TASKS,
+    REGRESSION,
+    TASK_SLOPES,
+    TASK_SUMS,
+    TASK_TABLES,
+    Entry,
+)
 from mhsev_flare.analysis.site_edge import SiteEdge, Told
 from mhsev_flare.site_context import site_folders
 from mhsev_flare.site_data import SiteError
 from mhsev_flare.site_policy import SitePolicy
 from mhsev_monai.severity import PAPER_SCALE
+
+WITHHELD = "the policy of this site withholds its sums for the regression"
 
 
 class AssociationExecutor(Executor):
@@ -53,14 +62,16 @@ class AssociationExecutor(Executor):
             return SiteEdge(self, fl_ctx, "", PAPER_SCALE.name).refuse(task_name, error)
         edge = SiteEdge(self, fl_ctx, design.digest(), PAPER_SCALE.name)
         return edge.answer(
-            task_name, lambda policy: self._tell(task_name, self._part(design, policy, fl_ctx), question.data)
+            task_name, lambda policy: self._tell(task_name, self._part(design, policy, fl_ctx), question.data, policy)
         )
 
-    def _tell(self, task: str, part: AssociationSite, arrays: Any) -> Told:
+    def _tell(self, task: str, part: AssociationSite, arrays: Any, policy: SitePolicy) -> Told:
         if task == TASK_TABLES:
             told = part.tables()
-            beside = {Entry.WITHHELD: told.withheld, Entry.INCOMPLETE: told.incomplete}
-            return Told(told.arrays, beside)
+            # Said before the regression begins, which cannot go on without a site that has begun it.
+            blocked = {Entry.SUMS, Entry.SLOPES} & set(policy.blocked)
+            withheld = {**told.withheld, REGRESSION: WITHHELD} if blocked else told.withheld
+            return Told(told.arrays, {Entry.WITHHELD: withheld, Entry.INCOMPLETE: told.incomplete})
         answers: dict[str, Callable[[Any, Any], Any]] = {TASK_SUMS: part.sums, TASK_SLOPES: part.slopes}
         return Told(answers[task](*checked_question(arrays)), {})
 
