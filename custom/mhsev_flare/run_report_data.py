@@ -63,6 +63,7 @@ def report_data(
             subgroups=result.get("subgroups"),
             matrix=_matrix((comparison or {}).get("matrix"), seed),
             paired=result.get("paired"),
+            personalised=_further(result.get("personalised"), seed),
             explanation=explanation,
             associations=associations,
             software=result.get("reports") or {},
@@ -150,6 +151,10 @@ def _matrix(matrix: Mapping[str, Any] | None, seed: int) -> dict[str, dict[str, 
     if matrix is None:
         return None
     return {owner: {site: _with_interval(entry, seed) for site, entry in row.items()} for owner, row in matrix.items()}
+
+
+def _further(entries: Mapping[str, Any] | None, seed: int) -> dict[str, Any] | None:
+    return None if entries is None else {site: _with_interval(entry, seed) for site, entry in entries.items()}
 
 
 def _with_interval(entry: Any, seed: int) -> Any:

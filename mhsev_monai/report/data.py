@@ -222,6 +222,7 @@ class Analyses:
         subgroups: of result.json.
         matrix: of result.json ``comparison``: owner of a model, site of the test cases, evaluation.
         paired: of result.json.
+        personalised: of result.json: evaluation by site of the model that the site trained further, on its own cases.
         explanation: explanation.json.
         associations: associations.json.
         software: of result.json ``reports``: what each site runs on.
@@ -234,6 +235,7 @@ class Analyses:
     subgroups: Mapping[str, Any] | None = None
     matrix: Mapping[str, Any] | None = None
     paired: Mapping[str, Any] | None = None
+    personalised: Mapping[str, Any] | None = None
     explanation: Mapping[str, Any] | None = None
     associations: Mapping[str, Any] | None = None
     software: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)

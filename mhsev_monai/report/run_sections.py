@@ -151,6 +151,7 @@ def sites_section(data: ReportData) -> Section:
             ),
             per_site_table(data),
             *_worst(data),
+            *_personalised(data),
             Heading("Cases of each site and their mix of grades"),
             *_cases(data),
         ],
@@ -164,6 +165,26 @@ def _worst(data: ReportData) -> list[Block]:
         for name, entry in entries.items()
     ]
     return [Paragraph("; ".join(told) + ".", "Lowest at any site:")] if told else []
+
+
+def _personalised(data: ReportData) -> list[Block]:
+    """The model as each site trains it further, beside the global one, on the site's own test cases."""
+    further = data.analyses.personalised
+    if not further:
+        return []
+    own = {site.name: site for site in data.per_site}
+    rows: list[Sequence[Cell]] = [
+        (
+            site,
+            entry["metrics"]["n"],
+            own[site].number("balanced_accuracy") if site in own else None,
+            metric_number(entry["metrics"], entry.get("intervals") or {}, "balanced_accuracy"),
+        )
+        for site, entry in further.items()
+    ]
+    columns = (Column("Site"), Column("Cases"), Column("Global model"), Column("Trained further there"))
+    caption = "Balanced accuracy on the site's own test cases, with 95 % intervals"
+    return [Heading("Further training at each site"), Table("personalised", caption, columns, rows)]
 
 
 def _local_table(data: ReportData) -> Table:

@@ -189,6 +189,7 @@ def analyses(first, second, site=HOSTILE):
             "north": {site: entry(second), "north": entry(first)},
         },
         paired={"n_draws": 2000, "seed": 1, "comparisons": paired},
+        personalised={site: entry(second)},
         explanation=explanation(site),
         associations=associations(site),
         software={site: {"mhsev": "0.1.0", "device": "cpu"}, "north": {"mhsev": "0.1.0"}},
