@@ -12,10 +12,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mhsev_flare.analysis.commands import add_model, export_analysis, result_of, tell_result
 from mhsev_flare.commands import DATA_SAY_NO, DONE, WRONG_CALL, add_workers, complain, noun, positive, verb
 
 if TYPE_CHECKING:
     from mhsev_flare.poc import PocFederation
+    from mhsev_flare.poc.following import JobEnd
 
 SITES = ("site-1", "site-2", "site-3")
 """Spelt out here, since the project would import what ``--help`` must not wait for."""
@@ -136,14 +138,15 @@ def _add_run(nouns: Any) -> None:
     parser.add_argument("job", help="name of a job of this package, or the folder of an exported one")
     parser.add_argument("--resume", action="store_true", help="go on from where an unfinished run of it ended")
     parser.add_argument("--cohort", type=Path, metavar="DIR", help="for pictures of example cases in the report")
+    add_model(parser)
 
 
 def _run(options: argparse.Namespace) -> int:
     from mhsev_flare.demo import say_round
     from mhsev_flare.poc import PocError
     from mhsev_flare.poc.following import run_job
+    from mhsev_flare.protocol import RESULT_FILE
     from mhsev_flare.result import read_run
-    from mhsev_flare.run_report import write_report
 
     federation = _federation(options)
     try:
@@ -156,6 +159,10 @@ def _run(options: argparse.Namespace) -> int:
         if job is None:
             return WRONG_CALL
         end = run_job(federation, job, say_round, lambda job_id: print(f"job            {job_id}", flush=True))
+        found = result_of(end.folder)
+        if found is not None and found.name != RESULT_FILE:
+            print(f"FLARE calls it {end.status}")
+            return tell_result(found)
         result, _, _ = read_run(end.folder)
     except (PocError, OSError, ValueError) as error:
         complain(error)
@@ -163,6 +170,13 @@ def _run(options: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         complain("interrupted; the job was ended, and goes on from its last round with --resume")
         return DATA_SAY_NO
+    return _tell(result, end, options.cohort)
+
+
+def _tell(result: Mapping[str, Any], end: JobEnd, cohort: Path | None) -> int:
+    """What came of a job that trains, and its report."""
+    from mhsev_flare.run_report import write_report
+
     print(f"FLARE calls it {end.status}")
     print(f"result         {result['status']}   {result['reason']}".rstrip())
     print(f"memory         at most {end.most_bytes / 2**30:.1f} GiB, all processes together")
@@ -171,7 +185,7 @@ def _run(options: argparse.Namespace) -> int:
         return DATA_SAY_NO
     page = end.folder / "report.html"
     try:
-        write_report(end.folder, page, options.cohort)
+        write_report(end.folder, page, cohort)
     except (OSError, ValueError, KeyError) as error:  # the result is there all the same
         print(f"no report      {error}")
     else:
@@ -181,12 +195,20 @@ def _run(options: argparse.Namespace) -> int:
 
 def _job(options: argparse.Namespace, folder: Path) -> Path | None:
     """Folder of the job to submit; None, with a complaint, where there is none."""
+    from mhsev_flare.analysis.jobs import ANALYSIS_JOBS
     from mhsev_flare.jobs import JOBS, export_job
 
+    if options.job in ANALYSIS_JOBS:
+        try:
+            return export_analysis(options.job, folder, options.model)
+        except ValueError as error:
+            complain(error)
+            return None
     if options.job in JOBS:
         return export_job(dataclasses.replace(JOBS[options.job], resume=options.resume), folder)
     if not (Path(options.job) / "meta.json").is_file():
-        complain(f"there is no job {options.job}; there are {', '.join(JOBS)}, and folders that hold a meta.json")
+        known = ", ".join([*JOBS, *ANALYSIS_JOBS])
+        complain(f"there is no job {options.job}; there are {known}, and folders that hold a meta.json")
         return None
     if options.resume:
         complain("--resume goes with the name of a job; export a folder with `mhsev jobs export --resume`")

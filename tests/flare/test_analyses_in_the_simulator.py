@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -38,46 +37,38 @@ def leaks(folder: Path) -> list[Path]:
     return [path for path in files if CANARY.encode() in path.read_bytes() or b"sub-0001" in path.read_bytes()]
 
 
-def test_the_regression_over_sites_is_that_of_all_cases_in_one_table(tmp_path, capsys):
+def test_the_regression_over_sites_is_that_of_all_cases_in_one_table_without_a_site_below_its_minimum(tmp_path, capsys):
     pytest.importorskip("statsmodels")
     from statsmodels.miscmodels.ordinal_model import OrderedModel
 
     cohort = make_hospitals(tmp_path / "cohort", SIZES)
+    (make_hospitals(tmp_path / "small", (30,)) / "site-1").rename(cohort / "site-4")
     assert run("associations", tmp_path, cohort) == 0
-    assert "status         completed" in capsys.readouterr().out
+    reason = "fewer than 80 cases with all values known"
+    assert f"refused        site-4: {reason}" in capsys.readouterr().out
     result = read_associations(tmp_path / "run")
+    assert result["refused"] == {"site-4": reason}
+    assert set(result["sites"]) == {"site-1", "site-2", "site-3"}
+    assert str(cohort) not in json.dumps(result)
     assert result["rounds"]["regression"] <= 8
     tables = [
         read_clinical(read_cases(root).cases, CLINICAL_COVARIATES, PAPER_SCALE.lower_bounds).ordinal_data()
-        for root in sorted(cohort.iterdir())
+        for root in sorted(cohort.iterdir())[:3]
     ]
     site = np.repeat(np.arange(3), [table.grades.size for table in tables])
     pooled = np.column_stack([np.concatenate([t.covariates for t in tables]), site == 1, site == 2]).astype(float)
     grades = np.concatenate([table.grades for table in tables])
-    oracle = OrderedModel(grades, pooled, distr="logit").fit(method="newton", disp=False, maxiter=100, tol=1e-12)
+    model = OrderedModel(grades, pooled, distr="logit")
+    start = model.fit(method="newton", disp=False, maxiter=50)
+    # statsmodels' stopping rule leaves 1e-5; a second start from there leaves 1e-8.
+    oracle = model.fit(start_params=start.params, method="bfgs", gtol=1e-9, disp=False)
     n_covariates = len(CLINICAL_COVARIATES)
     ratios = result["regression"]["odds_ratios"]
-    # The optimum is the same; 1e-6 is what is left of the oracle's own stopping rule.
     np.testing.assert_allclose([r["coefficient"] for r in ratios], oracle.params[:n_covariates], rtol=0, atol=1e-6)
     np.testing.assert_allclose([r["standard_error"] for r in ratios], oracle.bse[:n_covariates], rtol=0, atol=1e-6)
     shifts = list(result["regression"]["site_shifts"].values())
     np.testing.assert_allclose(shifts, oracle.params[n_covariates : n_covariates + 2], rtol=0, atol=1e-6)
     assert result["regression"]["log_likelihood"] == pytest.approx(float(oracle.llf), abs=1e-6)
-    assert leaks(tmp_path) == []
-
-
-def test_a_site_below_its_minimum_and_one_without_data_are_named_and_the_others_go_on(tmp_path, capsys):
-    cohort = make_hospitals(tmp_path / "cohort", (120, 100, 30))
-    shutil.copytree(cohort / "site-3", cohort / "site-4")
-    (cohort / "site-4" / "participants.tsv").unlink()
-    assert run("associations", tmp_path, cohort) == 0
-    result = read_associations(tmp_path / "run")
-    assert set(result["refused"]) == {"site-3", "site-4"}
-    assert result["refused"]["site-3"] == "fewer than 80 cases with all values known"
-    assert "the data root of site-4 cannot be used" in result["refused"]["site-4"]
-    assert "refused        site-3: fewer than 80 cases" in capsys.readouterr().out
-    assert set(result["sites"]) == {"site-1", "site-2"}
-    assert str(cohort) not in json.dumps(result)
     assert leaks(tmp_path) == []
 
 
@@ -106,10 +97,3 @@ def test_pooled_attributions_are_those_of_all_cases_with_the_same_background(tmp
     np.testing.assert_allclose(table["square_sum"], (values**2).sum(axis=0), rtol=0, atol=len(rows) * 1e-6)
     assert np.max(table["absolute_sum"]) > 0.1
     assert leaks(tmp_path) == []
-
-
-def test_a_job_without_a_model_fails_and_says_what_to_do(tmp_path, capsys):
-    cohort = make_hospitals(tmp_path / "cohort", (30, 30))
-    assert run("explain", tmp_path, cohort) == 1
-    assert "this job holds no model; export it with `mhsev jobs export" in capsys.readouterr().err
-    assert read_explanation(tmp_path / "run")["status"] == "failed"

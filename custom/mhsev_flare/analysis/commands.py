@@ -60,7 +60,6 @@ def add_simulator_run(nouns: Any) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from mhsev_flare.jobs import JOBS
     from mhsev_flare.simulator import WorkspaceError, prepare_workspace, run_simulator
 
     n_sites = len([path for path in options.cohort.glob("site-*") if path.is_dir()])
@@ -74,17 +73,22 @@ def _run(options: argparse.Namespace) -> int:
         complain(error)
         return WRONG_CALL
     run_simulator(job, options.workspace, n_sites, options.threads or n_sites)
-    return _tell(options.job, options.workspace, trained=options.job in JOBS)
+    path = result_of(options.workspace)
+    if path is None:
+        log = options.workspace.with_name(f"{options.workspace.name}-simulator.log")
+        complain(f"the run left no result; see {log}")
+        return DATA_SAY_NO
+    return tell_result(path)
 
 
 def _exported(name: str, workspace: Path, model: Path | None) -> Path:
     """The job's folder, beside the workspace, which FLARE empties."""
-    from mhsev_flare.analysis.jobs import ANALYSIS_JOBS, analysis_job
-    from mhsev_flare.jobs import JOBS, export_job, write_job
+    from mhsev_flare.analysis.jobs import ANALYSIS_JOBS
+    from mhsev_flare.jobs import JOBS, export_job
 
     folder = workspace.with_name(f"{workspace.name}-jobs")
     if name in ANALYSIS_JOBS:
-        return write_job(analysis_job(analysis_spec(name, model)), folder)
+        return export_analysis(name, folder, model)
     if name not in JOBS:
         raise ExportError(f"there is no job called {name}; there are {', '.join([*JOBS, *ANALYSIS_JOBS])}")
     if model is not None:
@@ -92,20 +96,27 @@ def _exported(name: str, workspace: Path, model: Path | None) -> Path:
     return export_job(JOBS[name], folder)
 
 
-def _tell(job: str, workspace: Path, trained: bool) -> int:
-    """One fact a line on what the run left."""
-    import json
+def export_analysis(name: str, folder: Path, model: Path | None) -> Path:
+    """Write an analysis below ``folder``; raises as :func:`analysis_spec`."""
+    from mhsev_flare.analysis.jobs import analysis_job
+    from mhsev_flare.jobs import write_job
 
+    return write_job(analysis_job(analysis_spec(name, model)), folder)
+
+
+def result_of(run: Path) -> Path | None:
+    """The result file of the one run in or under a folder, of whatever kind of job; None where there is none."""
     from mhsev_flare.analysis.protocol import ASSOCIATIONS_FILE, EXPLANATION_FILE
     from mhsev_flare.protocol import RESULT_FILE, RUN_FOLDER
-    from mhsev_flare.simulator import SIMULATED_JOB
 
-    name = RESULT_FILE if trained else ASSOCIATIONS_FILE if job == "associations" else EXPLANATION_FILE
-    path = workspace / SIMULATED_JOB / RUN_FOLDER / name
-    if not path.is_file():
-        log = workspace.with_name(f"{workspace.name}-simulator.log")
-        complain(f"the run left no {name}; see {log}")
-        return DATA_SAY_NO
+    found = [path for name in (ASSOCIATIONS_FILE, EXPLANATION_FILE, RESULT_FILE) for path in run.rglob(name)]
+    return next((path for path in found if path.parent.name == RUN_FOLDER), None)
+
+
+def tell_result(path: Path) -> int:
+    """One fact a line on what a run found; the exit status of the command that ran it."""
+    import json
+
     result = json.loads(path.read_text())
     print(f"status         {result['status']}")
     print(f"sites          {len(result.get('sites', {}))}   ({', '.join(result.get('sites', {}))})")
