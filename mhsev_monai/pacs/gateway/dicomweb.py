@@ -13,7 +13,6 @@ import requests
 from dicomweb_client.api import DICOMwebClient
 from pydicom import Dataset, dcmread
 from pydicom.errors import InvalidDicomError
-from requests.adapters import HTTPAdapter
 
 from mhsev_monai.pacs.gateway.config_sending import TlsConfig
 from mhsev_monai.pacs.gateway.cstore import Sent
@@ -22,22 +21,12 @@ from mhsev_monai.pacs.gateway.found_series import FoundSeries
 from mhsev_monai.pacs.gateway.instance_header import SUCCESS
 from mhsev_monai.pacs.gateway.intake import Intake
 from mhsev_monai.pacs.gateway.journal_rows import Delivery
-from mhsev_monai.pacs.gateway.scu import client_tls
 
 # Its lines of level INFO and DEBUG hold UIDs and addresses of studies.
 logging.getLogger("dicomweb_client").setLevel(logging.ERROR)
+# It logs each failed try with its traceback, and there is one try.
+logging.getLogger("retrying").setLevel(logging.CRITICAL)
 _PAGE = 200
-
-
-class _TlsAdapter(HTTPAdapter):
-    """Connections with one TLS context, which knows the client's certificate and the authority that is trusted."""
-
-    def __init__(self, tls: TlsConfig) -> None:
-        self._context = client_tls(tls.certificate, tls.key, tls.ca)
-        super().__init__()
-
-    def init_poolmanager(self, *arguments: Any, **named: Any) -> None:
-        super().init_poolmanager(*arguments, **named, ssl_context=self._context)
 
 
 def web_client(url: str, tls: TlsConfig | None, timeout_s: float) -> DICOMwebClient:
@@ -47,15 +36,13 @@ def web_client(url: str, tls: TlsConfig | None, timeout_s: float) -> DICOMwebCli
         url: of the DICOMweb service, such as ``https://pacs/dicom-web``.
         tls: the gateway's certificate and whom it trusts; None for what the system trusts.
         timeout_s: for the connection and for each answer.
-
-    Raises:
-        OSError: if the files of ``tls`` cannot be read.
     """
     session = requests.Session()
     # Neither proxies nor passwords out of this machine's environment.
     session.trust_env = False
     if tls is not None:
-        session.mount("https://", _TlsAdapter(tls))
+        # urllib3 2 speaks TLS 1.2 or later, and looks at the server's name.
+        session.cert, session.verify = (str(tls.certificate), str(tls.key)), str(tls.ca)
     client = DICOMwebClient(url, session=session, timeout=timeout_s)
     client.set_http_retry_params(retry=False)
     return client
@@ -79,7 +66,8 @@ def _stow(client: DICOMwebClient, path: Path) -> Judgement:
             if error.response is None
             else judge_http(error.response.status_code, _failure_reason(error.response))
         )
-    except requests.RequestException as error:
+    except OSError as error:
+        # Also of a certificate's file that cannot be read; what requests raises is an OSError too.
         return Judgement(Outcome.RETRY, f"the DICOMweb server does not answer ({type(error).__name__})")
     except ValueError:
         return Judgement(Outcome.RETRY, "the DICOMweb server gave an answer that is none")
@@ -120,7 +108,7 @@ def listed(client: DICOMwebClient, deliveries: Iterable[Delivery]) -> set[str] |
             filters = {"SOPInstanceUID": item.sop_uid}
             held = client.search_for_instances(study_instance_uid=item.study_uid, search_filters=filters)
             found |= {str(one.SOPInstanceUID) for one in map(Dataset.from_json, held)} & {item.sop_uid}
-    except (requests.RequestException, ValueError):
+    except (OSError, ValueError):
         return None
     return found
 
@@ -129,7 +117,7 @@ def find_web_series(client: DICOMwebClient, first: date, last: date) -> Iterator
     """All series of the studies of some days that have MR images, as the server lists them.
 
     Raises:
-        requests.RequestException: if the server does not answer.
+        OSError: if the server does not answer.
     """
     days = {"StudyDate": f"{first:%Y%m%d}-{last:%Y%m%d}"}
     # Not with ModalitiesInStudy as a filter: there Orthanc 1.10 with DICOMweb 1.7 gets the pages wrong.
@@ -163,7 +151,7 @@ def fetch_web_series(client: DICOMwebClient, series: FoundSeries, intake: Intake
     """Fetch one series into the spool; the number of instances that were taken.
 
     Raises:
-        requests.RequestException: if the server ends in between; what came is kept, and the rest comes next time.
+        OSError: if the server ends in between; what came is kept, and the rest comes next time.
     """
     n_instances = 0
     for data in client.iter_series(series.study_uid, series.series_uid, media_types=(("application/dicom", "*"),)):

@@ -14,8 +14,6 @@ from datetime import date, timedelta
 from functools import partial
 from typing import TypeVar
 
-import requests
-
 from mhsev_monai.pacs.gateway.audit import Audit
 from mhsev_monai.pacs.gateway.config import GatewayConfig
 from mhsev_monai.pacs.gateway.config_sending import Destination, ReconcileConfig, WebSource, reconcile_target
@@ -80,7 +78,7 @@ def _tried(source: Source, ask: Callable[[], T]) -> T | None:
         return ask()
     except PeerError as error:
         logger.warning("%s: %s", source.name, error)
-    except (requests.RequestException, ValueError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, AttributeError) as error:
         logger.warning("%s: the DICOMweb server did not answer as it should (%s)", source.name, type(error).__name__)
     return None
 
@@ -107,11 +105,7 @@ def _run(sources: list[Source], journal: Journal, stop: threading.Event, audit: 
 
 
 def web_source(source: WebSource, intake: Intake) -> Source:
-    """A DICOMweb server that is asked for new series.
-
-    Raises:
-        OSError: if the files of its TLS cannot be read.
-    """
+    """A DICOMweb server that is asked for new series."""
     client = web_client(source.url, source.tls, _TIMEOUT_S)
     return Source(
         source.name,

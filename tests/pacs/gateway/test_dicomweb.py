@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import ssl
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from journals import Clock, Notes, add_results, open_journal
-from orthanc_server import free_port, needs_orthanc
+from orthanc_server import make_tls, needs_orthanc
 from pydicom import dcmread
 from result_objects import SOP_CLASSES, six_kinds, write_object
 
-from mhsev_monai.pacs.gateway.config_sending import Destination
+from mhsev_monai.pacs.gateway.config_sending import Destination, TlsConfig
 from mhsev_monai.pacs.gateway.delivery_rules import Outcome
 from mhsev_monai.pacs.gateway.dicomweb import _pages, judge_http, stow_files, web_client
+from mhsev_monai.pacs.gateway.guards import server_tls
 from mhsev_monai.pacs.gateway.sender import Courier
 
 
@@ -76,18 +79,10 @@ def test_what_a_refusal_over_http_means(status, failure, outcome):
     assert judge_http(status, failure).outcome is outcome
 
 
-@pytest.mark.parametrize(
-    ("status", "body", "outcome"),
-    [
-        (409, '{"00081198":{"vr":"SQ","Value":[{"00081197":{"vr":"US","Value":[42752]}}]}}', Outcome.RETRY),
-        (409, "<html>Canary^Patricia</html>", Outcome.REFUSED),
-        (503, "", Outcome.RETRY),
-        (200, "no JSON at all", Outcome.RETRY),
-        (200, '{"00081199":{"vr":"SQ"}}', Outcome.STORED),
-        (200, '{"00081198":{"vr":"SQ","Value":[{"00081197":{"vr":"US","Value":[290]}}]}}', Outcome.REFUSED),
-    ],
-)
-def test_whatever_a_server_answers_becomes_an_outcome_that_quotes_nothing(tmp_path, status, body, outcome):
+@contextlib.contextmanager
+def answering(status: int, body: str, context: ssl.SSLContext | None = None):
+    """A server that gives one answer to each POST; its port."""
+
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self):
             if "Content-Length" in self.headers:
@@ -101,15 +96,32 @@ def test_whatever_a_server_answers_becomes_an_outcome_that_quotes_nothing(tmp_pa
         def log_message(self, *arguments):
             pass
 
-    port = free_port()
-    server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    if context is not None:
+        server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
-        path = write_object(tmp_path / "a.dcm", SOP_CLASSES["capture"], "capture")
-        (sent,) = stow_files(web_client(f"http://127.0.0.1:{port}/dicom-web", None, 5), [path])
+        yield server.server_address[1]
     finally:
         server.shutdown()
         server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "outcome"),
+    [
+        (409, '{"00081198":{"vr":"SQ","Value":[{"00081197":{"vr":"US","Value":[42752]}}]}}', Outcome.RETRY),
+        (409, "<html>Canary^Patricia</html>", Outcome.REFUSED),
+        (503, "", Outcome.RETRY),
+        (200, "no JSON at all", Outcome.RETRY),
+        (200, '{"00081199":{"vr":"SQ"}}', Outcome.STORED),
+        (200, '{"00081198":{"vr":"SQ","Value":[{"00081197":{"vr":"US","Value":[290]}}]}}', Outcome.REFUSED),
+    ],
+)
+def test_whatever_a_server_answers_becomes_an_outcome_that_quotes_nothing(tmp_path, status, body, outcome):
+    path = write_object(tmp_path / "a.dcm", SOP_CLASSES["capture"], "capture")
+    with answering(status, body) as port:
+        (sent,) = stow_files(web_client(f"http://127.0.0.1:{port}/dicom-web", None, 5), [path])
     assert sent.judgement.outcome is outcome
     assert "Canary" not in sent.judgement.reason
 
@@ -130,3 +142,24 @@ def test_pages_end_also_at_a_server_that_knows_no_offset(monkeypatch, knows_offs
     found = [str(one.StudyInstanceUID) for one in _pages(search, "StudyInstanceUID")]
     assert found == held
     assert asked == ([0, 2] if knows_offset else [0, 3])
+
+
+def test_certificates_are_looked_at_by_both_ends(tmp_path):
+    ends = make_tls(tmp_path / "tls", "pacs", "gateway")
+    foreign = make_tls(tmp_path / "foreign", "gateway")["gateway"]
+    path = write_object(tmp_path / "a.dcm", SOP_CLASSES["capture"], "capture")
+    own, pacs = ends["gateway"], ends["pacs"]
+    tries = {
+        "all is well": TlsConfig(own.certificate, own.key, own.authority),
+        "a certificate of another authority": TlsConfig(foreign.certificate, foreign.key, own.authority),
+        "a server of another authority": TlsConfig(own.certificate, own.key, foreign.authority),
+        "a file that is not there": TlsConfig(tmp_path / "none.pem", own.key, own.authority),
+        "no certificate": None,
+    }
+    with answering(200, '{"00081199":{"vr":"SQ"}}', server_tls(pacs.certificate, pacs.key, pacs.authority)) as port:
+        outcomes = {
+            name: stow_files(web_client(f"https://127.0.0.1:{port}/dicom-web", tls, 5), [path])[0].judgement.outcome
+            for name, tls in tries.items()
+        }
+    assert outcomes.pop("all is well") is Outcome.STORED
+    assert set(outcomes.values()) == {Outcome.RETRY}
