@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 IMAGES = [mr_image(number=number) for number in range(1, 5)]
 
 # Where the process kills itself, as the first argument of a program that runs a gateway: a function of the receiving
-# half, before or after its work.
+# half, before its work, after it, or once it has found something to do.
 KILLED = """
 import importlib, os, signal, sys
 from mhsev_flare.cli import main
@@ -27,8 +27,10 @@ inner = getattr(holder, name)
 def killed(*arguments, **named):
     if when == "before":
         os.kill(os.getpid(), signal.SIGKILL)
-    inner(*arguments, **named)
-    os.kill(os.getpid(), signal.SIGKILL)
+    held = inner(*arguments, **named)
+    if when == "after" or held:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return held
 setattr(holder, name, killed)
 main(["gateway", "--config", config])
 """
@@ -37,8 +39,8 @@ PLACES = [
     ("spool:Spool:keep", "before"),
     ("spool:Spool:keep", "after"),
     ("journal:Journal:add_instance", "after"),
-    ("stabiliser:Stabiliser:tick", "before"),
-    ("work_queue:WorkQueue:claim", "before"),
+    ("stabiliser:Stabiliser:tick", "found"),
+    ("work_queue:WorkQueue:claim", "found"),
     ("worker::run_child", "before"),
     ("worker::run_child", "after"),
     ("worker::keep_results", "after"),
