@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mhsev_monai.candidate_network import CandidateMLP
 from mhsev_monai.errors import ScanError
 from mhsev_monai.head_alignment import Alignment, align, covered
 from mhsev_monai.keys import SeverityKeys as Keys
@@ -128,13 +129,13 @@ def compare_scans(
     Raises:
         ScanError: if a scan cannot be used, the two do not fit each other, or the model judges scans as a whole.
     """
-    graded = [grade_scan(path, model, b0_only=b0_only) for path in (baseline, followup)]
-    (first, first_entries), (second, second_entries) = graded
-    if not (first.judges_spots and second.judges_spots):
+    if not isinstance(model.network, CandidateMLP):
         raise ScanError(
             "the model judges scans as a whole and points at no lesion to compare; name one that judges candidates, "
             "such as dsd_mlp's"
         )
+    graded = [grade_scan(path, model, b0_only=b0_only) for path in (baseline, followup)]
+    (first, first_entries), (second, second_entries) = graded
     alignment = align(scan_brain(first_entries), scan_brain(second_entries))
     lesions = lesion_changes((first, first_entries), (second, second_entries), alignment, tolerance_mm)
     flags = [

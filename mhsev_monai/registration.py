@@ -200,12 +200,17 @@ def _run(
     method.SetOptimizerAsRegularStepGradientDescent(largest, least, n, gradientMagnitudeTolerance=_FLAT)
     method.SetOptimizerScalesFromPhysicalShift()
     method.SetInitialTransform(transform, inPlace=True)
+    # The method's own number does not reach all of its parts, and sums over threads differ in their last bits.
+    before = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
     try:
         method.Execute(images.fixed, images.moving)
     except RuntimeError:
         raise ScanError(
             "the scan cannot be laid on the other image: their brains have no overlap; look at their orientation"
         ) from None
+    finally:
+        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(before)
 
 
 def _as_matrix(transform: Any) -> Matrix:

@@ -16,7 +16,7 @@ from mhsev_monai.registration import Brain, Matrix, affine, overlap, peakedness
 
 LEAST_OVERLAP = 0.88
 """Dice of the scan's brain mask with the template's; below, the map is not believed."""
-LEAST_PEAKEDNESS = 2.0
+LEAST_PEAKEDNESS = 1.95
 """Of ``registration.peakedness``; docs/regions.md has its values for heads that fit and for turned ones."""
 SCALES = (0.85, 1.40)
 """Singular values of a map that is believed: adult heads are somewhat smaller than ICBM152."""
