@@ -150,11 +150,17 @@ def test_every_module_can_be_imported(package):
                 "explain",
                 "scan-report",
                 "view",
+                "gateway",
             )
         ),
         *(["poc", verb, "--help"] for verb in ("up", "run", "status", "logs", "down", "demo")),
         ["simulator", "run", "--help"],
-        *(["cohort", "check", "--help"], ["jobs", "export", "--help"], ["bundle", "export", "--help"]),
+        *(
+            ["cohort", "check", "--help"],
+            ["dicom", "run", "--help"],
+            ["jobs", "export", "--help"],
+            ["bundle", "export", "--help"],
+        ),
     ],
     ids=" ".join,
 )

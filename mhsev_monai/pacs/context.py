@@ -18,6 +18,7 @@ from mhsev_monai.pacs.identity import ResultIdentity
 from mhsev_monai.pacs.patient_study import copy_patient_and_study
 from mhsev_monai.pacs.source_series import SourceSeries
 from mhsev_monai.prediction import ScanGrade
+from mhsev_monai.report.scan_data import ScanReport
 
 RESEARCH = "RESEARCH USE ONLY"
 MANUFACTURER, MODEL_NAME = "mhsev", "mhsev microbleed grading"
@@ -57,6 +58,7 @@ class ResultContext:
         feature_map: as frames; None where the model's inputs make none.
         identity: what UIDs are made of.
         made: when.
+        paper: what the PDF says.
         notes: what is odd about the source, one sentence each.
     """
 
@@ -68,6 +70,7 @@ class ResultContext:
     feature_map: FrameVolume | None
     identity: ResultIdentity
     made: datetime
+    paper: ScanReport
     notes: tuple[str, ...] = ()
 
     def common(self, kind: ObjectKind, instance: int | str = 1) -> dict[str, Any]:

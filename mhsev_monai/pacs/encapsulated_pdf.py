@@ -10,24 +10,12 @@ from pydicom.uid import EncapsulatedPDFStorage, ExplicitVRLittleEndian
 
 from mhsev_monai.pacs.context import ObjectKind, ResultContext, own_equipment
 from mhsev_monai.pacs.patient_study import plain_identity
-from mhsev_monai.pacs.pdf_report import FindingRow, pdf_report
+from mhsev_monai.pacs.pdf_report import pdf_report
 
 
 def encapsulated_report(context: ResultContext) -> Dataset:
     """The object around the PDF."""
-    rows = [
-        FindingRow(
-            number=finding.number,
-            point=finding.point,
-            slice_number=finding.slice_index + 1,
-            probability=finding.probability,
-            depth=finding.depth,
-            diameter_mm=finding.diameter_mm,
-            part=finding.part,
-        )
-        for finding in context.findings
-    ]
-    content = pdf_report(context.grade, rows, context.identity.model, context.identity.version, context.notes)
+    content = pdf_report(context.paper)
     made = SOPClass(
         study_instance_uid=str(context.source.references[0].StudyInstanceUID),
         sop_class_uid=EncapsulatedPDFStorage,

@@ -23,12 +23,14 @@ from mhsev_monai.pacs.geometry import as_frames
 from mhsev_monai.pacs.identity import ResultIdentity
 from mhsev_monai.pacs.parametric_map import parametric_map
 from mhsev_monai.pacs.patient_study import quiet_library
+from mhsev_monai.pacs.pdf_report import paper_report
 from mhsev_monai.pacs.presentation_state import presentation_state
 from mhsev_monai.pacs.secondary_capture import secondary_captures
 from mhsev_monai.pacs.segmentation import segmentation
 from mhsev_monai.pacs.source_series import source_series
 from mhsev_monai.pacs.structured_report import ReportForm, structured_report
 from mhsev_monai.prediction import grade_scan
+from mhsev_monai.report.scan_report import ReportContext
 
 
 class LoadedModel(NamedTuple):
@@ -64,6 +66,7 @@ def grade_series(series: DicomSeries, loaded: LoadedModel, regions: bool = False
     if regions:
         grade, _ = tell_regions(grade, entries)
     x, y, z = entries[Keys.B0].shape[1:]
+    notes = (*warnings, *source.warnings)
     return ResultContext(
         source=source,
         grade=grade,
@@ -73,7 +76,8 @@ def grade_series(series: DicomSeries, loaded: LoadedModel, regions: bool = False
         feature_map=_feature_map(entries, source),
         identity=result_identity(series, loaded.digest, regions),
         made=datetime.now(),
-        notes=(*warnings, *source.warnings),
+        paper=paper_report(grade, entries, loaded.model, source, ReportContext(loaded.digest, notes=notes)),
+        notes=notes,
     )
 
 

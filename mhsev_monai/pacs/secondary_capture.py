@@ -71,7 +71,7 @@ def _capture(context: ResultContext, index: int, instance: int) -> Dataset:
     if marked.frame is not None:
         source.ReferencedFrameNumber = marked.frame
     made.SourceImageSequence = [source]
-    made.ImageComments = f"{RESEARCH}. Slice {index + 1} of {len(context.source.slices)}."
+    made.ImageComments = f"{RESEARCH}. Slice {context.source.slice_number(index)} of {len(context.source.slices)}."
     return context.finish(made)
 
 
@@ -113,6 +113,11 @@ def draw_slice(context: ResultContext, index: int) -> NDArray[np.uint8]:
     grade = context.grade
     doubt = "" if grade.abstains is None else " (the model abstains)"
     below = f"{len(findings)} marked here; estimate {grade.count}, grade {grade.grade.label}{doubt}; not for diagnosis"
-    draw.text((4, 2), f"{RESEARCH}   slice {index + 1}/{len(context.source.slices)}", fill=WORD_COLOUR, font=font)
+    draw.text(
+        (4, 2),
+        f"{RESEARCH}   slice {context.source.slice_number(index)}/{len(context.source.slices)}",
+        fill=WORD_COLOUR,
+        font=font,
+    )
     draw.text((4, SIDE - 18), below, fill=WORD_COLOUR, font=font)
     return np.asarray(picture, dtype=np.uint8)

@@ -73,6 +73,7 @@ class SourceSeries:
         frame_of_reference: UID.
         to_source: ``(4, 4)`` from the converted volume's RAS mm to LPS mm as the headers have it. More than a change of
             signs only where the converter turned pictures that lie upside down under their header.
+        is_reversed: whether the converted volume holds the slices in the other order.
         warnings: what is odd.
     """
 
@@ -80,7 +81,12 @@ class SourceSeries:
     slices: tuple[SourceSlice, ...]
     frame_of_reference: str
     to_source: Affine
+    is_reversed: bool
     warnings: tuple[str, ...]
+
+    def slice_number(self, index: int) -> int:
+        """The number of a marked slice from 1, in the order of the converted volume, as pictures and paper tell it."""
+        return len(self.slices) - index if self.is_reversed else index + 1
 
     @property
     def references(self) -> tuple[Dataset, ...]:
@@ -137,6 +143,7 @@ def source_series(series: DicomSeries, scan: NewScan) -> SourceSeries:
         slices=slices,
         frame_of_reference=frame_of_reference,
         to_source=_to_source(scan, mirrored),
+        is_reversed=bool((RAS_TO_LPS @ scan.affine)[:3, 2] @ slices[0].plane.normal < 0),
         warnings=() if stated else (_NO_FRAME_OF_REFERENCE,),
     )
 
