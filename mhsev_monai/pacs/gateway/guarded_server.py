@@ -6,6 +6,7 @@ import logging
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from pynetdicom.association import Association
 
 _log = logging.getLogger(__name__)
+_TOLD_S = 3600.0
+_MOST_TOLD = 1000
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,7 @@ class GuardedServer(ThreadedAssociationServer):
         self.gate = gate
         self._lock = threading.Lock()
         self._n_beginning = 0
+        self._told: dict[str, float] = {}
         super().__init__(*arguments, **named)
 
     def get_request(self) -> tuple[socket.socket, Any]:
@@ -86,17 +90,24 @@ class GuardedServer(ThreadedAssociationServer):
     def verify_request(self, request: Any, client_address: Any) -> bool:  # noqa: ARG002
         """Whether the connection may stay."""
         if not self.gate.admits(client_address[0]):
-            _log.warning(
-                "dropped a connection from %s, which no caller of the configuration sends from", client_address[0]
-            )
+            self._tell(client_address[0], "no caller of the configuration sends from there")
             return False
         with self._lock:
             n_open = len(self.active_associations) + self._n_beginning
             if n_open >= self.gate.max_connections:
-                _log.warning("dropped a connection from %s: %d are open", client_address[0], n_open)
+                self._tell(client_address[0], f"{n_open} are open")
                 return False
             self._n_beginning += 1
         return True
+
+    def _tell(self, address: str, why: str) -> None:
+        """Log a dropped connection, once an hour and address: a scanner of ports must not fill the disk."""
+        now = time.monotonic()
+        if len(self._told) > _MOST_TOLD:
+            self._told.clear()
+        if now - self._told.get(address, -_TOLD_S) >= _TOLD_S:
+            self._told[address] = now
+            _log.warning("dropped a connection from %s: %s; further ones are not told for an hour", address, why)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         """Begin an association, in a thread of its own."""

@@ -21,6 +21,8 @@ OPENSSL = "openssl"
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory) -> Path:
     """A CA, a server and a client that it signed, and a stranger that signed itself; P-256, PEM."""
+    if shutil.which(OPENSSL) is None:
+        pytest.skip("needs openssl")
     folder = tmp_path_factory.mktemp("certificates")
 
     def openssl(*arguments: str) -> None:
@@ -95,13 +97,16 @@ def test_without_tls_a_client_with_tls_may_not_send(site, certificates, in_proce
     assert send(site.port, [mr_image()], tls_args=(context, "server"), timeout=5) == []
 
 
-def test_an_unknown_address_is_dropped_unread(tmp_path, in_process):
+def test_an_unknown_address_is_dropped_unread_and_told_once(tmp_path, in_process, caplog):
     site = Site(tmp_path, receiver={"callers": [{"ae_title": "MODALITY", "hosts": ["10.1.0.0/16"]}]})
     in_process(site)
     with RawClient(site.port) as client:
         client.send(associate_request())
         assert client.receive() == (0, b"")
     assert send(site.port, [mr_image()], timeout=5) == []
+    assert (
+        caplog.text.count("dropped a connection from 127.0.0.1: no caller of the configuration sends from there") == 1
+    )
 
 
 def test_a_known_title_from_the_address_of_another_is_rejected(tmp_path, in_process):
