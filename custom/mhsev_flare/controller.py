@@ -15,7 +15,7 @@ from torch import nn
 from mhsev_flare.aggregator import SeverityAggregator
 from mhsev_flare.checkpoint import CheckpointError
 from mhsev_flare.control_variates import added_controls, control_arrays, zero_controls
-from mhsev_flare.final_evaluation import is_usable
+from mhsev_flare.final_evaluation import is_usable, note_absent, site_of, sites_to_ask
 from mhsev_flare.final_phase import FinalPhase
 from mhsev_flare.gates import ExpectedUpdate, weights_digest
 from mhsev_flare.handshake import SiteReport, shortage, sort_answers
@@ -273,10 +273,11 @@ class SeverityFedAvg(QuorumFedAvg):
     def _ask_all(self, task: str, params: Mapping[str, np.ndarray], **meta: Any) -> list[FLModel]:
         """Ask every site of the study; those that do not answer, or answer what is none, are named in the result."""
         shapes = {key: np.shape(value) for key, value in self.record.sent.items()}
-        answers = [a for a in self._ask(task, self._sites, params, **meta) if is_usable(task, a, shapes)]
-        absent = sorted(set(self._sites) - {str(a.meta["client_name"]) for a in answers})
+        asked = sites_to_ask(self._sites, self._result, task, meta)
+        answers = [a for a in self._ask(task, asked, params, **meta) if is_usable(task, a, shapes)]
+        absent = sorted(set(asked) - {site_of(a) for a in answers})
         if absent:
-            self._result.setdefault("absent", {}).setdefault(task, absent)
+            note_absent(self._result, task, absent)
             self.error(f"{task}: {', '.join(absent)} gave no answer; the result is without them")
         if not answers:
             raise NoAnswerError(f"no site answered {task}; see the sites' logs, then send the job with resume")

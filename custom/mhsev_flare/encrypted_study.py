@@ -21,7 +21,7 @@ from nvflare.app_opt.he.homomorphic_encrypt import load_tenseal_context_from_wor
 from torch import nn
 
 from mhsev_flare.encrypted_payload import PACKED, as_arrays, as_message, packed, parameter_shapes
-from mhsev_flare.final_evaluation import is_usable
+from mhsev_flare.final_evaluation import is_usable, note_absent, site_of, sites_to_ask
 from mhsev_flare.final_phase import FinalPhase
 from mhsev_flare.gates import ExpectedUpdate
 from mhsev_flare.handshake import SiteReport, shortage, sort_answers
@@ -276,10 +276,11 @@ class EncryptedStudy(ScatterAndGather):
         self, ask: Any, fl_ctx: FLContext, task: str, params: Mapping[str, np.ndarray], **meta: Any
     ) -> list[FLModel]:
         """Ask every site of the study; those without a usable answer are named in the result."""
-        answers = [a for a in ask(task, params, sites=self._sites, **meta) if is_usable(task, a, {})]
-        absent = sorted(set(self._sites) - {str(a.meta["client_name"]) for a in answers})
+        asked = sites_to_ask(self._sites, self._result, task, meta)
+        answers = [a for a in ask(task, params, sites=asked, **meta) if is_usable(task, a, {})]
+        absent = sorted(set(asked) - {site_of(a) for a in answers})
         if absent:
-            self._result.setdefault("absent", {}).setdefault(task, absent)
+            note_absent(self._result, task, absent)
             self.log_error(fl_ctx, f"{task}: {', '.join(absent)} gave no answer; the result is without them")
         if not answers:
             raise NoAnswerError(f"no site answered {task}; see the sites' logs, then send the job again")

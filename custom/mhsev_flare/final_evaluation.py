@@ -137,6 +137,22 @@ def is_usable(task: str, answer: FLModel, shapes: Mapping[str, tuple[int, ...]])
     return True
 
 
+def sites_to_ask(sites: Sequence[str], result: Mapping[str, Any], task: str, asked: Mapping[str, Any]) -> list[str]:
+    """Who is asked: all sites, but for calibration sums only those that have answered this task before.
+
+    A site that is gone is waited for as long as a round's policy says. The test waits once more for one that may be
+    back; its part of a calibration is not worth that.
+    """
+    gone = set(result.get("absent", {}).get(task, ())) if Meta.TEMPERATURE in asked else set()
+    return [site for site in sites if site not in gone]
+
+
+def note_absent(result: dict[str, Any], task: str, absent: Sequence[str]) -> None:
+    """Enter the sites without an answer under ``absent`` of the result, beside those of earlier questions."""
+    by_task = result.setdefault("absent", {})
+    by_task[task] = sorted({*by_task.get(task, ()), *absent})
+
+
 @dataclass(frozen=True)
 class FinalEvaluation:
     """Evaluations of the kept model.

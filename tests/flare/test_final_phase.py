@@ -13,6 +13,7 @@ from nvflare.apis.dxo import from_shareable
 from nvflare.apis.signal import Signal
 
 from mhsev_flare.entry_blocker import EntryBlocker
+from mhsev_flare.final_evaluation import note_absent, sites_to_ask
 from mhsev_flare.final_phase import FinalPhase
 from mhsev_flare.payload_guard import PayloadGuard
 from mhsev_flare.protocol import Meta
@@ -256,6 +257,16 @@ def test_a_malformed_part_costs_that_part_of_that_site(sites, trained, value):
     tables, entries = phase.test(trained, None)
     assert set(tables) == set(SIZES)
     assert entries["uncertainty"]["sites"]["site-1"] == "malformed"
+
+
+def test_a_site_that_is_gone_is_not_waited_for_again_to_calibrate():
+    result: dict = {}
+    note_absent(result, "validate", ["b"])
+    calibrating, testing = {Meta.SPLIT: "validation", Meta.TEMPERATURE: 1.0}, {Meta.SPLIT: "test"}
+    assert sites_to_ask(["a", "b", "c"], result, "validate", calibrating) == ["a", "c"]
+    assert sites_to_ask(["a", "b", "c"], result, "validate", testing) == ["a", "b", "c"]
+    note_absent(result, "validate", ["a"])
+    assert result == {"absent": {"validate": ["a", "b"]}}
 
 
 def test_without_an_answer_it_is_said(sites, trained):

@@ -86,6 +86,67 @@ def test_the_saved_model_scores_exactly_the_reported_metrics(short_run, cohort):
     assert pooled.confusion.tolist() == result["test"]["pooled"]["table"]["confusion"]
 
 
+def test_what_goes_beyond_the_tables_is_that_of_the_sites_own_cases(short_run, cohort):
+    """Sums for calibration, of uncertainty and of subgroups leave for five cases and more; nothing else does."""
+    from mhsev_flare.local_training import LocalTraining
+    from mhsev_flare.site import DERIVATIVES, SiteFolders, load_site_data
+    from mhsev_monai.grade_calibration import GradeCalibration, choose_temperature
+    from mhsev_monai.model_file import load_model
+    from mhsev_monai.subgroups import case_subgroups, tellable
+    from mhsev_monai.training import TrainingParameters
+
+    result, _, path = short_run
+    model, seed = load_model(path), 1
+    told, validation, test = {}, [], []
+    for site in SITES:
+        folders = SiteFolders(cohort / site, cohort / site / DERIVATIVES)
+        data = load_site_data(site, folders, model.inputs, seed, model.scale)
+        local = LocalTraining(model.network, model.scale, TrainingParameters(1, 1.0, 0.0, 1, 1.0), seed, site)
+        if len(data.test) >= 5:
+            test.append(local.judge("test", data, measure_odd=True))
+        told[site] = len(data.validation) if len(data.validation) >= 5 else "<5"
+        if len(data.validation) >= 5:
+            validation.append(local.judge("validation", data, measure_odd=True))
+        sexes = [case_subgroups(case)["sex"] for case in data.test_cases]
+        expected = tellable({sex: sexes.count(sex) for sex in set(sexes)}, 5)
+        assert {s: e["sites"][site] for s, e in result["subgroups"]["sex"].items() if site in e["sites"]} == expected
+    if validation:
+        cases = joined(validation)
+        temperature, reason = choose_temperature(cases.calibration_cases(1.0).temperatures)
+        assert model.calibration == cases.calibration_cases(temperature).calibration(temperature)
+        assert (result["calibration"]["sites"], result["calibration"]["reason"]) == (told, reason)
+    else:
+        assert result["calibration"] is model.calibration is None
+    cases = joined(test)
+    uncertainty = cases.uncertainty(model.calibration or GradeCalibration())
+    assert result["uncertainty"]["pooled"]["n"] == len(cases)
+    assert result["uncertainty"]["pooled"]["after"]["ece"] == pytest.approx(
+        uncertainty.after.expected_error(), abs=1e-6
+    )
+
+
+def joined(cases):
+    from mhsev_monai.evaluation import JudgedCases
+
+    return JudgedCases(**{name: np.concatenate([vars(one)[name] for one in cases]) for name in vars(cases[0])})
+
+
+def test_each_sites_own_model_is_told_by_site_and_paired_with_the_global_one(short_run):
+    result, _, _ = short_run
+    matrix = result["comparison"]["matrix"]
+    assert {owner: tuple(row) for owner, row in matrix.items()} == dict.fromkeys(SITES, SITES)
+    own = {r["cases"]: r for r in result["paired"]["comparisons"] if r["second"] == "own model"}
+    assert set(own) <= {"all sites", *SITES}
+    for site, row in own.items():
+        if site == "all sites":
+            continue
+        table = np.array(matrix[site][site]["table"]["confusion"])
+        judged = np.array(result["test"]["sites"][site]["table"]["confusion"])
+        only_global, only_own = row["mcnemar"]["only_first"], row["mcnemar"]["only_second"]
+        assert only_global - only_own == np.trace(judged) - np.trace(table)
+        assert row["n"] == table.sum() >= 5
+
+
 def test_the_global_standardisation_is_that_of_all_training_cases_and_their_twins(short_run, cohort):
     from mhsev_flare.site import DERIVATIVES, SiteFolders, load_site_data
     from mhsev_monai.model_file import load_model
