@@ -8,6 +8,7 @@ takes `supported_context` up among its contexts.
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,8 @@ from typing import Any
 from pydicom import Dataset
 from pydicom.sequence import Sequence as DicomSequence
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian, generate_uid
-from pynetdicom import build_role, evt
+from pynetdicom import evt
+from pynetdicom.association import Association
 from pynetdicom.presentation import PresentationContext, build_context
 from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPushModelInstance  # type: ignore[attr-defined]
 
@@ -82,33 +84,39 @@ def request_commitment(
     Raises:
         PeerError: if the PACS is not there, has no storage commitment, or refuses the request.
     """
-    answered: list[str] = []
+    reported, answered = threading.Event(), threading.Event()
 
     def note(report: CommitmentReport) -> None:
         on_report(report)
-        answered.append(report.transaction_uid)
+        reported.set()
+
+    def sent(_: evt.Event) -> None:
+        # The report is served in a thread of its own: the association must last until our status is on its way.
+        if reported.is_set():
+            answered.set()
 
     context = build_context(StorageCommitmentPushModel, [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
-    association = associate(peer, [context], [event_handler(note)])
+    association = associate(peer, [context], [event_handler(note), (evt.EVT_PDU_SENT, sent)])
     try:
-        try:
-            response, _ = association.send_n_action(
-                _request(references, transaction_uid),
-                _REQUEST,
-                StorageCommitmentPushModel,
-                StorageCommitmentPushModelInstance,
-            )
-        except (RuntimeError, ValueError) as error:
-            raise PeerError(f"{peer.aet} ended the association when it was asked for storage commitment") from error
-        if "Status" not in response:
-            raise PeerError(f"{peer.aet} did not answer the request for storage commitment")
-        if response.Status != SUCCESS:
-            raise PeerError(f"{peer.aet} refused the request for storage commitment (status {response.Status:04X})")
+        _ask(association, peer, _request(references, transaction_uid))
         end = time.monotonic() + wait_s
-        while not answered and association.is_established and time.monotonic() < end:
-            time.sleep(0.02)
+        while not answered.wait(0.02) and association.is_established and time.monotonic() < end:
+            pass
     finally:
         release(association)
+
+
+def _ask(association: Association, peer: Peer, request: Dataset) -> None:
+    try:
+        response, _ = association.send_n_action(
+            request, _REQUEST, StorageCommitmentPushModel, StorageCommitmentPushModelInstance
+        )
+    except (RuntimeError, ValueError) as error:
+        raise PeerError(f"{peer.aet} ended the association when it was asked for storage commitment") from error
+    if "Status" not in response:
+        raise PeerError(f"{peer.aet} did not answer the request for storage commitment")
+    if response.Status != SUCCESS:
+        raise PeerError(f"{peer.aet} refused the request for storage commitment (status {response.Status:04X})")
 
 
 def _request(references: Sequence[Reference], transaction_uid: str) -> Dataset:
@@ -130,11 +138,6 @@ def supported_context() -> PresentationContext:
     context.scu_role = True
     context.scp_role = True
     return context
-
-
-def reporting_role() -> Any:
-    """What a PACS negotiates when it answers on its own association; for peers in tests."""
-    return build_role(StorageCommitmentPushModel, scp_role=True)
 
 
 def event_handler(on_report: OnReport) -> tuple[Any, ...]:
