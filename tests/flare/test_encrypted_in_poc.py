@@ -174,6 +174,8 @@ def test_the_result_is_that_of_the_same_study_in_the_clear(encrypted, clear):
             assert result["test"]["pooled"]["metrics"][key] == pytest.approx(value, abs=1e-3), key
     for key in ("sites", "features", "best_round", "scale", "weighting", "num_rounds", "refused", "left_out"):
         assert result[key] == plain[key], key
+    for key in ("sites", "n", "temperature", "reason", "last_bins", "odd_above"):
+        assert result["calibration"][key] == plain["calibration"][key], key
     assert set(plain) - set(result) == set()
     for row, other in zip(ledger, plain_ledger, strict=True):
         assert row["sites"].keys() == other["sites"].keys()
@@ -181,6 +183,13 @@ def test_the_result_is_that_of_the_same_study_in_the_clear(encrypted, clear):
         assert {s: a["share"] for s, a in row["anomalies"].items()} == {
             s: a["share"] for s, a in other["anomalies"].items()
         }
+
+
+def test_every_site_keeps_the_calibration_with_the_model_that_the_server_never_saw(poc, encrypted):
+    job_id, result, _, _ = encrypted
+    for site in SITES:
+        kept = torch.load(poc.kits / site / job_id / "mhsev" / "model.pt", weights_only=True)["calibration"]
+        assert kept == {key: result["calibration"][key] for key in kept}
 
 
 def test_the_search_finds_the_model_of_a_study_in_the_clear(poc, clear):
