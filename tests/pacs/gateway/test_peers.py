@@ -50,7 +50,7 @@ def client_context(folder: Path, name: str | None) -> ssl.SSLContext:
 def tls_site(tmp_path, certificates) -> Site:
     names = {"certificate": "server.pem", "key": "server.key", "ca": "ca.pem"}
     tls = {key: str(certificates / name) for key, name in names.items()}
-    return Site(tmp_path, receiver={"tls": tls, "association_s": 1, "idle_s": 3, "quiet_s": 3600})
+    return Site(tmp_path, receiver={"tls": tls, "association_s": 4, "idle_s": 3, "quiet_s": 3600})
 
 
 def test_with_tls_a_signed_client_may_send(tls_site, certificates, in_process):
@@ -84,11 +84,24 @@ def test_connections_that_never_shake_hands_do_not_stop_the_others(tls_site, cer
     silent = [RawClient(tls_site.port) for _ in range(5)]
     try:
         context = client_context(certificates, "client")
-        assert send(tls_site.port, [mr_image()], tls_args=(context, "server"), timeout=5) == [0]
+        assert send(tls_site.port, [mr_image()], tls_args=(context, "server"), timeout=3) == [0]
         assert eventually(lambda: silent[0].receive()[0] == 0), "a silent connection was kept"
     finally:
         for client in silent:
             client.__exit__()
+
+
+def test_dcmtk_can_send_over_tls(tls_site, certificates, in_process, tmp_path):
+    if shutil.which("storescu") is None:
+        pytest.skip("needs storescu of dcmtk")
+    in_process(tls_site)
+    to = ["-aet", "MODALITY", "-aec", "MHSEV", "127.0.0.1", str(tls_site.port)]
+    signed = ["+tls", str(certificates / "client.key"), str(certificates / "client.pem")]
+    files = [str(written(mr_image(), tmp_path / "1.dcm"))]
+    trusted = ["+cf", str(certificates / "ca.pem")]
+    assert subprocess.run(["storescu", *signed, *trusted, *to, *files], check=False).returncode == 0
+    assert subprocess.run(["storescu", "+tla", *trusted, *to, *files], check=False).returncode != 0
+    assert tls_site.rows("SELECT n_instances, n_repeats FROM series") == [(1, 0)]
 
 
 def test_without_tls_a_client_with_tls_may_not_send(site, certificates, in_process):
