@@ -68,7 +68,7 @@ def recording():
 @needs_orthanc
 def test_results_wait_for_a_pacs_that_is_down_and_all_come_once_it_is_up(orthanc, state):
     server = orthanc(modalities={"mhsev": Modality("MHSEV", free_port())})
-    server.stop()
+    server.kill()
     clock = Clock()
     journal, sender = courier(state, server.dicom_port, clock, retry_s=10, retry_most_s=40, timeout_s=2)
     paths = six_kinds(state / "results")

@@ -48,7 +48,7 @@ def test_a_pacs_that_does_not_know_the_gateway_or_is_down_is_a_reason_to_try_aga
     (sent,) = send_files(peer_of(pacs, own_aet="STRANGER"), [path])
     assert sent.judgement.outcome is Outcome.RETRY
     assert "STRANGER" in sent.judgement.reason
-    pacs.stop()
+    pacs.kill()
     (sent,) = send_files(peer_of(pacs, timeout_s=3), [path])
     assert sent.judgement.outcome is Outcome.RETRY
     assert "does not answer" in sent.judgement.reason

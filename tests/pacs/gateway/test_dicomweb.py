@@ -51,7 +51,7 @@ def test_a_server_that_is_down_or_cannot_be_trusted_is_tried_again(orthanc, tmp_
     server = orthanc()
     client = web_client(server.dicomweb_url.replace("http:", "https:"), None, 5)
     assert stow_files(client, [path])[0].judgement.outcome is Outcome.RETRY
-    server.stop()
+    server.kill()
     (sent,) = stow_files(web_client(server.dicomweb_url, None, 2), [path])
     assert sent.judgement.outcome is Outcome.RETRY
     assert "does not answer" in sent.judgement.reason

@@ -132,7 +132,7 @@ def test_a_series_of_which_a_part_came_is_completed(gateway):
 
 @pytest.mark.parametrize("by", ["dicomweb", "c-get", "c-move"])
 def test_a_pacs_that_is_down_ends_the_pass_and_the_audit_names_nobody(gateway, by, caplog):
-    gateway.server.stop()
+    gateway.server.kill()
     assert gateway.reconcile(by) == 0
     assert gateway.known() == {}
     assert "answer" in caplog.text
