@@ -54,7 +54,7 @@ def _card(case: ExampleCase, prefix: str) -> Card:
         picture = Picture(case.image, alt.strip())
     rows = [
         ("Truth", case.true_grade, case.true_count),
-        ("Model", case.predicted_grade, Number(case.predicted_count, 1)),
+        ("Model", case.predicted_grade, Number(case.predicted_count, _digits(case.predicted_count))),
     ]
     table = Table(
         f"{prefix}-result", f"Result of {case.case_id}", (Column("By"), Column("Grade"), Column("Microbleeds")), rows
@@ -64,9 +64,16 @@ def _card(case: ExampleCase, prefix: str) -> Card:
         blocks.append(Paragraph("", "Same grade." if case.true_grade == case.predicted_grade else "Different grade."))
     blocks.append(_findings(case, prefix))
     blocks += [
-        Paragraph(text, style=style) for text, style in ((case.note, "plain"), (case.orientation, "soft")) if text
+        Paragraph(text, style=style)
+        for text, style in ((case.note[:1].upper() + case.note[1:], "plain"), (case.orientation, "soft"))
+        if text
     ]
     return Card(case.case_id, case.site, picture, blocks)
+
+
+def _digits(count: float | None) -> int:
+    """Whole numbers are shown as such."""
+    return 0 if count is not None and float(count).is_integer() else 1
 
 
 def _findings(case: ExampleCase, prefix: str) -> Block:
