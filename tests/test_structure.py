@@ -148,6 +148,7 @@ def test_every_module_can_be_imported(package):
                 "site-payload",
                 "provision",
                 "explain",
+                "compare",
                 "scan-report",
                 "view",
                 "gateway",
