@@ -91,6 +91,9 @@ def test_work_of_an_older_revision_changes_nothing(journal, clock):
     assert not journal.work.postpone(work, 0, "x")
     journal.work.release(work)
     assert state_of(journal) == "collecting"
+    newer = ready(journal, clock)
+    assert not journal.work.finish(work, RESULTS, ["pacs"]), "another worker runs the new revision by now"
+    assert journal.work.finish(newer, RESULTS, ["pacs"])
 
 
 def test_results_that_a_pacs_has_of_an_older_revision_do_not_settle_the_new_one(journal, clock):
