@@ -114,7 +114,8 @@ def _policy(
     }
     if "epsilon" in result:
         policy["differential privacy, epsilon spent"] = _epsilon(result["epsilon"])
-    if network is not None:
+    # Ciphertexts are many times as large as the weights in them.
+    if network is not None and not result.get("encrypted"):
         weights = list(network.state_dict().values())
         size, n = sum(each.numel() * each.element_size() for each in weights), sum(each.numel() for each in weights)
         policy["weights, each way, a site and round"] = f"{size / 1000:.1f} kB ({n} numbers)"

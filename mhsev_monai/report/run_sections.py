@@ -63,7 +63,8 @@ def opening(data: ReportData) -> list[Block]:
 
 
 def _verdict(data: ReportData) -> str:
-    return local_models_sentence(data.local_models, bool((data.analyses.paired or {}).get("comparisons")))
+    comparisons = (data.analyses.paired or {}).get("comparisons") or ()
+    return local_models_sentence(data.local_models, any(each["second"] == "own model" for each in comparisons))
 
 
 def _tile(data: ReportData, name: str) -> Tile:

@@ -207,3 +207,12 @@ def test_an_interval_that_the_cases_do_not_give_is_told_from_one_that_nobody_com
     pooled = dataclasses.replace(base_data().pooled, intervals={"accuracy": None})
     assert text_of(pooled.number("accuracy").ends()) == "not determined"
     assert text_of(pooled.number("brier").ends()) == "not computed"
+
+
+def test_chance_is_said_to_be_tested_only_where_the_sites_own_models_were_compared():
+    data = whole_data()
+    told = render(run_document(data), "md").decode()
+    assert "Paired comparisons on the same cases say below" in told
+    paired = {"comparisons": [each for each in data.analyses.paired["comparisons"] if each["second"] == "majority"]}
+    changed = dataclasses.replace(data, analyses=dataclasses.replace(data.analyses, paired=paired))
+    assert "Whether the difference could be chance was not tested." in render(run_document(changed), "md").decode()
