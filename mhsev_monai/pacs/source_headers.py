@@ -19,7 +19,7 @@ from mhsev_monai.pacs.patient_study import plain_identity
 
 # The equipment goes into Contributing Equipment; the rest is asked for when references are made.
 _COPIED = (
-    *("SpecificCharacterSet", "Manufacturer", "ManufacturerModelName", "InstitutionName", "InstitutionAddress"),
+    *("Manufacturer", "ManufacturerModelName", "InstitutionName", "InstitutionAddress"),
     *("InstitutionalDepartmentName", "StationName", "DeviceSerialNumber", "SoftwareVersions"),
     *("PositionReferenceIndicator", "BodyPartExamined", "LossyImageCompression", "LossyImageCompressionRatio"),
     *("LossyImageCompressionMethod", "SliceThickness", "SpacingBetweenSlices"),

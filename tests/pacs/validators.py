@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from pydicom.dataset import Dataset
 
+VALIDATORS = shutil.which("dciodvfy") is not None and shutil.which("dcentvfy") is not None
 needs_validators = pytest.mark.skipif(
-    shutil.which("dciodvfy") is None or shutil.which("dcentvfy") is None,
+    not VALIDATORS,
     reason="needs dciodvfy and dcentvfy: apt-get install dicom3tools",
 )
 # Of its own tables: it holds the element for one of the study in reports and for one of the series in images.
