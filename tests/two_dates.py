@@ -30,25 +30,29 @@ from mhsev_monai.cohort.subject import (
 )
 
 HOSPITAL = HOSPITALS[0]
-SETTINGS = CohortSettings(size="small")
+SMALL = CohortSettings(size="small")
+_SAMPLE_MM = {"full": 1.0, "small": 1.7}
 
 
 class Patient(NamedTuple):
     """What stays between the dates; bleeds in the order in which they appear, mm along the slices' axes."""
 
+    settings: CohortSettings
     anatomy: Anatomy
     tensor: WhiteMatterTensor
     mimics: Mimics
     bleeds: tuple[Bleed, ...]
 
 
-def draw_patient(seed: int, n_bleeds: int) -> Patient:
-    """A head in coarse voxels with so many bleeds to come."""
+def draw_patient(seed: int, n_bleeds: int, settings: CohortSettings = SMALL) -> Patient:
+    """A head with so many bleeds to come that count."""
     streams = random_streams(seed, HOSPITAL.name, 1)
-    protocol = subject_protocol(HOSPITAL, SETTINGS, streams["protocol"])
-    clinical = draw_record(HOSPITAL, seed, 1, SETTINGS).clinical
-    grid, difficulty, rng = protocol.grid, DIFFICULTIES[SETTINGS.difficulty], streams["anatomy"]
-    anatomy = head_anatomy(placed_head(draw_head_shape(rng, clinical.age, grid), protocol), grid, 1.7)
+    protocol = subject_protocol(HOSPITAL, settings, streams["protocol"])
+    clinical = draw_record(HOSPITAL, seed, 1, settings).clinical
+    grid, difficulty, rng = protocol.grid, DIFFICULTIES[settings.difficulty], streams["anatomy"]
+    anatomy = head_anatomy(
+        placed_head(draw_head_shape(rng, clinical.age, grid), protocol), grid, _SAMPLE_MM[settings.size]
+    )
     tensor = draw_tensor(rng, grid)
     mimics = draw_mimics(streams["mimics"], clinical, anatomy, grid, difficulty)
     bleeds = draw_bleeds(
@@ -59,10 +63,10 @@ def draw_patient(seed: int, n_bleeds: int) -> Patient:
         difficulty,
         mimics.bodies,
         protocol.snr,
-        SETTINGS.label,
+        settings.label,
         bleed_imaging(protocol),
     )
-    return Patient(anatomy, tensor, mimics, tuple(bleeds))
+    return Patient(settings, anatomy, tensor, mimics, tuple(bleeds))
 
 
 def write_scan(path: Path, seed: int, patient: Patient, n_bleeds: int, pose: Pose, date: int) -> np.ndarray:
@@ -76,7 +80,7 @@ def write_scan(path: Path, seed: int, patient: Patient, n_bleeds: int, pose: Pos
         pose: of the head in the scanner.
         date: noise and shading differ between dates.
     """
-    protocol = subject_protocol(HOSPITAL, SETTINGS, random_streams(seed, HOSPITAL.name, 1)["protocol"])
+    protocol = subject_protocol(HOSPITAL, patient.settings, random_streams(seed, HOSPITAL.name, 1)["protocol"])
     grid = protocol.grid
     effects = paint_mimics(patient.mimics, grid)
     fractions = diseased_fractions(patient.anatomy.fractions, effects)
