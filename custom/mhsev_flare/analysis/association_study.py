@@ -21,7 +21,7 @@ from mhsev_flare.analysis.protocol import REGRESSION, TASK_SLOPES, TASK_SUMS, TA
 from mhsev_monai.association_tables import AssociationTable, GroupSums
 from mhsev_monai.associations import SumsName, summarise, sums_of, tests_of_tables
 from mhsev_monai.proportional_odds import LEAST, OrdinalSums
-from mhsev_monai.proportional_odds_check import ParallelTest, parallel_tests
+from mhsev_monai.proportional_odds_check import ParallelTest, SlopeSums, parallel_tests
 from mhsev_monai.proportional_odds_fit import FitError, NewtonFit
 from mhsev_monai.proportional_odds_result import Layout, OrdinalFit
 
@@ -155,11 +155,17 @@ class AssociationStudy:
         questions = {site: fit.layout.split(fit.estimates, site) for site in fit.sites}
         answers = self._all_of(TASK_SLOPES, questions)
         self.result["rounds"]["check"] = 1
+        return parallel_tests(fit, {site: self._slopes(site, answer) for site, answer in answers.items()})
+
+    def _slopes(self, site: str, answer: Answer) -> SlopeSums:
+        size = (len(self.design.labels) - 1) * (1 + len(self.design.columns))
         try:
-            slopes = {site: slopes_from_arrays(answer.arrays) for site, answer in answers.items()}
-            return parallel_tests(fit, slopes)
+            sums = slopes_from_arrays(answer.arrays)
+            if sums.gradient.size != size:
+                raise ValueError
         except MALFORMED:
-            raise AnalysisStoppedError("a site sent sums for the check that are none; send the job again") from None
+            raise AnalysisStoppedError(f"{site} sent sums that are none; see its log, and send the job again") from None
+        return sums
 
     def _all_of(
         self, task: str, parameters: Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]]
