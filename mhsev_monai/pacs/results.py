@@ -19,7 +19,7 @@ from mhsev_monai.model_file import SeverityModel
 from mhsev_monai.pacs.context import ObjectKind, ResultContext
 from mhsev_monai.pacs.encapsulated_pdf import encapsulated_report
 from mhsev_monai.pacs.findings import mark_findings, processed_to_lps
-from mhsev_monai.pacs.geometry import as_frames
+from mhsev_monai.pacs.geometry import FrameVolume, as_frames
 from mhsev_monai.pacs.identity import ResultIdentity
 from mhsev_monai.pacs.parametric_map import parametric_map
 from mhsev_monai.pacs.patient_study import quiet_library
@@ -27,7 +27,7 @@ from mhsev_monai.pacs.pdf_report import paper_report
 from mhsev_monai.pacs.presentation_state import presentation_state
 from mhsev_monai.pacs.secondary_capture import secondary_captures
 from mhsev_monai.pacs.segmentation import segmentation
-from mhsev_monai.pacs.source_series import source_series
+from mhsev_monai.pacs.source_series import SourceSeries, source_series
 from mhsev_monai.pacs.structured_report import ReportForm, structured_report
 from mhsev_monai.prediction import grade_scan
 from mhsev_monai.report.scan_report import ReportContext
@@ -81,7 +81,7 @@ def grade_series(series: DicomSeries, loaded: LoadedModel, regions: bool = False
     )
 
 
-def _feature_map(entries: Mapping[str, Any], source: Any) -> Any:
+def _feature_map(entries: Mapping[str, Any], source: SourceSeries) -> FrameVolume | None:
     if Keys.DSD not in entries:
         return None
     volume = np.asarray(entries[Keys.DSD], dtype=np.float32)[0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -139,7 +139,7 @@ def run_folder(
     return outcomes
 
 
-def _of_series(found: Source, out: Path, loaded: LoadedModel, settings: RunSettings) -> Any:
+def _of_series(found: Source, out: Path, loaded: LoadedModel, settings: RunSettings) -> Iterator[SeriesOutcome]:
     """The outcome of each series, then of files that are of none."""
     wanted = ACCEPTED[ScanContrast.DWI]
     series = group_series(found.dicom)

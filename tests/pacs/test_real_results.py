@@ -1,4 +1,4 @@
-"""Real series of five vendors: results that validators accept, or a reason."""
+"""Real series of four vendors: results that validators accept, or a reason."""
 
 from __future__ import annotations
 
