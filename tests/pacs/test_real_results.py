@@ -13,14 +13,14 @@ import pydicom
 import pytest
 from dicom_heads import read_all, write_model
 from test_result_objects import grade
-from validators import contradictions, needs_validators, report_groups, segment_centre, standard_errors
+from validators import contradictions, needs_validators, report_groups, segment_centre, segment_centres, standard_errors
 
 from mhsev_flare.cli import main
 from mhsev_monai.ingest.dicom.series import convert_series, group_series
 from mhsev_monai.ingest.source import look_through
 from mhsev_monai.model_file import load_model
 from mhsev_monai.pacs.identity import file_digest
-from mhsev_monai.pacs.results import LoadedModel
+from mhsev_monai.pacs.results import LoadedModel, result_identity
 from mhsev_monai.pacs.source_series import source_series
 
 pytestmark = pytest.mark.slow
@@ -60,21 +60,22 @@ def test_every_human_diffusion_series_gets_valid_objects(name, model, shared_dat
     measured, grade_word, findings = report_groups(made["sr"])
     assert (measured["Number of lesions"], grade_word.lower()) == (outcome["count"], outcome["grade"])
     assert len(findings) == len(made["seg"].SegmentSequence)
+    centres = segment_centres(files[0].with_name("seg.dcm"))
+    assert sorted(centres) == list(range(1, len(findings) + 1))
     for number, finding in enumerate(findings, start=1):
-        centre, _ = segment_centre(files[0].with_name("seg.dcm"), number)
-        assert np.linalg.norm(centre - finding["roi"].value[0]) < 6
+        assert np.linalg.norm(centres[number] - finding["roi"].value[0]) < 6
 
 
 def test_regions_are_told_on_demand_under_uids_of_their_own(model, shared_data, tmp_path, capsys):
     pytest.importorskip("nilearn", reason="needs the template of the extra cohort")
     command = ["dicom", "run", str(shared_data / "dicom" / "siemens_xa30_enhanced_dwi"), str(tmp_path / "out")]
-    assert main([*command, "--model", str(model), "--json", "--sr", "none"]) == 0
     assert main([*command, "--model", str(model), "--json", "--regions"]) == 0
-    plain, told = (json.loads(line) for line in capsys.readouterr().out.splitlines())
-    assert not any("sr.dcm" in name for name in plain["results"])
+    told = json.loads(capsys.readouterr().out)
     made = read_all((tmp_path / "out" / told["results"][0]).parent)
-    others = read_all((tmp_path / "out" / plain["results"][0]).parent)
-    assert not {each.SOPInstanceUID for each in made.values()} & {each.SOPInstanceUID for each in others.values()}
+    (series,) = group_series(look_through(shared_data / "dicom" / "siemens_xa30_enhanced_dwi").dicom)
+    identities = [result_identity(series, file_digest(model), regions) for regions in (True, False)]
+    assert made["map"].SOPInstanceUID == identities[0].uid("instance", "map", 1)
+    assert identities[0].uid("instance", "map", 1) != identities[1].uid("instance", "map", 1)
     groups = hd.sr.srread(made["sr"].filename).content.get_planar_roi_measurement_groups()
     parts = [each.get_qualitative_evaluations()[0].value.meaning for each in groups]
     assert len(parts) == len(made["seg"].SegmentSequence)

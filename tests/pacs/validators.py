@@ -52,6 +52,16 @@ def report_groups(report: Dataset) -> tuple[dict[str, float], str, list[dict]]:
     return {each.name.meaning: float(each.value) for each in scan[0].get_measurements()}, grade, findings
 
 
+def segment_centres(file: Path) -> dict[int, np.ndarray]:
+    """LPS mm of the middle of each segment, by its number."""
+    volume = hd.seg.segread(file).get_volume(combine_segments=True)
+    return {
+        int(number): volume.map_indices_to_reference(np.argwhere(volume.array == number)).mean(axis=0)
+        for number in np.unique(volume.array)
+        if number
+    }
+
+
 def segment_centre(file: Path, number: int = 1) -> tuple[np.ndarray, int]:
     """LPS mm of the middle of a segment, and its number of voxels."""
     volume = hd.seg.segread(file).get_volume(segment_numbers=[number], combine_segments=False)
