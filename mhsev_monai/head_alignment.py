@@ -18,6 +18,9 @@ LEAST_PEAKEDNESS = 2.0
 """Of ``registration.peakedness``; below, tissue does not lie on tissue, and two scans are not compared."""
 MOST_DISAGREEMENT_MM = 3.0
 """Between the map one way and the map back, mean over the brain; beyond, two scans are not compared."""
+ONE_HEAD_PEAKEDNESS, ONE_HEAD_DISAGREEMENT_MM = 5.5, 0.5
+"""Two scans of one head had 6.8 to 9.0 and up to 0.2 mm, those of two heads up to 4.8 and from 0.7 mm on
+(docs/longitudinal.md); between them it is doubted that they are of one patient."""
 
 
 class Alignment(NamedTuple):
@@ -34,6 +37,18 @@ class Alignment(NamedTuple):
     overlap: float
     peakedness: float
     disagreement_mm: float
+
+    @property
+    def doubt(self) -> str | None:
+        """Why the scans may not be of one head, a sentence; None where they fit as those of one head do."""
+        if self.peakedness >= ONE_HEAD_PEAKEDNESS and self.disagreement_mm <= ONE_HEAD_DISAGREEMENT_MM:
+            return None
+        return (
+            "the two scans do not fit as those of one head do: mutual information is "
+            f"{self.peakedness:.1f} times that beside it (usual: {ONE_HEAD_PEAKEDNESS} and more), the maps there and "
+            f"back differ by {self.disagreement_mm:.1f} mm (usual: up to {ONE_HEAD_DISAGREEMENT_MM}); look whether they "
+            "are of one patient"
+        )
 
 
 def align(first: Brain, second: Brain) -> Alignment:

@@ -107,6 +107,7 @@ class Comparison:
             "aria_h_limit": ARIA_H_LIMIT,
             "lesions": [lesion.to_json() for lesion in self.lesions],
             "brain_overlap": round(self.alignment.overlap, 3),
+            "registration_peakedness": round(self.alignment.peakedness, 2),
             "registration_disagreement_mm": round(self.alignment.disagreement_mm, 2),
             "flags": list(self.flags),
             "baseline": self.baseline.to_json(),
@@ -139,6 +140,7 @@ def compare_scans(
     alignment = align(scan_brain(first_entries), scan_brain(second_entries))
     lesions = lesion_changes((first, first_entries), (second, second_entries), alignment, tolerance_mm)
     flags = [
+        *([] if alignment.doubt is None else [alignment.doubt]),
         *protocol_changes((baseline, first.quality), (followup, second.quality)),
         *(f"baseline: {flag}" for flag in first.flags),
         *(f"follow-up: {flag}" for flag in second.flags),

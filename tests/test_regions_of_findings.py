@@ -12,7 +12,7 @@ from monai.data import MetaTensor
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
-from mhsev_monai.head_alignment import align, covered
+from mhsev_monai.head_alignment import Alignment, align, covered
 from mhsev_monai.keys import SeverityKeys as Keys
 from mhsev_monai.lesion_regions import STRICTLY_LOBAR_LIMIT, tell_regions
 from mhsev_monai.mars_regions import LEAST_SHARE, mars_region, mars_shares, monomials
@@ -141,6 +141,15 @@ def test_a_turned_head_is_aligned_and_swapping_gives_the_inverse(scan):
     places = moved(scan.affine, np.argwhere(scan.mask)[::50])
     assert np.linalg.norm(moved(there.matrix, places) - moved(turn, places), axis=1).max() < 1.0
     np.testing.assert_allclose(there.matrix @ back.matrix, np.eye(4), atol=1e-9)
+    assert there.doubt is None
+
+
+@pytest.mark.parametrize(("peakedness", "disagreement"), [(4.8, 0.1), (7.0, 0.7)])
+def test_scans_that_fit_as_two_heads_do_are_doubted(peakedness, disagreement):
+    assert Alignment(np.eye(4), 0.94, 7.0, 0.2).doubt is None
+    doubt = Alignment(np.eye(4), 0.94, peakedness, disagreement).doubt
+    assert doubt is not None
+    assert "of one patient" in doubt
 
 
 def test_what_a_scan_shows_reaches_as_far_as_is_asked():
