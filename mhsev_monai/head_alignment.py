@@ -46,8 +46,8 @@ class Alignment(NamedTuple):
         return (
             "the two scans do not fit as those of one head do: mutual information is "
             f"{self.peakedness:.1f} times that beside it (usual: {ONE_HEAD_PEAKEDNESS} and more), the maps there and "
-            f"back differ by {self.disagreement_mm:.1f} mm (usual: up to {ONE_HEAD_DISAGREEMENT_MM}); look whether they "
-            "are of one patient"
+            f"back differ by {self.disagreement_mm:.1f} mm (usual: up to {ONE_HEAD_DISAGREEMENT_MM}); look whether "
+            "they are of one patient"
         )
 
 
