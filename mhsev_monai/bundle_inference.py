@@ -65,7 +65,7 @@ class ScanGrading:
 
     def _grade(self, item: Mapping[str, Any]) -> dict[str, Any]:
         if not item.get("image"):
-            raise ScanError("no scan was named; add `--image FILE`, a NIfTI with its .bval beside it")
+            raise ScanError("no scan was named; add --image and the path of a NIfTI with its .bval beside it")
         bvals = item.get("bval")
         grade, _ = grade_scan(
             Path(str(item["image"])), self.model, None if bvals is None else Path(str(bvals)), self.b0_only

@@ -132,8 +132,7 @@ def compare_scans(
     """
     if not isinstance(model.network, CandidateMLP):
         raise ScanError(
-            "the model judges scans as a whole and points at no lesion to compare; name one that judges candidates, "
-            "such as dsd_mlp's"
+            "the model judges scans as a whole and points at no lesion to compare; name a model that judges candidates"
         )
     graded = [grade_scan(path, model, b0_only=b0_only) for path in (baseline, followup)]
     (first, first_entries), (second, second_entries) = graded

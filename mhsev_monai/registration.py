@@ -228,6 +228,6 @@ def require_simpleitk() -> Any:
         import SimpleITK
     except ImportError:
         raise ScanError(
-            "registration needs SimpleITK, which is not installed; install it with pip install 'mhsev[regions]'"
+            "registration needs a package that is not installed; install mhsev with its extra regions"
         ) from None
     return SimpleITK

@@ -85,7 +85,7 @@ def load_template() -> Brain:
         from nilearn import datasets
     except ImportError:
         raise ScanError(
-            "regions need the template of nilearn, which is not installed; install it with pip install 'mhsev[regions]'"
+            "regions need the template of nilearn, which is not installed; install mhsev with its extra regions"
         ) from None
     image = datasets.load_mni152_template(resolution=_RESOLUTION_MM)
     mask = datasets.load_mni152_brain_mask(resolution=_RESOLUTION_MM)

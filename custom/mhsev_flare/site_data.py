@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mhsev_flare.small_cells import small_cell
+from mhsev_flare.small_cells import FEWEST_TOLD, small_cell
 from mhsev_monai.case_folds import fold_cases
 from mhsev_monai.cases import Case, CaseList, split_cases
 from mhsev_monai.errors import ScanError
@@ -150,12 +150,18 @@ def split_site(
     data = _split(listed, table, contents, (seed, n_folds), scale, marks or {})
     if len(data.train) < LEAST_TRAINING_CASES or len(data.validation) == 0 or len(data.test) == 0:
         reasons = sorted(set(data.excluded.values()))
-        because = f"; {len(data.excluded)} were excluded, first reason: {reasons[0]}" if reasons else ""
+        because = f"; {_few(data.excluded)} were excluded, first reason: {reasons[0]}" if reasons else ""
         raise SiteError(
-            f"{site} has {len(data.train)} training, {len(data.validation)} validation and {len(data.test)} test "
+            f"{site} has {_few(data.train)} training, {_few(data.validation)} validation and {_few(data.test)} test "
             f"cases, where {LEAST_TRAINING_CASES}, 1 and 1 are the least{because}"
         )
     return data
+
+
+def _few(cases: Sized) -> str:
+    """A number of cases in a sentence that goes to the server, where small ones are not told."""
+    cell = small_cell(len(cases))
+    return f"fewer than {FEWEST_TOLD}" if isinstance(cell, str) else str(cell)
 
 
 def _split(

@@ -115,7 +115,7 @@ def source_series(series: DicomSeries, scan: NewScan) -> SourceSeries:
     """
     first = series.files[0]
     if not (first.study and first.series and all(file.instance_uid for file in series.files)):
-        raise ScanError(f"Study, Series or SOP Instance UIDs are missing, so results cannot be filed; {_AGAIN}")
+        raise ScanError(f"a UID of study, series or image is missing, so results cannot be filed; {_AGAIN}")
     placed, mirrored = _placed(series, scan)
     header = pydicom.dcmread(placed[0].file.path, stop_before_pixels=True, force=True)
     stated = str(header.get("FrameOfReferenceUID", "") or "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -19,6 +20,8 @@ from small_site import executor
 from mhsev_flare.aggregator import SeverityAggregator
 from mhsev_flare.gates import ExpectedUpdate
 from mhsev_flare.jobs import JOBS
+from mhsev_flare.payload_forms import Sentence
+from mhsev_flare.payload_rules import REFUSAL_NAMES
 from mhsev_flare.protocol import BUFFERS, Meta, Moments
 from mhsev_monai.metrics import SeverityTable
 from mhsev_monai.private_training import PrivacyParameters
@@ -169,6 +172,16 @@ def test_a_site_without_scans_refuses_with_the_reason(site, tmp_path):
     assert "0 training, 0 validation and 0 test cases" in reply.meta[Meta.REFUSAL]
     assert "the file is empty" in reply.meta[Meta.REFUSAL]
     assert str(tmp_path) not in reply.meta[Meta.REFUSAL]
+
+
+def test_a_refusal_tells_no_small_number_of_cases(site, tmp_path):
+    made, fl_ctx = site("site-1")
+    for image in sorted((tmp_path / "site-1" / "data").rglob("*.nii.gz"))[5:]:
+        image.write_text("")
+    refusal = ask(made, fl_ctx, "standardise", message({"protocol": np.array([1])})).meta[Meta.REFUSAL]
+    assert "site-1 has fewer than 5 training" in refusal
+    assert not re.search(r"\b[1-4] (training|validation|test)\b", refusal)
+    assert Sentence(REFUSAL_NAMES)(refusal) == ""
 
 
 def test_an_unforeseen_failure_leaves_no_text_of_its_exception(site, tmp_path, caplog):
