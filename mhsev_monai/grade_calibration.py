@@ -22,8 +22,13 @@ from mhsev_monai.oddness import OddHistogram
 COVERAGE = 0.9
 """Share of cases whose prediction set is meant to hold the true grade."""
 
-LEAST_POOLED = 20
-"""Cases over all sites below which no temperature is chosen: it would follow single cases."""
+LEAST_POOLED = 50
+"""Cases over all sites below which no temperature is chosen: it would follow single cases. A network that is right in
+most of 25 cases and sure of one error asks for a high temperature, which spoils probabilities that were good."""
+
+LEAST_GAIN = 1.92
+"""Nats of all cases together by which a temperature must be better than 1: half of the 95 % point of chi-square with
+one degree of freedom, as in a likelihood-ratio test (Wilks 1938)."""
 
 
 @dataclass(frozen=True)
@@ -167,13 +172,20 @@ def choose_temperature(sums: TemperatureSums) -> tuple[float, str]:
         temperature = sums.best()
     except ValueError as error:
         return 1.0, str(error)
-    return temperature, "no other temperature has a smaller loss" if temperature == 1 else ""
+    if temperature == 1:
+        return 1.0, "no other temperature has a smaller loss"
+    if (_loss(sums, 1.0) - _loss(sums, temperature)) < LEAST_GAIN:
+        return 1.0, "no other temperature is better than chance would make it (likelihood ratio, 5 %)"
+    return temperature, ""
 
 
 def loss_at(sums: TemperatureSums, temperature: float) -> float | None:
     """Mean negative log-likelihood at a temperature of the grid; None without cases."""
-    index = int(np.abs(np.log(TEMPERATURES / temperature)).argmin())
-    return float(sums.losses[index]) / sums.n if sums.n else None
+    return _loss(sums, temperature) / sums.n if sums.n else None
+
+
+def _loss(sums: TemperatureSums, temperature: float) -> float:
+    return float(sums.losses[int(np.abs(np.log(TEMPERATURES / temperature)).argmin())])
 
 
 def _is_number(value: Any) -> bool:

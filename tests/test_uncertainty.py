@@ -117,13 +117,25 @@ def test_few_cases_choose_no_temperature():
     few = judged_cases(7, LEAST_POOLED - 1).calibration_cases(1.0).temperatures
     temperature, reason = choose_temperature(few)
     assert temperature == 1.0
-    assert "19 cases are too few" in reason
-    assert loss_at(few, 1.0) == few.losses[TEMPERATURES.tolist().index(1.0)] / 19
+    assert f"{few.n} cases are too few" in reason
+    assert loss_at(few, 1.0) == few.losses[TEMPERATURES.tolist().index(1.0)] / few.n
 
 
 def test_probabilities_that_are_right_already_stay():
     temperature, reason = choose_temperature(judged_cases(1, 4000, sharpness=1.0).calibration_cases(1.0).temperatures)
     assert (temperature, reason) == (1.0, "no other temperature has a smaller loss")
+
+
+def test_a_temperature_is_taken_only_where_chance_would_seldom_make_it_better():
+    """With probabilities that are right, 5 % of sets of cases may have one; the network of `sharpness` 2 has one always."""
+    chosen = [
+        choose_temperature(judged_cases(seed, 200, sharpness=1.0).calibration_cases(1.0).temperatures)[0]
+        for seed in range(100)
+    ]
+    assert sum(temperature != 1.0 for temperature in chosen) <= 12  # 5 expected, sd 2.2
+    sharp = choose_temperature(judged_cases(1, 200, sharpness=2.0).calibration_cases(1.0).temperatures)
+    assert sharp[0] > 1.4
+    assert sharp[1] == ""
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ from mhsev_monai.severity import PAPER_SCALE
 from mhsev_monai.statistics import exact_mcnemar
 from mhsev_monai.subgroups import case_subgroups
 
-SIZES = {"site-1": 140, "site-2": 100, "site-3": 30}
+SIZES = {"site-1": 200, "site-2": 180, "site-3": 30}
 """Of 30 cases some four are for validation, fewer than a site tells sums of."""
 CALIBRATING = ("site-1", "site-2")
 
