@@ -127,7 +127,7 @@ def test_probabilities_that_are_right_already_stay():
 
 
 def test_a_temperature_is_taken_only_where_chance_would_seldom_make_it_better():
-    """With probabilities that are right, 5 % of sets of cases may have one; the network of `sharpness` 2 has one always."""
+    """With probabilities that are right, 5 % of sets of cases may have one."""
     chosen = [
         choose_temperature(judged_cases(seed, 200, sharpness=1.0).calibration_cases(1.0).temperatures)[0]
         for seed in range(100)
