@@ -187,7 +187,8 @@ class SeverityFedAvg(QuorumFedAvg):
         self._fingerprint = self.inputs.fingerprint()
         own = {key: value.detach().cpu().numpy().copy() for key, value in self.network.state_dict().items()}
         self._record = self._new_record(own)
-        buffers = self._handshake()
+        # Sites with a limit on what they tell reckon with the rounds that are to come, not with those they told before.
+        buffers = self._handshake(self._total_rounds - (self.record.rounds_behind() if self.resume else 0))
         initial = {**own, **buffers}
         self._result["features"] = {"fingerprint": self._fingerprint, "names": list(self.inputs.feature_names)}
         self.aggregator.start(len(self._sites))
@@ -261,10 +262,16 @@ class SeverityFedAvg(QuorumFedAvg):
         """The sites that passed the handshake; FedAvg asks anew in each round, and those that refused stay out."""
         return list(self._sites) if self._sites else sorted(super().sample_clients(num_clients))
 
-    def _ask(self, task: str, sites: Sequence[str], params: Mapping[str, np.ndarray], **meta: Any) -> list[FLModel]:
-        message = FLModel(
-            params=dict(params), params_type=ParamsType.FULL, meta=dict(meta), total_rounds=self._total_rounds
-        )
+    def _ask(
+        self,
+        task: str,
+        sites: Sequence[str],
+        params: Mapping[str, np.ndarray],
+        n_rounds: int | None = None,
+        **meta: Any,
+    ) -> list[FLModel]:
+        rounds = self._total_rounds if n_rounds is None else n_rounds
+        message = FLModel(params=dict(params), params_type=ParamsType.FULL, meta=dict(meta), total_rounds=rounds)
         answers = self.ask(task, message, sites, patient=task != TASK_VALIDATE)
         if self.abort_signal.triggered:
             raise StudyStoppedError(f"the run was stopped while the sites worked on {task}")
@@ -283,9 +290,9 @@ class SeverityFedAvg(QuorumFedAvg):
             raise NoAnswerError(f"no site answered {task}; see the sites' logs, then send the job with resume")
         return answers
 
-    def _handshake(self) -> dict[str, np.ndarray]:
+    def _handshake(self, n_rounds: int) -> dict[str, np.ndarray]:
         asked = self.sample_clients()
-        answers = self._ask(TASK_STANDARDISE, asked, {"protocol": np.array([PROTOCOL_VERSION])})
+        answers = self._ask(TASK_STANDARDISE, asked, {"protocol": np.array([PROTOCOL_VERSION])}, n_rounds)
         own, n_features = SiteReport.of_this_machine(self.scale), len(self.inputs.feature_names)
         accepted, refused = sort_answers(asked, answers, self._fingerprint, own, n_features)
         self._result["sites"] = {site: accepted[site].meta[Meta.SITE_SUMMARY] for site in sorted(accepted)}

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from mhsev_flare.checkpoint import StudyState, find_checkpoint, save_checkpoint
+from mhsev_flare.checkpoint import CheckpointError, StudyState, find_checkpoint, save_checkpoint
 from mhsev_flare.convergence import has_converged
 from mhsev_flare.participation import Attendance, RoundPolicy
 from mhsev_flare.result import write_ledger
@@ -107,6 +107,13 @@ class StudyRecord:
         self.earlier_jobs = (*state.earlier_jobs, state.job_id)
         write_ledger(self.folder, self.ledger)
         return state
+
+    def rounds_behind(self) -> int:
+        """Rounds that are in the newest checkpoint of the study; 0 where none fits, which :meth:`resume` refuses."""
+        try:
+            return find_checkpoint(self.checkpoints, self.configuration).next_round
+        except CheckpointError:
+            return 0
 
     def forget_checkpoints(self) -> None:
         """Drop those of this run and of the runs that it went on from; other runs of the study keep theirs."""

@@ -119,8 +119,20 @@ def test_nothing_to_resume_holds_no_path_and_changes_nothing(tmp_path):
     assert (made.ledger, made.sent, made.next_round) == ([], {}, 0)
 
 
+def test_the_rounds_behind_are_those_that_resuming_would_not_repeat(tmp_path):
+    assert record(tmp_path, "none").rounds_behind() == 0
+    first = record(tmp_path, "first")
+    for entries, weights in as_rounds(ROUNDS[:3]):
+        first.close_round(entries, weights)
+    second = record(tmp_path, "second")
+    assert second.rounds_behind() == 3
+    assert (second.ledger, second.next_round) == ([], 0)
+    assert second.resume().next_round == 3
+
+
 def test_a_study_with_other_settings_is_not_gone_on_with(tmp_path):
     record(tmp_path, "first").close_round(row(0, 0.5), weights_of(1.0))
+    assert record(tmp_path, "second", configuration="d").rounds_behind() == 0
     with pytest.raises(CheckpointError, match="another network, other inputs, settings or seed") as error:
         record(tmp_path, "second", configuration="d").resume()
     assert str(tmp_path) not in str(error.value)
