@@ -70,10 +70,11 @@ def tell_regions(grade: ScanGrade, entries: Mapping[str, Any]) -> tuple[ScanGrad
         return _not_told(grade, f"the scan does not fit the template: {found.doubt}", found.overlap)
     findings, possible = (with_regions(spots, found) for spots in (grade.findings, grade.possible))
     # Where the model judges the scan as a whole its spots are no findings, and their places mean little.
-    told = findings if grade.judges_spots else ()
-    counts = {region.label: sum(spot.region == region.label for spot in told) for region in Region}
-    strictly = bool(told) and counts[Region.LOBAR.label] == len(told)
     named = dataclasses.replace(grade, findings=findings, possible=possible)
+    if not grade.judges_spots:
+        return named, RegionCounts({}, None, found.overlap)
+    counts = {region.label: sum(spot.region == region.label for spot in findings) for region in Region}
+    strictly = bool(findings) and counts[Region.LOBAR.label] == len(findings)
     return named, RegionCounts(counts, strictly, found.overlap)
 
 

@@ -25,6 +25,10 @@ from mhsev_monai.protocol_change import protocol_changes
 from mhsev_monai.registration import moved
 from mhsev_monai.severity import ARIA_H_COUNTS, Severity
 
+REACH_MM = 2.0
+"""How far from what the other scan was searched in a place still counts as shown: the error of the map between both,
+and a voxel. Farther, a spot that is not there on the other scan is "not covered", and neither new nor gone."""
+
 ARIA_H_LIMIT = (
     "aria-h here grades the number of new findings by the bounds of ARIA-H (1-4, 5-9, 10 and more); ARIA-H itself is "
     "read on T2*-GRE or SWI, and superficial siderosis is not assessed"
@@ -165,9 +169,9 @@ def lesion_changes(
     before, after = _spots(first, alignment.matrix), _spots(second, np.eye(4))
     own_before = _spots(first, np.eye(4)).places
     in_first = covered(
-        moved(np.linalg.inv(alignment.matrix), after.places), *_searched(first_entries), reach_mm=tolerance_mm
+        moved(np.linalg.inv(alignment.matrix), after.places), *_searched(first_entries), reach_mm=REACH_MM
     )
-    in_second = covered(moved(alignment.matrix, own_before), *_searched(second_entries), reach_mm=tolerance_mm)
+    in_second = covered(moved(alignment.matrix, own_before), *_searched(second_entries), reach_mm=REACH_MM)
     lesions = []
     for pair in match_spots(before, after, tolerance_mm):
         old = None if pair.baseline is None else before.spot(pair.baseline)

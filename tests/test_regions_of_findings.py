@@ -113,7 +113,10 @@ def test_strictly_lobar_is_said_with_its_limit_and_not_without_a_finding(scan):
     assert found.to_json()["limit"] == STRICTLY_LOBAR_LIMIT
     assert "DWI misses most microbleeds" in STRICTLY_LOBAR_LIMIT
     whole = dataclasses.replace(graded(FRONTAL), judges_spots=False)
-    assert tell_regions(whole, entries(scan))[1].strictly_lobar is False
+    told = tell_regions(whole, entries(scan))[1]
+    assert (told.counts, told.strictly_lobar) == ({}, None)
+    nothing = tell_regions(graded(), entries(scan))[1]
+    assert nothing.strictly_lobar is False
 
 
 @pytest.mark.parametrize("turn", [np.diag([1.0, 1, -1, 1]), np.diag([1.0, -1, 1, 1])], ids=["upside down", "reversed"])

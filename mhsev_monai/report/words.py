@@ -57,7 +57,8 @@ def local_models_sentence(local: LocalModels | None, tested: bool = False) -> st
         return "The comparison of the global model with the sites' own models was not computed."
     verb = "beats" if local.global_beats_local else "does not beat"
     chance = (
-        "Paired comparisons on the same cases say below whether a difference could be chance."
+        "Whether that difference could be chance was not tested; the paired comparisons below are of accuracy and "
+        "kappa, of each own model on its own site's cases."
         if tested
         else "Whether the difference could be chance was not tested."
     )

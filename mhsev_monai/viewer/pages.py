@@ -13,6 +13,7 @@ import numpy as np
 from mhsev_monai.keys import SeverityKeys as Keys
 from mhsev_monai.page_template import template_environment
 from mhsev_monai.prediction import LIMITS, Finding, ScanGrade
+from mhsev_monai.trust import ABSTENTIONS
 from mhsev_monai.viewer.server import ServedFile
 from mhsev_monai.viewer.volumes import Layer, nifti_bytes, scan_layers
 
@@ -124,5 +125,9 @@ def render_page(grade: ScanGrade, layers: Sequence[Layer], spots: Sequence[Spot]
     environment = template_environment(Path(__file__).parent, chance=chance)
     of_kind = {kind: [spot for spot in spots if spot.kind == kind] for kind in ("finding", "possible", "candidate")}
     return environment.get_template("page.html.jinja").render(
-        grade=grade, layers=layers, of_kind=of_kind, limits=LIMITS
+        grade=grade,
+        layers=layers,
+        of_kind=of_kind,
+        limits=LIMITS,
+        abstains=None if grade.abstains is None else ABSTENTIONS[grade.abstains],
     )

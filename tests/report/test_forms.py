@@ -212,7 +212,7 @@ def test_an_interval_that_the_cases_do_not_give_is_told_from_one_that_nobody_com
 def test_chance_is_said_to_be_tested_only_where_the_sites_own_models_were_compared():
     data = whole_data()
     told = render(run_document(data), "md").decode()
-    assert "Paired comparisons on the same cases say below" in told
+    assert "the paired comparisons below are of accuracy and kappa" in told
     paired = {"comparisons": [each for each in data.analyses.paired["comparisons"] if each["second"] == "majority"]}
     changed = dataclasses.replace(data, analyses=dataclasses.replace(data.analyses, paired=paired))
     assert "Whether the difference could be chance was not tested." in render(run_document(changed), "md").decode()

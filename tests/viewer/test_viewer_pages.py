@@ -15,6 +15,7 @@ import pytest
 from viewer_phantom import LEFT_SPOT, PATIENT, RIGHT_SPOT, SHAPE, affine, scan, world
 
 from mhsev_monai.keys import SeverityKeys as Keys
+from mhsev_monai.trust import ABSTENTIONS
 from mhsev_monai.viewer.pages import chance, page_spots, place, viewer_files
 
 NIIVUE_SHA256 = "47b896b77ec4a5be3ef1949c33ad393b6f45629921f326c279000bcf51bdb4af"
@@ -51,6 +52,13 @@ def test_the_page_says_what_it_is_for_and_how_it_is_hung(served):
     assert "Research use only" in page
     assert "the patient's right (R) is on the left of the picture" in page
     assert "90 % interval 1 to 4" in page
+
+
+def test_the_page_says_where_the_model_does_not_stand_by_its_grade(served):
+    grade, entries = scan()
+    assert "The model abstains" not in served[""].body.decode()
+    page = viewer_files(replace(grade, abstains="odd_scan"), entries)[""].body.decode()
+    assert f"<strong>The model abstains:</strong> {ABSTENTIONS['odd_scan']}." in page
 
 
 def test_the_page_needs_no_inline_script_or_style(served):
