@@ -52,7 +52,7 @@ class Associations:
         overall: of all variables at once, against the regression on sites alone.
         parallel: whether odds are proportional, of all variables and of each.
         tables: one or two tests a variable, not adjusted for site.
-        n_incomplete: patients with a value that is not known, whom the regression leaves out.
+        n_incomplete: patients with a value that is not known, whom regression and tables leave out.
     """
 
     fit: OrdinalFit
@@ -140,11 +140,16 @@ def sums_of(covariates: Sequence[Covariate]) -> dict[SumsName, Covariate]:
 
 
 def told_sums(table: ClinicalTable, least: int) -> dict[SumsName, AssociationTable | GroupSums | str]:
-    """What a site tells of its tables, or why it tells nothing of one."""
+    """What a site tells of its tables, or why it tells nothing of one.
+
+    All are of the patients of whom every variable is known, like the sums of the regression: tables of more patients,
+    less those sums, would be the few of whom something is not known.
+    """
     told: dict[SumsName, AssociationTable | GroupSums | str] = {}
+    complete = table.complete()
     for name, covariate in sums_of(table.covariates).items():
         try:
-            whole = table.sums(covariate) if name.test == "ANOVA" else table.table(covariate)
+            whole = complete.sums(covariate) if name.test == "ANOVA" else complete.table(covariate)
             told[name] = whole.for_sending(least)
         except StaysOutError as error:
             told[name] = str(error)

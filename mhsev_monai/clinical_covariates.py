@@ -92,6 +92,11 @@ class ClinicalTable:
             n_left_out=int((~known).sum()),
         )
 
+    def complete(self) -> ClinicalTable:
+        """The patients of whom all variables are known, as the regression takes them."""
+        known = np.isfinite(self.values).all(axis=1)
+        return ClinicalTable(self.grades[known], self.values[known], self.covariates, self.labels)
+
     def table(self, covariate: Covariate) -> AssociationTable:
         """Patients by grade and category or bin of one variable that is known of them."""
         grades, values = self._known(covariate)

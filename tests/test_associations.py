@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from mhsev_flare.cli import main
-from mhsev_monai.associations import associate
+from mhsev_monai.associations import SumsName, associate, told_sums
 from mhsev_monai.cases import Case, read_cases
 from mhsev_monai.clinical_covariates import CLINICAL_COVARIATES, Covariate, grade_labels, read_clinical
 from mhsev_monai.cohort.hospitals import HOSPITALS
@@ -68,6 +68,21 @@ def test_variables_are_read_as_numbers_and_unknown_ones_left_out():
     assert (data.grades.tolist(), data.n_left_out, data.names) == ([0, 2], 2, ("age, 10 years", "male sex"))
     assert table.table(SEX).counts.tolist() == [[1, 0], [0, 0], [0, 1], [0, 1]]
     assert table.sums(AGE).total.tolist() == [-10.0, 0.0, 10.0, 0.0]
+
+
+def test_tables_are_of_the_patients_of_whom_all_is_known():
+    """Or the sums of a site's ages less those of its regression would be the age and grade of one patient."""
+    cases = [
+        case(f"{count}-{k:02}", count, age=60.0 + k, sex="FM"[k % 2]) for count in (0, 6) for k in range(count, 24)
+    ]
+    table = read_clinical([*cases, case("one", 6, age=93.0, sex=None)], (AGE, SEX), CUTS)
+    without = read_clinical(cases, (AGE, SEX), CUTS)
+    assert table.ordinal_data().n_left_out == 1
+    told, expected = told_sums(table, 5), told_sums(without, 5)
+    assert {name: each if isinstance(each, str) else each.to_json() for name, each in told.items()} == {
+        name: each if isinstance(each, str) else each.to_json() for name, each in expected.items()
+    }
+    assert told[SumsName("age", "ANOVA")].n.tolist() == np.bincount(without.grades, minlength=4).tolist()
 
 
 def test_of_a_patient_the_first_session_counts():
