@@ -2,8 +2,9 @@
 
 A model that is right on the whole can be wrong for women, for the old, or on one make of scanner. A site sends the
 table of a subgroup only where it holds enough cases; and since the table of all cases is known, what is left of it must
-be none or enough too, or the smallest subgroup that could be told is kept back as well. One dimension at a time: what
-can be computed from two of them together is bounded by nothing but the number of cases.
+be none or enough too and leave open how many each holds, or the smallest subgroup that could be told is kept back as
+well. One dimension at a time: what can be computed from two of them together is bounded by nothing but the number of
+cases.
 """
 
 from __future__ import annotations
@@ -96,21 +97,31 @@ def subgroup_rows(labels: Sequence[Mapping[str, str]]) -> dict[str, dict[str, np
 def tellable(sizes: Mapping[str, int], least: int) -> dict[str, int | str]:
     """What may be told of the subgroups of one dimension: a size where the table may leave, or why it does not.
 
+    A reader who knows the total, what is told and this rule finds two sizes or more that fit each subgroup whose size
+    is not told (a test goes through all small tables). Small subgroups alone do, where they are enough together and
+    neither all 1 nor all ``least - 1``. Else the smallest other subgroup is kept back with them, and those as large as
+    it, all under one word: which of them is the small one is then not known.
+
     Args:
         sizes: cases by label, each 1 or more.
         least: the fewest cases of a table.
 
     Returns:
-        By label the size; ``<5`` and so on for fewer than ``least``; ``hidden`` for one that would let follow, from
-        the table of all cases, a table of fewer.
+        By label the size; ``<5`` and so on for fewer than ``least``; ``hidden`` for one of any size that is kept back
+        together with others. Nothing where all subgroups are of one case and the total would say so.
     """
-    told: dict[str, int | str] = {k: n if n >= least else fewer_than(least) for k, n in sizes.items()}
-    while 0 < sum(n for label, n in sizes.items() if isinstance(told[label], str)) < least:
-        shown = [label for label in sizes if not isinstance(told[label], str)]
-        if not shown:
-            break
-        told[min(shown, key=lambda label: (sizes[label], label))] = HIDDEN
-    return told
+    small = {label: n for label, n in sizes.items() if n < least}
+    together, most = sum(small.values()), len(small) * (least - 1)
+    if not small or (len(small) > 1 and together >= least and len(small) < together < most):
+        return {label: fewer_than(least) if label in small else n for label, n in sizes.items()}
+    others = [n for label, n in sizes.items() if label not in small]
+    if others:
+        kept_back = min(others)
+        return {label: HIDDEN if n <= kept_back else n for label, n in sizes.items()}
+    if together < least:
+        # The table of all cases is not told either.
+        return dict.fromkeys(sizes, fewer_than(least))
+    return dict.fromkeys(sizes, HIDDEN) if together == most else {}
 
 
 def fewer_than(least: int) -> str:

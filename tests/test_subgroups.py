@@ -81,9 +81,14 @@ def test_rows_find_each_case_once_a_dimension(tmp_path):
     ("sizes", "told"),
     [
         ({"female": 20, "male": 12}, {"female": 20, "male": 12}),
-        ({"female": 20, "male": 4}, {"female": "hidden", "male": "<5"}),  # all less 20 would be the four men
+        ({"female": 20, "male": 4}, {"female": "hidden", "male": "hidden"}),  # all less 20 would be the four men
         ({"female": 3, "male": 4}, {"female": "<5", "male": "<5"}),  # the rest is seven cases, and both words are true
-        ({"a": 20, "b": 6, "c": 2}, {"a": 20, "b": "hidden", "c": "<5"}),
+        ({"a": 20, "b": 6, "c": 2}, {"a": 20, "b": "hidden", "c": "hidden"}),
+        ({"a": 1, "b": 5, "c": 9}, {"a": "hidden", "b": "hidden", "c": 9}),  # six cases: 1 and 5, or 5 and 1
+        ({"a": 4, "b": 4, "c": 9}, {"a": "hidden", "b": "hidden", "c": "hidden"}),  # eight small ones are 4 and 4
+        ({"a": 1, "b": 6, "c": 6}, {"a": "hidden", "b": "hidden", "c": "hidden"}),  # or b would be known to be the 6
+        ({"a": 4, "b": 4}, {"a": "hidden", "b": "hidden"}),
+        (dict.fromkeys("abcdef", 1), {}),
         ({"a": 20, "b": 3, "c": 2}, {"a": 20, "b": "<5", "c": "<5"}),
         ({"a": 2}, {"a": "<5"}),
         ({}, {}),
@@ -91,6 +96,21 @@ def test_rows_find_each_case_once_a_dimension(tmp_path):
 )
 def test_small_subgroups_are_kept_back_with_one_that_would_give_them_away(sizes, told):
     assert tellable(sizes, 5) == told
+
+
+@pytest.mark.parametrize(("n_labels", "most"), [(2, 24), (3, 24), (4, 12)])
+def test_two_sizes_or_more_fit_each_subgroup_that_is_kept_back(n_labels, most):
+    """All tables with a known total, for a reader who goes through them all with the rule in hand."""
+    fitting: dict[tuple[object, ...], list[tuple[int, ...]]] = {}
+    for sizes in product(range(most + 1), repeat=n_labels):
+        groups = {str(i): n for i, n in enumerate(sizes) if n}
+        if 5 <= sum(sizes) <= most:  # of fewer cases no table is told at all
+            fitting.setdefault((sum(sizes), *tellable(groups, 5).items()), []).append(sizes)
+    assert len(fitting) > 50
+    for (_, *told), tables in fitting.items():
+        for label, word in told:
+            if isinstance(word, str):
+                assert len({sizes[int(label)] for sizes in tables}) > 1, (told, tables)
 
 
 def test_no_rest_of_few_cases_follows_from_what_is_told():
