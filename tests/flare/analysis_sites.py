@@ -49,6 +49,16 @@ def make_hospitals(folder: Path, sizes: Sequence[int], seed: int = 1) -> Path:
     return folder
 
 
+def forget(root: Path, column: str, n: int = 1) -> None:
+    """Take the value of one variable of the first ``n`` patients out of a root's table."""
+    head, *rows = [line.split("\t") for line in (root / "participants.tsv").read_text().splitlines()]
+    at = head.index(column)
+    for row in rows[:n]:
+        assert row[at] != "n/a"
+        row[at] = "n/a"
+    (root / "participants.tsv").write_text("".join("\t".join(row) + "\n" for row in (head, *rows)))
+
+
 def clinical_network(seed: int = 3, columns: Sequence[str] = COLUMNS) -> tuple[SeverityMLP, ClinicalInputs]:
     """A network over clinical variables with weights that nobody trained, and moments that fit."""
     inputs = ClinicalInputs(columns)

@@ -124,6 +124,7 @@ BLOCKED = {
     "a row a patient in the check": entry(TASK_SLOPES, lambda e: e.update({"gradient": patients()})),
     "a row a patient of sizes": entry(TASK_MEASURE, lambda e: e.update({"mean": patients()})),
     "sizes of four": entry(TASK_MEASURE, lambda e: e["n"].__setitem__(0, 4)),
+    "four without a size": entry(TASK_MEASURE, lambda e: e["n"].__isub__(np.array([4, 0]))),
     "rows for second moments": beside(TASK_MEASURE, lambda m: m[Entry.SECOND_MOMENTS].update({"scatter": patients(4)})),
     "values a patient": entry(TASK_ATTRIBUTE, lambda e: e.update({"values": patients(4, 6)})),
     "a row a patient as sums of values": entry(TASK_ATTRIBUTE, lambda e: e.update({"absolute_sum": patients(5)})),

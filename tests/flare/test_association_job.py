@@ -7,7 +7,7 @@ import json
 
 import numpy as np
 import pytest
-from analysis_sites import CANARY, SiteInProcess, make_hospitals, run_in_one_process
+from analysis_sites import CANARY, SiteInProcess, forget, make_hospitals, run_in_one_process
 from nvflare.apis.dxo import DXO, DataKind, from_shareable
 
 from mhsev_flare.analysis.answer_book import AnswerBook
@@ -19,7 +19,7 @@ from mhsev_flare.analysis.protocol import TASK_SUMS, TASK_TABLES, Entry
 from mhsev_flare.analysis.result import read_associations
 from mhsev_flare.protocol import Meta
 from mhsev_flare.site_data import SiteError
-from mhsev_flare.site_policy import POLICY, SitePolicy
+from mhsev_flare.site_policy import POLICY, PrivacyDemand, SitePolicy
 from mhsev_monai.associations import associate
 from mhsev_monai.cases import read_cases
 from mhsev_monai.clinical_covariates import CLINICAL_COVARIATES, read_clinical
@@ -30,7 +30,10 @@ SIZES = (220, 170, 110)
 
 @pytest.fixture(scope="module")
 def hospitals(tmp_path_factory):
-    return make_hospitals(tmp_path_factory.mktemp("hospitals"), SIZES)
+    """Of one patient of the first hospital a variable is not known."""
+    folder = make_hospitals(tmp_path_factory.mktemp("hospitals"), SIZES)
+    forget(folder / "site-1", "sex")
+    return folder
 
 
 def federation(hospitals, folder, properties=None, **changes):
@@ -57,6 +60,8 @@ def test_the_federation_finds_what_the_command_finds_in_the_same_roots(found, ho
         for root in sorted(hospitals.iterdir())
     }
     local = json.loads(json.dumps(associate(tables).to_json()))
+    # One alone, of which a site tells a range.
+    assert (result["regression"].pop("incomplete"), local["regression"].pop("incomplete")) == (None, 1)
     assert result["tables"] == local["tables"]
     # The same arithmetic, but for sums that travel as triangles.
     for ours, theirs in zip(
@@ -79,7 +84,7 @@ def test_the_federation_finds_what_the_command_finds_in_the_same_roots(found, ho
 def test_the_result_says_who_took_part_and_how_often_sites_were_asked(found):
     sites, result, folder = found
     assert {site: entry["cases"] for site, entry in result["sites"].items()} == dict(
-        zip(("site-1", "site-2", "site-3"), SIZES, strict=True)
+        zip(("site-1", "site-2", "site-3"), (SIZES[0] - 1, *SIZES[1:]), strict=True)
     )
     assert result["refused"] == {}
     rounds = result["rounds"]
@@ -89,6 +94,29 @@ def test_the_result_says_who_took_part_and_how_often_sites_were_asked(found):
     assert [len(site.sent) for site in sites.values()] == [asked] * 3
     assert result["grades"] == ["0", "1-5", "6-10", "11+"]
     assert read_associations(folder / "server")["schema"] == "mhsev-associations/1"
+
+
+def test_tables_less_the_sums_of_the_regression_are_of_nobody(found):
+    """The site's sum of ages by grade is that of its complete cases, as its gradient at no effect is."""
+    sites, _, _ = found
+    tables = from_shareable(sites["site-1"].sent[0][1]).meta[Entry.TABLES]
+    counts = next(from_shareable(r).meta[Entry.SUMS]["grade_counts"] for t, r in sites["site-1"].sent if t == TASK_SUMS)
+    assert counts.sum() == SIZES[0] - 1
+    assert tables["age.sums"][0].tolist() == counts.tolist()
+    for key, table in tables.items():
+        if key != "age.sums":
+            shown = table.sum(axis=1) > 0
+            assert table.sum(axis=1)[shown].tolist() == counts[shown].tolist()
+
+
+def test_a_site_that_requires_privacy_tells_no_exact_sums(tmp_path, hospitals):
+    properties = {"site-2": SitePolicy(privacy=PrivacyDemand("required", max_epsilon=8.0)).properties()}
+    sites, result = federation(hospitals, tmp_path, properties, columns=("age",))
+    assert result["status"] == "completed"
+    assert "requires differential privacy" in result["refused"]["site-2"]
+    assert set(result["sites"]) == {"site-1", "site-3"}
+    ((_, reply),) = sites["site-2"].sent
+    assert set(from_shareable(reply).meta) == {Meta.PROTOCOL, Meta.FINGERPRINT, Meta.REPORT, Meta.REFUSAL}
 
 
 def test_a_site_below_its_minimum_sends_nothing_and_the_result_says_so(tmp_path):
@@ -132,10 +160,10 @@ def test_of_a_site_that_withholds_its_sums_there_are_tables(tmp_path, hospitals,
     assert result["regression"]["left_out"] == {
         "site-2": "the policy of this site withholds its sums for the regression"
     }
-    assert result["regression"]["n"] == SIZES[0] + SIZES[2]
+    assert result["regression"]["n"] == SIZES[0] - 1 + SIZES[2]
     assert [task for task, _ in sites["site-2"].sent] == [TASK_TABLES]
     whole = {test["variable"]: test["n"] for test in result["tables"] if test["test"] == "ANOVA"}
-    assert whole["age, 10 years"] == sum(SIZES)
+    assert whole["age, 10 years"] == sum(SIZES) - 1
 
 
 @pytest.mark.parametrize("entry", [Entry.TABLES, Meta.SITE_SUMMARY])

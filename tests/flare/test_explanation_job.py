@@ -8,11 +8,19 @@ import json
 import numpy as np
 import pytest
 import torch
-from analysis_sites import COLUMNS, SiteInProcess, clinical_model, clinical_network, make_hospitals, run_in_one_process
+from analysis_sites import (
+    CANARY,
+    COLUMNS,
+    SiteInProcess,
+    clinical_model,
+    clinical_network,
+    make_hospitals,
+    run_in_one_process,
+)
 from nvflare.apis.dxo import DXO, DataKind, from_shareable
 
 from mhsev_flare.analysis.explanation_plan import ExplanationPlan
-from mhsev_flare.analysis.explanation_site import load_weights
+from mhsev_flare.analysis.explanation_site import ExplanationSite, load_weights
 from mhsev_flare.analysis.jobs import (
     ANALYSIS_JOBS,
     ExplanationSpec,
@@ -20,15 +28,17 @@ from mhsev_flare.analysis.jobs import (
     analysis_server,
     explanation_of,
 )
+from mhsev_flare.analysis.payload_forms import analysis_forms
 from mhsev_flare.analysis.player_sizes import SizeMoments, player_sizes
 from mhsev_flare.analysis.protocol import TASK_MEASURE, Entry
 from mhsev_flare.analysis.result import read_explanation
 from mhsev_flare.jobs import JOBS
+from mhsev_flare.payload_forms import one_of
 from mhsev_flare.protocol import Meta
 from mhsev_flare.result import file_digest
 from mhsev_flare.site import SiteFolders, load_site_data
 from mhsev_flare.site_data import SiteError
-from mhsev_flare.site_policy import SitePolicy
+from mhsev_flare.site_policy import PrivacyDemand, SitePolicy
 from mhsev_monai.model_file import load_model
 from mhsev_monai.severity import PAPER_SCALE
 from mhsev_monai.shapley_background import SecondMoments, common_background
@@ -132,6 +142,39 @@ def test_a_site_below_its_minimum_sends_nothing_and_the_result_says_so(tmp_path,
     (task, reply), *further = sites["site-3"].sent
     assert (task, further) == (TASK_MEASURE, [])
     assert set(from_shareable(reply).meta) == {Meta.PROTOCOL, Meta.FINGERPRINT, Meta.REPORT, Meta.REFUSAL}
+
+
+@pytest.mark.parametrize("split", ["train", "all"])
+def test_a_site_that_requires_privacy_explains_no_training_cases(tmp_path, hospitals, split):
+    policies = {"site-3": SitePolicy(privacy=PrivacyDemand("required", max_epsilon=8.0))}
+    _, result, _ = federation(hospitals, tmp_path, dataclasses.replace(PLAN, split=split, n_passes=1), policies)
+    assert result["status"] == "completed"
+    assert "requires differential privacy of its training cases" in result["refused"]["site-3"]
+    assert set(result["sites"]) == {"site-1", "site-2"}
+
+
+def test_a_site_that_requires_privacy_explains_test_cases(tmp_path, hospitals):
+    policies = {"site-3": SitePolicy(privacy=PrivacyDemand("required", max_epsilon=8.0))}
+    _, result, _ = federation(hospitals, tmp_path, dataclasses.replace(PLAN, split="test", n_passes=1), policies)
+    assert result["refused"] == {}
+    assert set(result["sites"]) == {"site-1", "site-2", "site-3"}
+
+
+@pytest.mark.parametrize(("n_without", "refused"), [(0, False), (1, True), (4, True), (5, False)])
+def test_few_scans_without_a_dark_spot_do_not_follow(n_without, refused):
+    network, inputs = JOBS["dsd_mlp"].network, JOBS["dsd_mlp"].inputs
+    features = torch.randn(20, 6, len(inputs.feature_names), generator=torch.Generator().manual_seed(0))
+    features[:n_without] = torch.nan
+    site = ExplanationSite(network, tuple(inputs.feature_names), features)
+    moments = SizeMoments.of(player_sizes(network, features, feature_groups(inputs.feature_names)))
+    form = analysis_forms(one_of(CANARY), one_of(CANARY))[TASK_MEASURE][0][Entry.SIZES]
+    if refused:
+        with pytest.raises(SiteError, match="without a dark spot, and fewer than 5"):
+            site.measured()
+        assert form(moments.to_arrays()) == "holds arrays that do not fit each other"
+    else:
+        assert site.measured()["n"].max() == 20
+        assert form(site.measured()) == ""
 
 
 def test_covariances_are_of_all_sites_or_none(tmp_path, hospitals):

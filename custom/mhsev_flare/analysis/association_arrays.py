@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mhsev_flare.analysis.answer_bounds import LARGEST_VALUE, check_cases, check_sizes
 from mhsev_monai.association_tables import AssociationTable, GroupSums, bin_labels
 from mhsev_monai.associations import SumsName
 from mhsev_monai.clinical_covariates import Covariate
@@ -52,6 +53,9 @@ def sums_from_arrays(arrays: Mapping[str, NDArray[Any]]) -> OrdinalSums:
     value = np.asarray(arrays["log_likelihood"])
     if value.shape != (1,):
         raise ValueError("log_likelihood must be one number")
+    check_cases(arrays["grade_counts"])
+    for name in ("log_likelihood", "gradient", "hessian"):
+        check_sizes(arrays[name])
     return OrdinalSums(arrays["grade_counts"], float(value[0]), arrays["gradient"], symmetric(arrays["hessian"], size))
 
 
@@ -62,6 +66,8 @@ def slopes_to_arrays(sums: SlopeSums) -> dict[str, NDArray[Any]]:
 
 def slopes_from_arrays(arrays: Mapping[str, NDArray[Any]]) -> SlopeSums:
     """What :func:`slopes_to_arrays` made; raises ``KeyError``, ``TypeError`` or ``ValueError`` for anything else."""
+    for name in ("gradient", "information"):
+        check_sizes(arrays[name])
     return SlopeSums(arrays["gradient"], symmetric(arrays["information"], len(arrays["gradient"])))
 
 
@@ -83,7 +89,14 @@ def table_from_array(
     """What :func:`table_to_array` made of sums without small cells; raises ``ValueError`` for anything else."""
     if name.test != "ANOVA":
         columns = bin_labels(covariate.edges) if covariate.edges else ("no", "yes")
+        check_cases(array)
         return AssociationTable(tuple(labels), columns, array, LEAST)
     if np.shape(array) != (3, len(labels)) or (np.asarray(array[0]) != np.floor(array[0])).any():
         raise ValueError(f"sums by grade must be (3, {len(labels)}) with whole numbers first")
-    return GroupSums(tuple(labels), array[0].astype(np.int64), array[1], array[2], covariate.centre, LEAST)
+    check_sizes(array)
+    n, total, squares = array[0].astype(np.int64), array[1], array[2]
+    check_cases(n)
+    # The sums of numbers of this size at most; that total^2 is n times squares at most is looked at below.
+    if (squares > n * LARGEST_VALUE**2).any():
+        raise ValueError("sums by grade must be of numbers near the centre")
+    return GroupSums(tuple(labels), n, total, squares, covariate.centre, LEAST)

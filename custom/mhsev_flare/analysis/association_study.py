@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mhsev_flare.analysis.answer_bounds import MOST_CASES_OF_A_SITE
 from mhsev_flare.analysis.asked_sites import AnalysisStoppedError, Answer, AskSites, Question, too_few
 from mhsev_flare.analysis.association_arrays import (
     slopes_from_arrays,
@@ -76,11 +77,13 @@ class AssociationStudy:
             parallel = self._check(fit)
         except FitError as error:
             raise AnalysisStoppedError(str(error)) from error
-        known = [incomplete[site] for site in able if isinstance(incomplete[site], int)]
+        except np.linalg.LinAlgError as error:
+            raise AnalysisStoppedError("the sites sent sums that fit no cases; see their logs") from error
+        known = [n for site in able if (n := incomplete[site]) is not None]
         found = summarise(fit, reduced, parallel, tables, sum(known)).to_json()["regression"]
         self.result["regression"] = {**found, "incomplete": sum(known) if len(known) == len(able) else None}
 
-    def _tables(self, sites: Sequence[str]) -> tuple[dict[str, ToldSums], dict[str, str], dict[str, Any]]:
+    def _tables(self, sites: Sequence[str]) -> tuple[dict[str, ToldSums], dict[str, str], dict[str, int | None]]:
         """What each site that takes part told of its tables, why some take no part in the regression, and unknowns."""
         question = Question({"cuts": np.array(self.design.cuts)}, {Entry.DESIGN: self.design.to_message()})
         answers = self.ask(TASK_TABLES, dict.fromkeys(sites, question))
@@ -88,7 +91,7 @@ class AssociationStudy:
         refused |= answers.missing
         told: dict[str, ToldSums] = {}
         withheld: dict[str, str] = {}
-        incomplete: dict[str, Any] = {}
+        incomplete: dict[str, int | None] = {}
         for site, answer in answers.by_site.items():
             try:
                 told[site] = self._read_tables(answer)
@@ -97,7 +100,7 @@ class AssociationStudy:
                 told.pop(site, None)
                 refused[site] = "sent tables that are none; see the log of that site"
                 continue
-            incomplete[site] = answer.beside.get(Entry.INCOMPLETE)
+            incomplete[site] = _number_of_cases(answer.beside.get(Entry.INCOMPLETE))
             if reason:
                 withheld[site] = reason
             self.result["sites"][site] = {"regression": not reason, "reason": reason, "cases": None}
@@ -143,7 +146,8 @@ class AssociationStudy:
     def _sums(self, site: str, answer: Answer, n_variables: int) -> OrdinalSums:
         try:
             sums = sums_from_arrays(answer.arrays)
-            if sums.gradient.size != len(self.design.labels) - 1 + n_variables:
+            n_grades = len(self.design.labels)
+            if sums.grade_counts.size != n_grades or sums.gradient.size != n_grades - 1 + n_variables:
                 raise ValueError
         except MALFORMED:
             raise AnalysisStoppedError(f"{site} sent sums that are none; see its log, and send the job again") from None
@@ -181,3 +185,8 @@ class AssociationStudy:
             site, reason = next(iter(answers.missing.items()))
             raise AnalysisStoppedError(f"{site} stopped taking part: {reason}; send the job again")
         return answers.by_site
+
+
+def _number_of_cases(value: Any) -> int | None:
+    """A number of cases; None for the range that stands for a small one, and for what is neither."""
+    return value if type(value) is int and 0 <= value <= MOST_CASES_OF_A_SITE else None

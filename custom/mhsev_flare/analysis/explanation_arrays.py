@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mhsev_flare.analysis.answer_bounds import LARGEST_VALUE, MOST_VECTORS, check_cases, check_sizes
 from mhsev_flare.analysis.association_arrays import symmetric, upper_triangle
 from mhsev_monai.shapley_background import SecondMoments
 from mhsev_monai.shapley_tables import ShapleyTable
@@ -31,6 +32,9 @@ def table_from_arrays(
         ValueError: if one has another shape, or they contradict each other.
     """
     sums = {name: arrays[name] for name in TABLE_ARRAYS}
+    check_cases(arrays["n"])
+    for value in sums.values():
+        check_sizes(value)
     if np.shape(arrays["n"]) != (1,) or np.shape(sums["bin_counts"]) != (len(names[0]), n_bins):
         raise ValueError(f"bin_counts must be ({len(names[0])}, {n_bins}) and n one number")
     return ShapleyTable(players=tuple(names[0]), outputs=tuple(names[1]), n=int(arrays["n"][0]), **sums)
@@ -45,9 +49,14 @@ def moments_to_arrays(moments: SecondMoments) -> dict[str, NDArray[Any]]:
 def moments_from_arrays(arrays: Mapping[str, NDArray[Any]], n_features: int) -> SecondMoments:
     """What :func:`moments_to_arrays` made; raises ``KeyError``, ``TypeError`` or ``ValueError`` for anything else."""
     mean, n = np.asarray(arrays["mean"], dtype=np.float64), arrays["n"]
+    check_cases(n, MOST_VECTORS)
+    check_sizes(mean, LARGEST_VALUE)
     if mean.shape != (n_features,) or np.shape(n) != (1,) or int(n[0]) < 1:
         raise ValueError(f"second moments must be of {n_features} features and a vector at least")
     scatter = symmetric(arrays["scatter"], n_features)
-    if not (np.isfinite(mean).all() and np.isfinite(scatter).all()):
-        raise ValueError("second moments must be finite")
+    check_sizes(scatter, int(n[0]) * LARGEST_VALUE**2)
+    # Rounding leaves eigenvalues a little below 0 where features depend on each other.
+    values = np.linalg.eigvalsh(scatter)
+    if values[0] < -1e-9 * (1.0 + abs(values[-1])):
+        raise ValueError("scatter must have no eigenvalue below 0")
     return SecondMoments(int(n[0]), mean, scatter)

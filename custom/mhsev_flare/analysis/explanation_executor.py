@@ -72,7 +72,7 @@ class ExplanationExecutor(Executor):
         """Do one task; what this site does not tell becomes a refusal."""
         if task_name not in EXPLANATION_TASKS:
             return make_reply(ReturnCode.TASK_UNKNOWN)
-        edge = SiteEdge(self, fl_ctx, self.inputs.fingerprint(), self.scale)
+        edge = SiteEdge(self, fl_ctx, self.inputs.fingerprint(), self.scale, self.plan.of_training)
         return edge.answer(task_name, lambda policy: self._tell(task_name, from_shareable(shareable), policy, fl_ctx))
 
     def _tell(self, task: str, question: DXO, policy: SitePolicy, fl_ctx: FLContext) -> Told:

@@ -29,6 +29,11 @@ class ExplanationPlan:
     background_seed: int
     covariances: bool
 
+    @property
+    def of_training(self) -> bool:
+        """Whether cases are among them that the network was trained with."""
+        return self.split in ("train", "all")
+
     def __post_init__(self) -> None:
         if self.split not in SPLITS:
             raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {self.split!r}")

@@ -59,11 +59,14 @@ class ExplanationSite:
         """Moments of the players' sizes.
 
         Raises:
-            SiteError: if a player has few cases with a size.
+            SiteError: if a player has few cases with a size, or few without.
         """
         moments = SizeMoments.of(player_sizes(self.network, self.features, feature_groups(self.names)))
         if (moments.n < self.least).any():
             raise SiteError(f"fewer than {self.least} cases to explain have a dark spot")
+        # Leaving these scans out would not do: the tables of a study tell how many cases there are.
+        if moments.shows_few(self.least):
+            raise SiteError(f"there are cases to explain without a dark spot, and fewer than {self.least}")
         return moments.to_arrays()
 
     def second_moments(self) -> dict[str, NDArray[Any]]:

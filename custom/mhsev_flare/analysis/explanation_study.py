@@ -20,6 +20,7 @@ from mhsev_flare.analysis.explanation_plan import ExplanationPlan
 from mhsev_flare.analysis.player_sizes import N_BINS, SizeMoments
 from mhsev_flare.analysis.protocol import TASK_ATTRIBUTE, TASK_MEASURE, Entry
 from mhsev_monai.candidate_network import CandidateMLP
+from mhsev_monai.dsd.peaks import MOST_PEAKS
 from mhsev_monai.shapley_background import SecondMoments, common_background
 from mhsev_monai.shapley_explain import Effort, ExplainError, Explanation, explain
 from mhsev_monai.shapley_groups import feature_groups
@@ -93,13 +94,20 @@ class ExplanationStudy:
         moments: dict[str, SecondMoments | str] = {}
         for site, answer in answers.by_site.items():
             try:
-                sizes[site] = SizeMoments.from_arrays(answer.arrays, n_players)
+                sizes[site] = self._sizes(answer, n_players)
                 moments[site] = self._second_moments(answer)
             except MALFORMED:
                 sizes.pop(site, None)
                 self.result["refused"][site] = SERVER_TELLS
         self._enough(sizes)
         return reduce(add, sizes.values()), moments, list(sizes)
+
+    def _sizes(self, answer: Answer, n_players: int) -> SizeMoments:
+        sizes = SizeMoments.from_arrays(answer.arrays, n_players)
+        # Background scans get so many dark spots, and all sites work on them.
+        if isinstance(self.network, CandidateMLP) and not 0 <= sizes.mean[-1] <= MOST_PEAKS:
+            raise ValueError(f"a scan has 0 to {MOST_PEAKS} dark spots")
+        return sizes
 
     def _second_moments(self, answer: Answer) -> SecondMoments | str:
         if not self.plan.covariances:

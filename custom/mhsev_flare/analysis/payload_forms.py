@@ -148,7 +148,14 @@ def _sizes() -> Form:
     numbers = Shaped("float64", (MOST_PLAYERS,))
     n = NoSmallCells(Shaped("int64", (MOST_PLAYERS,)), LEAST_CASES)
     forms: dict[str, Form] = {"n": n, "mean": numbers, "squared_deviation": numbers}
-    return Rebuilt(forms, lambda arrays: SizeMoments.from_arrays(arrays, arrays["n"].size))
+    return Rebuilt(forms, _moments_of_sizes)
+
+
+def _moments_of_sizes(arrays: Mapping[str, Any]) -> SizeMoments:
+    moments = SizeMoments.from_arrays(arrays, arrays["n"].size)
+    if moments.shows_few(LEAST_CASES):
+        raise ValueError("the number of scans without a dark spot follows, and is small")
+    return moments
 
 
 def _moments() -> Form:

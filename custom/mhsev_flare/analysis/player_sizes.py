@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from mhsev_flare.analysis.answer_bounds import LARGEST_VALUE, check_cases, check_sizes
 from mhsev_monai.candidate_network import CandidateMLP
 from mhsev_monai.shapley_groups import FeatureGroups
 from mhsev_monai.shapley_tables import quantile_edges
@@ -66,6 +67,11 @@ class SizeMoments:
         between = shift**2 * self.n * share
         return SizeMoments(n, self.mean + shift * share, self.squared_deviation + other.squared_deviation + between)
 
+    def shows_few(self, least: int) -> bool:
+        """Whether the numbers of cases differ by 1 to ``least - 1``: so many scans then have no dark spot."""
+        without = self.n.max() - self.n
+        return bool(((without > 0) & (without < least)).any())
+
     def edges(self, n_bins: int = N_BINS) -> NDArray[np.float64]:
         """``(P, n_bins - 1)`` edges, the same for all sites."""
         return quantile_edges(self.mean, np.sqrt(self.squared_deviation / np.maximum(self.n, 1)), n_bins)
@@ -78,6 +84,10 @@ class SizeMoments:
     def from_arrays(arrays: Mapping[str, NDArray[Any]], n_players: int) -> SizeMoments:
         """What :meth:`to_arrays` made; raises ``KeyError``, ``TypeError`` or ``ValueError`` for anything else."""
         moments = SizeMoments(arrays["n"], arrays["mean"], arrays["squared_deviation"])
+        for number in moments.n:
+            check_cases(number)
+        check_sizes(moments.mean, LARGEST_VALUE)
+        check_sizes(moments.squared_deviation, float(moments.n.max(initial=0)) * LARGEST_VALUE**2)
         if moments.n.size != n_players:
             raise ValueError(f"moments must be of {n_players} players, got {moments.n.size}")
         return moments

@@ -19,7 +19,7 @@ from mhsev_flare.handshake import SiteReport
 from mhsev_flare.protocol import PROTOCOL_VERSION, Meta, Moments
 from mhsev_flare.site_context import run_folder, site_policy
 from mhsev_flare.site_data import SiteError
-from mhsev_flare.site_policy import SitePolicy
+from mhsev_flare.site_policy import REQUIRED, SitePolicy
 
 ANSWERS_FILE = "answers.json"
 
@@ -53,18 +53,22 @@ class SiteEdge:
         fl_ctx: in which it was asked.
         fingerprint: of what must agree with the server; empty where it is not known.
         scale: name of the grading scale.
+        of_training: whether cases are asked about that a model may have been trained with.
     """
 
     executor: Executor
     fl_ctx: FLContext
     fingerprint: str
     scale: str
+    of_training: bool = True
 
     def answer(self, task: str, tell: Callable[[SitePolicy], Told]) -> Shareable:
         """The reply: numbers, or why there are none; of an unforeseen failure a return code alone."""
         try:
             policy = site_policy(self.fl_ctx)
             check_withheld(policy, task)
+            if self.of_training:
+                check_exact_sums(policy)
             self.book().take(task, self.fingerprint)
             told = tell(policy)
         except SiteError as error:
@@ -106,4 +110,17 @@ def check_withheld(policy: SitePolicy, task: str) -> None:
     if withheld:
         raise SiteError(
             f"the policy of this site withholds its {withheld[0]}, without which it cannot take part in this analysis"
+        )
+
+
+def check_exact_sums(policy: SitePolicy) -> None:
+    """Refuse sums of training cases where this site's policy requires differential privacy of them.
+
+    Raises:
+        SiteError: with the reason, which may leave the site.
+    """
+    if policy.privacy.rule == REQUIRED:
+        raise SiteError(
+            "the policy of this site requires differential privacy of its training cases and this analysis asks for "
+            "exact sums of them; explain test cases alone, or leave the site out"
         )
