@@ -33,6 +33,9 @@ TEMPERATURES = 2.0 ** ((np.arange(56) - 20) / 10)
 """``(56,)`` from 0.25 to 11.3, each 7 % above the one before; 1 is among them."""
 TEMPERATURES.flags.writeable = False
 
+N_BINS = 10
+"""Bins of the calibration error."""
+
 LEAST_PROBABILITY = 1e-7
 """Smaller probabilities count as this one: a float32 network gives an exact 0 for what it finds impossible."""
 
@@ -157,7 +160,7 @@ class CalibrationSums:
 
     @staticmethod
     def from_predictions(
-        probabilities: ArrayLike, grades: ArrayLike, predicted_grades: ArrayLike | None = None, n_bins: int = 10
+        probabilities: ArrayLike, grades: ArrayLike, predicted_grades: ArrayLike | None = None, n_bins: int = N_BINS
     ) -> CalibrationSums:
         """The sums of a site's cases.
 

@@ -16,8 +16,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from mhsev_monai.calibration import TEMPERATURES, TemperatureSums, at_temperature
 from mhsev_monai.checked_arrays import check_entries
-from mhsev_monai.conformal import ConformalThresholds, ScoreHistograms
+from mhsev_monai.conformal import N_BINS, ConformalThresholds, ScoreHistograms
 from mhsev_monai.oddness import OddHistogram
+from mhsev_monai.severity import Severity
 
 COVERAGE = 0.9
 """Share of cases whose prediction set is meant to hold the true grade."""
@@ -36,7 +37,7 @@ class GradeCalibration:
     """What is done with a network's probabilities.
 
     Attributes:
-        temperature: above 0; 1 leaves them as they are.
+        temperature: above 0; 1 leaves them as they are: none was fitted, see ``choose_temperature``.
         thresholds: of prediction sets, for probabilities at the temperature; None: no sets.
         odd_above: score of ``oddness`` beyond which a scan is unlike the training cases; None: not known.
 
@@ -54,9 +55,14 @@ class GradeCalibration:
         if self.odd_above is not None and not (_is_number(self.odd_above) and self.odd_above > 0):
             raise ValueError(f"odd_above must be a number above 0 or None, got {self.odd_above!r}")
 
+    @property
+    def is_fitted(self) -> bool:
+        """Whether the probabilities are at a temperature that was fitted, and not the network's own."""
+        return self.temperature != 1
+
     def probabilities(self, raw: ArrayLike) -> NDArray[np.float64]:
         """``(n, K)`` probabilities at the temperature; the very numbers that came where it is 1."""
-        return np.asarray(raw, dtype=np.float64) if self.temperature == 1 else at_temperature(raw, self.temperature)
+        return at_temperature(raw, self.temperature) if self.is_fitted else np.asarray(raw, dtype=np.float64)
 
     def sets(self, raw: ArrayLike) -> NDArray[np.bool_] | None:
         """``(n, K)`` whether each grade is in the set of each case, from the network's own probabilities."""
@@ -155,12 +161,14 @@ class CalibrationCases:
 
     @staticmethod
     def from_json(value: Mapping[str, Any]) -> CalibrationCases:
-        """What ``to_json`` wrote; raises ``ValueError`` for anything else."""
+        """What ``to_json`` wrote of grades of ``Severity``; raises ``ValueError`` for anything else."""
         check_entries(value, {field.name for field in fields(CalibrationCases)}, "calibration sums")
+        scores, shape = ScoreHistograms.from_json(value["scores"]), (len(Severity), N_BINS)
+        # Histograms of another shape do not add up, so one from elsewhere would end the sum of all.
+        if scores.counts.shape != shape:
+            raise ValueError(f"scores must have the shape {shape}, got {scores.counts.shape}")
         return CalibrationCases(
-            TemperatureSums.from_json(value["temperatures"]),
-            ScoreHistograms.from_json(value["scores"]),
-            OddHistogram.from_json(value["odd"]),
+            TemperatureSums.from_json(value["temperatures"]), scores, OddHistogram.from_json(value["odd"])
         )
 
 

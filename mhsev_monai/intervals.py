@@ -1,11 +1,14 @@
 """Intervals of every metric, from tables that sites may send.
 
 What follows from counts is drawn anew within each site, as ``metrics.severity_intervals`` does: rates of a grade, its
-AUC (the case's bin and whether it is of the grade, drawn together), calibration error (bin and whether right; within a
-bin the probability is taken for its mean), coverage and size of sets. Means over cases take the normal interval of
-their bootstrap variance, from sums of squares. Two departures are to be known: a drawn calibration error is larger than
-that of the cases, so its interval lies high; and tables do not tell how the AUCs of two grades vary together, so that
-``macro_auc`` has the mean of its grades' limits, as if they rose and fell as one.
+AUC (the case's bin and whether it is of the grade, drawn together), coverage and size of sets. Means over cases take
+the normal interval of their bootstrap variance, from sums of squares.
+
+``macro_auc`` has an interval that is too wide: tables do not tell how the AUCs of two grades vary together, so that it
+is the mean of its grades' limits, as if they rose and fell as one. Measured on 300 simulated tables of 200 cases, it
+held the true value in 0.993 and was 1.6 times as wide as needed. The calibration error has none: it is a sum of sizes
+of gaps, which chance can only make larger, so that a drawn one is larger than that of the cases, and that of the cases
+larger than the truth; an interval of draws lies beside both.
 """
 
 from __future__ import annotations
@@ -95,20 +98,6 @@ def mean_interval(sums: Sequence[UncertaintySums | None], measure: str) -> Inter
     return (total / n - reach, total / n + reach) if reach > 0 else None
 
 
-def calibration_error_interval(sums: Sequence[CalibrationSums], seed: int) -> Interval:
-    """Interval of ``CalibrationSums.expected_error`` of the pooled sums."""
-    known = [one for one in sums if one.n.sum() > 0]
-    if not known:
-        return None
-    random, n_bins = np.random.default_rng([seed, 2]), known[0].n.size
-    gap = np.zeros((N_DRAWS, n_bins))
-    for one in known:
-        drawn = draw_counts([np.stack([one.n - one.right, one.right])], random, N_DRAWS)
-        mean = np.divide(one.confidence, one.n, out=np.zeros(n_bins), where=one.n > 0)
-        gap += drawn[:, 1] - drawn.sum(axis=1) * mean
-    return percentile_interval(np.abs(gap).sum(axis=1) / sum(int(one.n.sum()) for one in known), LEVEL)
-
-
 def set_intervals(sums: Sequence[SetSums], seed: int) -> dict[str, Interval]:
     """Intervals of ``coverage`` and ``mean_size`` of prediction sets of the pooled sums."""
     known = [one for one in sums if one.sizes.sum() > 0]
@@ -134,24 +123,21 @@ def uncertainty_entry(sums: Mapping[str, UncertaintySums], seed: int) -> dict[st
         pooled = pooled + one
     return {
         "n": pooled.n,
-        "before": _sharpness(pooled.before, known, "before", seed),
-        "after": _sharpness(pooled.after, known, "after", seed),
+        "before": _sharpness(pooled.before, known, "before"),
+        "after": _sharpness(pooled.after, known, "after"),
         "sets": None if pooled.sets is None else _sets(pooled.sets, [one.sets for one in known], seed),
         "n_odd": pooled.n_odd,
     }
 
 
-def _sharpness(pooled: CalibrationSums, sums: Sequence[UncertaintySums], when: str, seed: int) -> dict[str, Any]:
+def _sharpness(pooled: CalibrationSums, sums: Sequence[UncertaintySums], when: str) -> dict[str, Any]:
     names = {"brier": "brier_before", "rps": "rps_before"} if when == "before" else {"brier": "brier", "rps": "rps"}
     n = sum(one.n for one in sums)
     means = {k: sum(float(one.moments[MEASURES.index(m), 0]) for one in sums) / n for k, m in names.items()}
     return {
         "ece": pooled.expected_error(),
         **means,
-        "intervals": {
-            "ece": calibration_error_interval([getattr(one, when) for one in sums], seed),
-            **{key: mean_interval(sums, measure) for key, measure in names.items()},
-        },
+        "intervals": {key: mean_interval(sums, measure) for key, measure in names.items()},
         "reliability": pooled.to_json(),
     }
 

@@ -77,8 +77,8 @@ class ScanGrade:
         grade: severity on the model's scale.
         count: estimated number of microbleeds.
         count_interval: central 90 % interval of the count; None where the model has no distribution of it.
-        probabilities: probability of each grade, by its label; at the model's temperature where it has one, which
-            leaves grade and count alone.
+        probabilities: probability of each grade, by its label; at the model's temperature where one was fitted,
+            which leaves grade and count alone.
         judges_spots: whether the model gives each candidate a probability; otherwise it judges the scan as a whole.
         n_candidates: dark spots before the model judges them.
         findings: candidates at or above ``FINDING_PROBABILITY``, most probable first; all of them where the model
@@ -86,7 +86,7 @@ class ScanGrade:
         possible: those below it and at or above ``POSSIBLE_PROBABILITY``, most probable first.
         quality: measurements of the scan and its processing.
         flags: reasons to doubt the grade, one sentence each; none is the usual case.
-        calibrated: whether the model has a calibration.
+        calibrated: whether the probabilities are at a temperature that was fitted, and not the network's own.
         prediction_set: labels of the grades that may be the true one; None without a calibration.
         set_coverage: share of cases whose set holds the true grade, of cases like those it was made with; or None.
         oddness: how unlike the training cases the scan is.

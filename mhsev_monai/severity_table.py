@@ -157,7 +157,7 @@ class SeverityTable:
         """The table that ``to_json`` wrote.
 
         Raises:
-            ValueError: if it is no mapping, an entry is missing, unknown or malformed.
+            ValueError: if it is no mapping, an entry is missing, unknown or malformed, or it has not ``N_BINS`` bins.
         """
         names = {f.name for f in fields(SeverityTable)}
         if not isinstance(value, Mapping):
@@ -165,7 +165,11 @@ class SeverityTable:
         if set(value) != names:
             missing, unknown = sorted(names - set(value)), sorted(str(key) for key in set(value) - names)
             raise ValueError(f"a table has exactly the entries {sorted(names)}; missing {missing}, unknown {unknown}")
-        return SeverityTable(**value)
+        table = SeverityTable(**value)
+        # Tables of other bins do not add up, so one from elsewhere would end the sum of all.
+        if table.score_histograms.shape[-1] != N_BINS:
+            raise ValueError(f"score_histograms must have {N_BINS} bins, got {table.score_histograms.shape[-1]}")
+        return table
 
 
 def _whole_numbers(value: Any, name: str, shape: tuple[int | None, ...], limit: int) -> NDArray[np.int64]:

@@ -36,7 +36,8 @@ class Trust(NamedTuple):
 
     Attributes:
         probabilities: of each grade, at the model's temperature.
-        calibrated: whether the model has a calibration.
+        calibrated: whether they are at a temperature that was fitted; where it stayed 1 there can be a prediction set
+            all the same.
         prediction_set: grades that may be the true one; None without a calibration.
         set_coverage: share of cases, like those that it was made with, whose set holds the true grade; None likewise.
         oddness: how unlike the training cases the scan is.
@@ -68,7 +69,7 @@ def trust(calibration: GradeCalibration | None, raw: ArrayLike, deviations: Arra
     oddness = _oddness(known.odd_above, np.asarray(deviations, dtype=np.float64))
     return Trust(
         probabilities={g.label: float(p) for g, p in zip(Severity, known.probabilities(own)[0], strict=True)},
-        calibrated=calibration is not None,
+        calibrated=known.is_fitted,
         prediction_set=grades,
         set_coverage=None if known.thresholds is None else known.thresholds.coverage,
         oddness=oddness,

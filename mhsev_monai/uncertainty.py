@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mhsev_monai.calibration import CalibrationSums
+from mhsev_monai.calibration import N_BINS, CalibrationSums
 from mhsev_monai.checked_arrays import check_entries, finite_numbers, whole_numbers
 from mhsev_monai.conformal import SetSums
+from mhsev_monai.grade_calibration import GradeCalibration
+from mhsev_monai.severity import Severity
 
 MEASURES = ("brier_before", "rps_before", "brier", "rps", "count_mae", "count_bias")
 """Means over cases, of which sum and sum of squares are sent; the third and fourth are at the temperature."""
@@ -89,12 +91,33 @@ class UncertaintySums:
 
     @staticmethod
     def from_json(value: Mapping[str, Any]) -> UncertaintySums:
-        """What ``to_json`` wrote; raises ``ValueError`` for anything else."""
+        """What ``to_json`` wrote of grades of ``Severity``; raises ``ValueError`` for anything else."""
         check_entries(value, {"before", "after", "moments", "sets", "n_odd"}, "sums of uncertainty")
-        return UncertaintySums(
+        read = UncertaintySums(
             CalibrationSums.from_json(value["before"]),
             CalibrationSums.from_json(value["after"]),
             value["moments"],
             None if value["sets"] is None else SetSums.from_json(value["sets"]),
             value["n_odd"],
         )
+        # Arrays of another length do not add up, so one from elsewhere would end the sum of all.
+        if not read.before.n.size == read.after.n.size == N_BINS:
+            raise ValueError(f"before and after must have {N_BINS} bins, got {read.before.n.size}, {read.after.n.size}")
+        if read.sets is not None and read.sets.covered.size != len(Severity):
+            raise ValueError(f"sets must be of {len(Severity)} grades, got {read.sets.covered.size}")
+        return read
+
+    @staticmethod
+    def under(calibration: GradeCalibration, value: Mapping[str, Any]) -> UncertaintySums:
+        """What ``to_json`` wrote of cases at ``calibration``: with sets and number of odd scans if it has their limits.
+
+        Raises:
+            ValueError: if it is malformed, or has other parts than the calibration. What one site does not know the
+                sum of all does not, so a part left out would be lost for every site.
+        """
+        read = UncertaintySums.from_json(value)
+        parts = (("sets", read.sets, calibration.thresholds), ("n_odd", read.n_odd, calibration.odd_above))
+        for name, told, limit in parts:
+            if (told is None) != (limit is None):
+                raise ValueError(f"{name} must be {'None' if limit is None else 'told'} with this calibration")
+        return read

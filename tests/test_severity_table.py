@@ -145,6 +145,9 @@ def test_unknown_and_missing_entries_are_refused_by_name():
     table = SeverityTable.empty().to_json()
     with pytest.raises(ValueError, match=r"unknown \['patients'\]"):
         SeverityTable.from_json({**table, "patients": []})
+    coarse = [[[sum(side), *[0] * 39] for side in grade] for grade in table["score_histograms"]]
+    with pytest.raises(ValueError, match="score_histograms must have 50 bins, got 40"):
+        SeverityTable.from_json({**table, "score_histograms": coarse})
     del table["rps_sum"]
     with pytest.raises(ValueError, match=r"missing \['rps_sum'\]"):
         SeverityTable.from_json(table)

@@ -51,6 +51,14 @@ def test_without_a_calibration_probabilities_are_the_networks_own():
     assert trust(None, RAW, [1.0, 5.1]).abstains == "odd_scan"  # one feature beyond five standard deviations
 
 
+def test_probabilities_are_called_calibrated_only_at_a_temperature_that_was_fitted():
+    assert trust(known(38, 2.0), RAW, [1.0]).calibrated is True
+    found = trust(known(38, 1.0), RAW, [1.0])
+    assert found.calibrated is False
+    assert tuple(found.probabilities.values()) == RAW
+    assert found.prediction_set is not None
+
+
 @pytest.mark.parametrize(
     ("grades", "text"),
     [

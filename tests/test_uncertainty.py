@@ -113,6 +113,32 @@ def test_what_is_known_survives_json():
         assert json.dumps(type(value).from_json(json.loads(text)).to_json()) == text
 
 
+def test_sums_of_another_shape_are_refused_where_they_are_read():
+    cases, found = TESTED[0], calibrated()
+    sums, n = cases.calibration_cases(1.0).to_json(), len(cases)
+    sums["scores"]["counts"] = [[n] + [0] * 48, *([0] * 49 for _ in range(3))]
+    with pytest.raises(ValueError, match=r"scores must have the shape \(4, 50\)"):
+        CalibrationCases.from_json(sums)
+    told = cases.uncertainty(found).to_json()
+    seven = {"n": [n] + [0] * 6, "confidence": [0.1 * n] + [0.0] * 6, "right": [0] * 7}
+    three = {"covered": [n, 0, 0], "sizes": [[0, n, 0, 0], [0] * 4, [0] * 4]}
+    for change, words in (({"before": seven}, "10 bins"), ({"after": seven}, "10 bins"), ({"sets": three}, "4 grades")):
+        with pytest.raises(ValueError, match=words):
+            UncertaintySums.from_json({**told, **change})
+
+
+def test_an_answer_has_the_parts_of_the_calibration_that_was_sent():
+    found, cases = calibrated(), TESTED[0]
+    full, bare = cases.uncertainty(found).to_json(), cases.uncertainty(AS_IT_IS).to_json()
+    assert UncertaintySums.under(found, full).to_json() == full
+    assert UncertaintySums.under(AS_IT_IS, bare).to_json() == bare
+    for name in ("sets", "n_odd"):
+        with pytest.raises(ValueError, match=f"{name} must be told"):
+            UncertaintySums.under(found, {**full, name: None})
+        with pytest.raises(ValueError, match=f"{name} must be None"):
+            UncertaintySums.under(AS_IT_IS, {**bare, name: full[name]})
+
+
 def test_few_cases_choose_no_temperature():
     few = judged_cases(7, LEAST_POOLED - 1).calibration_cases(1.0).temperatures
     temperature, reason = choose_temperature(few)

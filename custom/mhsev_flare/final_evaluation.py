@@ -6,7 +6,8 @@ One site's malformed answer, or one that lacks a part, must cost that part of th
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -20,7 +21,7 @@ from mhsev_flare.protocol import (
     TASK_VALIDATE,
     Meta,
 )
-from mhsev_flare.subgroup_results import SiteSubgroups, read_subgroups
+from mhsev_flare.subgroup_results import read_subgroups
 from mhsev_monai.grade_calibration import CalibrationCases, GradeCalibration
 from mhsev_monai.metrics import SeverityTable
 from mhsev_monai.pair_table import PairTable
@@ -29,7 +30,7 @@ from mhsev_monai.uncertainty import UncertaintySums
 
 Part = TypeVar("Part")
 
-NOT_TOLD = "not told"
+NOT_TOLD, MALFORMED = "not told", "malformed"
 
 
 class AskSites(Protocol):
@@ -59,7 +60,7 @@ class TestAnswers:
     Attributes:
         tables: at the temperature.
         uncertainty: sums; of those that told them.
-        subgroups: tables by dimension and label; of those that told them.
+        subgroups: tables by dimension and label.
         least: each site's fewest cases; of those that told it.
     """
 
@@ -67,8 +68,8 @@ class TestAnswers:
 
     tables: Mapping[str, SeverityTable]
     uncertainty: Told
-    subgroups: Mapping[str, SiteSubgroups] = field(default_factory=dict)
-    least: Mapping[str, int] = field(default_factory=dict)
+    subgroups: Told
+    least: Mapping[str, int]
 
 
 def site_of(answer: FLModel) -> str:
@@ -89,7 +90,7 @@ def told_parts(answers: Sequence[FLModel], entry: str, read: Callable[[Any], Par
         if part is not None:
             parts[site_of(answer)] = part
         elif entry in answer.meta:
-            without[site_of(answer)] = "malformed"
+            without[site_of(answer)] = MALFORMED
         else:
             without[site_of(answer)] = _why_without(answer)
     return Told(parts, without)
@@ -182,8 +183,8 @@ class FinalEvaluation:
         answers = self.ask(TASK_VALIDATE, weights, **asked, **meta)
         return TestAnswers(
             tables=tables_of(answers),
-            uncertainty=told_parts(answers, Meta.UNCERTAINTY, UncertaintySums.from_json),
-            subgroups=told_parts(answers, Meta.SUBGROUPS, read_subgroups).parts,
+            uncertainty=told_parts(answers, Meta.UNCERTAINTY, partial(UncertaintySums.under, calibration)),
+            subgroups=told_parts(answers, Meta.SUBGROUPS, read_subgroups),
             least=told_parts(answers, Meta.LEAST, whole_number).parts,
         )
 

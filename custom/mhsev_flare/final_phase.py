@@ -13,13 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from mhsev_flare.final_evaluation import AskSites, FinalEvaluation
+from mhsev_flare.final_evaluation import MALFORMED, AskSites, FinalEvaluation, TestAnswers
 from mhsev_flare.result import (
     NoAnswerError,
     compare_with_site_models,
     evaluation_entry,
     paired_results,
-    pool_tables,
     test_results,
     uncertainty_results,
 )
@@ -55,6 +54,9 @@ class FinalPhase:
 
         The temperature is chosen first, then the sets are made of scores at it: two questions, of which the second is
         left out where the temperature stays 1.
+
+        Raises:
+            NoAnswerError: if no site answered, or their sums do not add up; a study can go on without a calibration.
         """
         told = self.evaluation.calibration_cases(weights, 1.0)
         if not told.parts:
@@ -89,7 +91,7 @@ class FinalPhase:
         return dict(answers.tables), {
             "test": test_results(answers.tables, self.scale, self.seed, sums.parts),
             "uncertainty": uncertainty_results(sums.parts, sums.without, self.seed),
-            "subgroups": subgroup_results(answers.subgroups, answers.least, self.seed),
+            "subgroups": _subgroups(answers, self.seed),
         }
 
     def site_models(self, weights: Weights, initial: Weights, tables: Mapping[str, SeverityTable]) -> dict[str, Any]:
@@ -106,7 +108,7 @@ class FinalPhase:
         except NoAnswerError:
             pairs = {}
         return {
-            "comparison": compare_with_site_models(pool_tables(tables), matrix),
+            "comparison": compare_with_site_models(tables, matrix),
             "paired": paired_results(tables, pairs, self.seed),
         }
 
@@ -120,5 +122,16 @@ class FinalPhase:
         return {"personalised": {site: evaluation_entry(tables[site]) for site in sorted(tables)}}
 
 
+def _subgroups(answers: TestAnswers, seed: int) -> dict[str, Any] | None:
+    """``subgroups`` of the result; names the sites whose answer was none, beside what the others told."""
+    told = answers.subgroups
+    entry = subgroup_results(told.parts, answers.least, seed)
+    malformed = sorted(site for site, reason in told.without.items() if reason == MALFORMED)
+    return {**entry, "malformed": malformed} if entry and malformed else entry
+
+
 def _pooled(parts: Mapping[str, CalibrationCases]) -> CalibrationCases:
-    return reduce(add, [parts[site] for site in sorted(parts)])
+    try:
+        return reduce(add, [parts[site] for site in sorted(parts)])
+    except ValueError as error:  # such as more cases than any study has
+        raise NoAnswerError(f"the sites' sums for calibration do not add up: {error}") from error

@@ -27,7 +27,7 @@ class StudyStoppedError(RuntimeError):
 
 
 class NoAnswerError(StudyStoppedError):
-    """No site answered a task."""
+    """No site answered a task with what could be used."""
 
 
 def begun_result(versions: Mapping[str, str], settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -138,20 +138,25 @@ def paired_results(tables: Mapping[str, SeverityTable], pairs: Mapping[str, Pair
 
 
 def compare_with_site_models(
-    pooled: SeverityTable, matrix: Mapping[str, Mapping[str, SeverityTable]]
+    tables: Mapping[str, SeverityTable], matrix: Mapping[str, Mapping[str, SeverityTable]]
 ) -> dict[str, Any]:
-    """The global model beside the models that each site would have alone, all on all sites' test cases.
+    """The global model beside the models that each site would have alone, all on the same test cases.
+
+    Those are of the sites, ``sites`` of the entry, that judged every one of the models: a site that missed a question
+    would make one model answer for other patients than the next. What else was told stays in ``matrix``.
 
     Args:
-        pooled: the global model's table.
+        tables: the global model's, by site.
         matrix: owner of a local model, and site, to that model's table of that site's test cases.
     """
-    site_models = {owner: pool_tables(tables) for owner, tables in matrix.items()}
+    common = sorted(set(tables).intersection(*matrix.values()))
+    site_models = {owner: pool_tables({site: row[site] for site in common}) for owner, row in matrix.items()}
     balanced = {site: severity_metrics(table).balanced_accuracy for site, table in site_models.items()}
     known = [value for value in balanced.values() if value is not None]
     mean = float(np.mean(known)) if known else None
-    own = severity_metrics(pooled).balanced_accuracy
+    own = severity_metrics(pool_tables({site: tables[site] for site in common})).balanced_accuracy
     return {
+        "sites": common,
         "global_balanced_accuracy": own,
         "site_models": {site: evaluation_entry(site_models[site]) for site in sorted(site_models)},
         "site_models_mean_balanced_accuracy": mean,

@@ -52,7 +52,7 @@ def report_data(
             for (site, entry), table in zip(test["sites"].items(), tables, strict=True)
         ],
         majority=test["majority"]["metrics"],
-        local_models=_local_models(comparison, tables, seed),
+        local_models=_local_models(comparison, result, seed),
         rounds=[_round(row) for row in ledger],
         kept_round=result["best_round"],
         attendance=[_attendance(site, ledger) for site in result["sites"]],
@@ -127,20 +127,42 @@ def _epsilon(spent: Any) -> str:
     return ", ".join(f"{site} {value}" for site, value in spent.items()) if isinstance(spent, Mapping) else str(spent)
 
 
-def _local_models(
-    comparison: Mapping[str, Any] | None, tables: Sequence[SeverityTable], seed: int
-) -> LocalModels | None:
+def _local_models(comparison: Mapping[str, Any] | None, result: Mapping[str, Any], seed: int) -> LocalModels | None:
+    """The comparison with its intervals, drawn within each site, for all models from the same sites' cases."""
     if comparison is None:
         return None
-    models = comparison["site_models"]
+    models, sites = comparison["site_models"], comparison.get("sites")
+    rows = comparison.get("matrix") or {}
     own = {site: entry["metrics"]["balanced_accuracy"] for site, entry in models.items()}
-    intervals = {site: _balanced_interval([SeverityTable.from_json(e["table"])], seed) for site, e in models.items()}
+    intervals = {o: _balanced_interval(_own_tables(rows.get(o), sites, entry), seed) for o, entry in models.items()}
+    tested = _tables(result["test"]["sites"], sites)
     return LocalModels(
         own,
         comparison["global_balanced_accuracy"],
+        cases=_cases_of(sites, result["sites"]),
         intervals=intervals,
-        global_interval=_balanced_interval(tables, seed),
+        global_interval=_balanced_interval(tested, seed),
     )
+
+
+def _own_tables(
+    row: Mapping[str, Any] | None, sites: Sequence[str] | None, pooled: Mapping[str, Any]
+) -> list[SeverityTable]:
+    """A model's tables by site, where the result has them all; else the one of all sites' cases together."""
+    told = row or {}
+    has_all = bool(told) and all(isinstance(e, Mapping) and e.get("table") for e in told.values())
+    return _tables(told, sites) if has_all else [SeverityTable.from_json(pooled["table"])]
+
+
+def _tables(entries: Mapping[str, Mapping[str, Any]], sites: Sequence[str] | None) -> list[SeverityTable]:
+    """Of these sites; of all where the result is of a version that did not name them."""
+    return [SeverityTable.from_json(e["table"]) for site, e in entries.items() if sites is None or site in sites]
+
+
+def _cases_of(compared: Sequence[str] | None, all_sites: Mapping[str, Any]) -> str:
+    if compared is None or set(compared) == set(all_sites):
+        return "the test cases of all sites"
+    return f"the test cases of {', '.join(compared)}, the sites that judged every model" if compared else "no test case"
 
 
 def _balanced_interval(tables: Sequence[SeverityTable], seed: int) -> tuple[float, float] | None:

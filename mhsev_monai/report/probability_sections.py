@@ -11,7 +11,11 @@ from mhsev_monai.report.reliability import reliability_points, reliability_svg
 from mhsev_monai.report.words import GRADES
 
 _ERRORS = (
-    ("ece", "Expected calibration error", "mean gap between probability and share right, 10 bins; lower is better"),
+    (
+        "ece",
+        "Expected calibration error",
+        "mean gap of probability and share right, 10 bins; chance only raises it, so no interval",
+    ),
     ("brier", "Brier score", "of the four probabilities, 0 to 2; lower is better"),
     ("rps", "Ranked probability score", "0 to 1; lower is better"),
 )
@@ -23,14 +27,14 @@ _RELIABILITY = (
 
 
 def calibration_section(data: ReportData) -> Section | None:
-    """Temperature, calibration errors before and after it, and the reliability diagram; None where none was fitted."""
+    """Temperature, calibration errors before and after it, and the reliability diagram; None without a calibration."""
     fitted = data.analyses.calibration
     if not fitted:
         return None
     blocks: list[Block] = [Paragraph(_fitted(fitted))]
     pooled = _pooled(data)
     if pooled:
-        blocks.append(Beside([[_errors(pooled)], [_diagram(pooled)]], "two stack"))
+        blocks.append(Beside([[_errors(pooled, fitted["temperature"])], [_diagram(pooled)]], "two stack"))
         blocks += [_bins(pooled), *_worse(pooled)]
     return Section("calibration", "Calibration", blocks)
 
@@ -41,16 +45,21 @@ def _pooled(data: ReportData) -> Mapping[str, Any] | None:
 
 
 def _fitted(fitted: Mapping[str, Any]) -> str:
-    temperature, reason = fitted["temperature"], fitted.get("reason") or ""
-    own = f" The probabilities are the network's own: {reason}." if reason else ""
-    losses = (fitted.get("loss_before"), fitted.get("loss_after"))
+    temperature, losses = fitted["temperature"], (fitted.get("loss_before"), fitted.get("loss_after"))
+    cases = f"on {fitted['n']} cases of the {fitted['split']} split, from sums that the sites send"
+    if temperature == 1:
+        reason = fitted.get("reason") or "a reason was not told"
+        return (
+            f"No temperature was fitted: {reason}. So the probabilities are the network's own, at temperature 1. One "
+            f"was looked for {cases}; the table below is of the test cases."
+        )
     loss = ""
     if None not in losses:
         loss = f" On these cases the mean negative log-likelihood is {losses[0]:.3f} before and {losses[1]:.3f} after."
     return (
-        f"Temperature {temperature:.2f}, fitted on {fitted['n']} cases of the {fitted['split']} split, from sums that "
-        "the sites send. The round was chosen on the same cases, so what they say of calibration is a little too "
-        f"good; the table below is of the test cases.{own}{loss} The grade does not depend on the temperature."
+        f"Temperature {temperature:.2f}, fitted {cases}. The round was chosen on the same cases, so what they say of "
+        f"calibration is a little too good; the table below is of the test cases.{loss} The grade does not depend on "
+        "the temperature."
     )
 
 
@@ -66,18 +75,20 @@ def _worse(pooled: Mapping[str, Any]) -> list[Block]:
     return [Paragraph(told, "The temperature did not help.", style="verdict")]
 
 
-def _errors(pooled: Mapping[str, Any]) -> Table:
+def _errors(pooled: Mapping[str, Any], temperature: float) -> Table:
     rows: list[tuple[Cell, ...]] = []
     for name, title, words in _ERRORS:
         rows.append((Named(title, words), *(_error(pooled.get(when) or {}, name) for when in ("before", "after"))))
-    columns = (Column("Error"), Column("Before", "temperature 1"), Column("After", "fitted temperature"))
-    return Table(
-        "calibration-errors", f"Calibration on the test cases ({pooled['n']} cases), 95 % intervals", columns, rows
-    )
+    after = "temperature 1, none was fitted" if temperature == 1 else "fitted temperature"
+    columns = (Column("Error"), Column("Before", "temperature 1"), Column("After", after))
+    caption = f"Calibration on the test cases ({pooled['n']} cases), with 95 % intervals of the two scores"
+    return Table("calibration-errors", caption, columns, rows)
 
 
 def _error(entry: Mapping[str, Any], name: str) -> Number:
-    low, high = (entry.get("intervals") or {}).get(name) or (None, None)
+    known = (entry.get("intervals") or {}).get(name)
+    # Results of before have one of the calibration error, which seldom held the true one: see ``intervals``.
+    low, high = (None, None) if name == "ece" or known is None else known
     return Number(entry.get(name), 3, low, high)
 
 

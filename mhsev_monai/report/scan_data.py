@@ -61,7 +61,7 @@ class ScanReport:
         count_share: share of the distribution that the interval holds.
         probabilities: of each grade by its label.
         scale: name of the grading scale.
-        calibrated: whether the probabilities are at a temperature that was fitted.
+        calibrated: whether the probabilities are at a temperature that was fitted, and not the network's own.
         prediction_set: grades that may be the true one; None without a calibration.
         set_coverage: share of like cases whose set holds the true grade; None likewise.
         abstains: why the grade is not to be relied on, in words; None is the usual case.

@@ -76,7 +76,7 @@ def scan_document(report: ScanReport) -> Document:
 
 def _opening(report: ScanReport) -> list[Block]:
     bars = [Bar(grade, probability) for grade, probability in report.probabilities.items()]
-    kind = "calibrated" if report.calibrated else "not calibrated: read their order"
+    kind = "at a fitted temperature" if report.calibrated else "not calibrated, the network's own: read their order"
     chart = Drawing("probabilities", site_bars_svg(bars, "Probability of each grade", "probabilities"), f"({kind})")
     return [Panel("answer", "Result", [Tiles(_tiles(report)), Paragraph(ranges_sentence(report.scale)), chart])]
 

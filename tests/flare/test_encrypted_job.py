@@ -8,8 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
-from small_site import context
+from asked_sites import ask_sites
+from small_site import NumbersInFile, context
+from test_final_phase import Spoiled, ten_million_cases
 from tiny_study import tiny_spec
 
 from mhsev_flare.cli import main
@@ -20,6 +23,7 @@ from mhsev_flare.participation import RoundPolicy
 from mhsev_flare.payload_guard import PayloadGuard
 from mhsev_flare.protocol import BUFFERS, PROTOCOL_VERSION, Meta
 from mhsev_flare.weighting import WEIGHTINGS, weighted_mean
+from mhsev_monai.grade_calibration import GradeCalibration
 from mhsev_monai.metrics import SeverityTable
 from mhsev_monai.private_training import PrivacyParameters
 
@@ -53,6 +57,7 @@ from mhsev_flare.encrypted_payload import (  # noqa: E402
     raw_weight,
     unpacked,
 )
+from mhsev_flare.encrypted_study import EncryptedStudy  # noqa: E402
 from mhsev_flare.gates import ExpectedUpdate  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -142,6 +147,36 @@ def test_the_project_with_keys_is_the_other_one_and_the_keys():
     own = HEBuilder()
     for name in ("poly_modulus_degree", "coeff_mod_bit_sizes", "scale_bits", "scheme_type"):
         assert getattr(made, name) == getattr(own, name), "FLARE's defaults are what was measured"
+
+
+def test_a_calibration_that_fails_does_not_keep_the_sites_from_keeping_the_model(site, tmp_path):
+    """FLARE's rounds are left out: the end begins from the model's own weights."""
+    sites = {name: site(name, 40, seed) for seed, name in enumerate(("a", "b"))}
+    spec = dataclasses.replace(SPEC, network=sites["a"][0].network, inputs=NumbersInFile())
+    study = EncryptedStudy(
+        "tiny", 1, spec.network, spec.inputs, spec.scale, spec.policy, spec.weighting, num_rounds=spec.num_rounds
+    )
+    spoil = Spoiled(Meta.CALIBRATION_SUMS, ten_million_cases)
+    own = {key: value.numpy() for key, value in study.network.state_dict().items()}
+    in_process = ask_sites(sites, {name: [spoil] for name in sites})
+    study._sites, study._global_weights = sorted(sites), make_model_learnable({"w": np.zeros(1)}, {})
+    study.shareable_gen = AsItIs()
+    study._finish(lambda task, params, sites, **meta: in_process(task, own, **meta), fl_context(tmp_path))
+    assert study._result["status"] == "completed"
+    assert study._result["calibration"] is None
+    assert study._result["model"]["kept_by"] == ["a", "b"]
+    for _, fl_ctx in sites.values():
+        folder = Path(fl_ctx.get_engine().get_workspace().get_run_dir("job")) / "mhsev"
+        kept = torch.load(folder / "model.pt", weights_only=True)
+        assert kept["calibration"] == GradeCalibration().to_json()
+        assert set(kept["weights"]) == set(own)
+
+
+class AsItIs:
+    """In place of FLARE's generator, whose part is the ciphertexts."""
+
+    def learnable_to_shareable(self, weights, fl_ctx):
+        """Nothing is encrypted here."""
 
 
 # One round in one process.

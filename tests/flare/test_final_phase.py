@@ -236,7 +236,7 @@ def test_where_no_site_tells_sums_there_is_no_calibration_and_still_a_test(sites
 
 
 class Spoiled:
-    """A site's last filter that makes one entry malformed."""
+    """A site's last filter that puts another value, or what a function makes of the told one, in place of one entry."""
 
     def __init__(self, entry: str, value: object) -> None:
         self.entry, self.value = entry, value
@@ -244,7 +244,7 @@ class Spoiled:
     def process(self, reply, fl_ctx):  # noqa: ARG002 - FLARE's signature
         message = from_shareable(reply)
         if self.entry in message.meta:
-            message.meta[self.entry] = self.value
+            message.meta[self.entry] = self.value(message.meta[self.entry]) if callable(self.value) else self.value
         return message.to_shareable()
 
 
@@ -257,6 +257,99 @@ def test_a_malformed_part_costs_that_part_of_that_site(sites, trained, value):
     tables, entries = phase.test(trained, None)
     assert set(tables) == set(SIZES)
     assert entries["uncertainty"]["sites"]["site-1"] == "malformed"
+    assert entries["subgroups"]["malformed"] == ["site-1"]
+
+
+def in_fewer_bins(counts, n_bins: int):
+    """Counts ``(..., B)`` with all bins from the last on in that one."""
+    own = np.asarray(counts)
+    return np.concatenate([own[..., : n_bins - 1], own[..., n_bins - 1 :].sum(-1, keepdims=True)], axis=-1).tolist()
+
+
+@pytest.mark.parametrize("change", [
+    lambda counts: in_fewer_bins(counts, 49),
+    lambda counts: in_fewer_bins(counts, 40),
+    lambda counts: [*counts, [0] * 50],
+], ids=["49 bins", "40 bins", "5 grades"])  # fmt: skip
+def test_calibration_sums_of_another_shape_cost_that_site_alone(sites, trained, change):
+    spoil = Spoiled(
+        Meta.CALIBRATION_SUMS, lambda sums: {**sums, "scores": {"counts": change(sums["scores"]["counts"])}}
+    )
+    _, entry = phase_of(sites, {"site-1": [PayloadGuard(), spoil]}).calibrate(trained)
+    assert entry["sites"]["site-1"] == "malformed"
+    assert entry["n"] == entry["sites"]["site-2"]
+
+
+def in_seven_bins(sums):
+    n = sum(sums["before"]["n"])
+    return {**sums, "before": {"n": [n] + [0] * 6, "confidence": [0.1 * n] + [0.0] * 6, "right": [0] * 7}}
+
+
+def of_three_grades(sums):
+    n = sum(sums["before"]["n"])
+    return {**sums, "sets": {"covered": [n, 0, 0], "sizes": [[0, n, 0, 0], [0] * 4, [0] * 4]}}
+
+
+@pytest.mark.parametrize("change", [
+    in_seven_bins,
+    of_three_grades,
+    lambda sums: {**sums, "sets": None},
+    lambda sums: {**sums, "n_odd": None},
+], ids=["7 bins", "3 grades", "no sets", "no odd scans"])  # fmt: skip
+def test_uncertainty_that_does_not_fit_the_others_costs_that_site_alone(sites, trained, change):
+    phase = phase_of(sites, {"site-1": [PayloadGuard(), Spoiled(Meta.UNCERTAINTY, change)]})
+    calibration, _ = phase.calibrate(trained)
+    tables, entries = phase.test(trained, calibration)
+    told = entries["uncertainty"]
+    assert told["sites"]["site-1"] == "malformed"
+    others = sum(tables[site].n for site in ("site-2", "site-3"))
+    assert (told["pooled"]["n"], sum(told["pooled"]["sets"]["sizes"])) == (others, others)
+    assert told["pooled"]["n_odd"] is not None
+
+
+def test_a_table_of_other_bins_is_no_answer_and_one_among_subgroups_costs_them_alone(sites, trained):
+    def coarse(table):
+        return {**table, "score_histograms": in_fewer_bins(table["score_histograms"], 40)}
+
+    def coarse_groups(told):
+        tables = {label: coarse(group) for label, group in told["scanner"].items() if not isinstance(group, str)}
+        assert tables
+        return {**told, "scanner": {**told["scanner"], **tables}}
+
+    filters = {
+        "site-1": [PayloadGuard(), Spoiled(Meta.TABLE, coarse)],
+        "site-2": [PayloadGuard(), Spoiled(Meta.SUBGROUPS, coarse_groups)],
+    }
+    tables, entries = phase_of(sites, filters).test(trained, None)
+    assert set(tables) == set(entries["test"]["sites"]) == {"site-2", "site-3"}
+    assert entries["subgroups"]["malformed"] == ["site-2"]
+    assert all("site-2" not in group["sites"] for group in entries["subgroups"]["sex"].values())
+
+
+def ten_million_cases(sums):
+    counts = [[10**7] + [0] * 49, *([0] * 50 for _ in range(3))]
+    odd = {"counts": [10**7] + [0] * 63}
+    return {"temperatures": {"n": 10**7, "losses": [0.0] * 56}, "scores": {"counts": counts}, "odd": odd}
+
+
+def test_sums_that_do_not_add_up_leave_a_study_its_model_and_its_test(sites, trained):
+    phase = phase_of(sites, {"site-1": [PayloadGuard(), Spoiled(Meta.CALIBRATION_SUMS, ten_million_cases)]})
+    with pytest.raises(NoAnswerError, match="do not add up"):  # what both studies go on from
+        phase.calibrate(trained)
+
+
+def test_models_are_compared_on_the_cases_of_sites_that_judged_them_all(sites, trained):
+    phase = phase_of(sites)
+    tables, _ = phase.test(trained, None)
+    start = weights_of(sites["site-1"][0].network)
+    whole = phase.site_models(trained, start, tables)["comparison"]
+    assert whole["sites"] == sorted(SIZES)
+    some = {site: table for site, table in tables.items() if site != "site-2"}
+    result = phase.site_models(trained, start, some)["comparison"]
+    assert result["sites"] == ["site-1", "site-3"]
+    n = sum(table.n for table in some.values())
+    assert {entry["metrics"]["n"] for entry in result["site_models"].values()} == {n}
+    assert set(result["matrix"]["site-1"]) == set(SIZES), "what was told stays in the matrix"
 
 
 def test_a_site_that_is_gone_is_not_waited_for_again_to_calibrate():

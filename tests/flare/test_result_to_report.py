@@ -147,6 +147,32 @@ def test_the_ledger_and_what_was_exchanged_are_told(run):
     assert policy["weights, each way, a site and round"].startswith(f"{n_bytes / 1000:.1f} kB")
 
 
+def test_intervals_of_all_models_that_are_compared_are_drawn_within_the_same_sites(run, result):
+    comparison = result["comparison"]
+
+    def tables_of(entries, names):
+        return [SeverityTable.from_json(entries[name]["table"]) for name in names]
+
+    def own_interval(owner, names):
+        return severity_intervals(tables_of(comparison["matrix"][owner], names), 1)["balanced_accuracy"]
+
+    local = read_report(run).local_models
+    everywhere = comparison["sites"]
+    assert local.cases == "the test cases of all sites"
+    assert local.intervals == {owner: own_interval(owner, everywhere) for owner in everywhere}
+    assert list(local.global_interval) == result["test"]["pooled"]["intervals"]["balanced_accuracy"]
+
+    some = ["site-1", "site-3"]
+    whole = json.loads((run / "result.json").read_text())
+    whole["comparison"]["sites"] = some
+    (run / "result.json").write_text(json.dumps(whole))
+    local = read_report(run).local_models
+    assert local.cases == "the test cases of site-1, site-3, the sites that judged every model"
+    assert local.intervals == {owner: own_interval(owner, some) for owner in everywhere}
+    tested = tables_of(result["test"]["sites"], some)
+    assert local.global_interval == severity_intervals(tested, 1)["balanced_accuracy"]
+
+
 def test_a_result_without_the_new_keys_still_has_a_report(run, result):
     old = json.loads((run / "result.json").read_text())
     for key in ("calibration", "uncertainty", "subgroups", "paired"):
@@ -161,6 +187,8 @@ def test_a_result_without_the_new_keys_still_has_a_report(run, result):
     assert {"calibration", "sets", "subgroups", "cross-site", "paired"} & set(ids) == set()
     tables = [SeverityTable.from_json(entry["table"]) for entry in old["test"]["sites"].values()]
     assert data.pooled.intervals == severity_intervals(tables, 1)
+    own = SeverityTable.from_json(old["comparison"]["site_models"]["site-1"]["table"])
+    assert data.local_models.intervals["site-1"] == severity_intervals([own], 1)["balanced_accuracy"]
 
 
 def test_files_of_analyses_are_found_beside_the_result_or_named(run, tmp_path):

@@ -83,12 +83,29 @@ def test_the_best_model_is_a_copy():
 
 def test_comparison_says_which_is_better_whichever_it_is():
     good, poor = table([1, 2, 3], [2, 7, 15]), table([1, 1, 1], [2, 7, 15])
-    better = compare_with_site_models(good, {owner: {"a": poor} for owner in ("a", "b")})
+    better = compare_with_site_models({"a": good}, {owner: {"a": poor} for owner in ("a", "b")})
     assert better["global_beats_site_models"] is True
-    worse = compare_with_site_models(poor, {"a": {"a": good}, "b": {"a": poor}})
+    worse = compare_with_site_models({"a": poor}, {"a": {"a": good}, "b": {"a": poor}})
     assert worse["global_beats_site_models"] is False
     assert worse["site_models_mean_balanced_accuracy"] == pytest.approx((1 + 1 / 3) / 2)
     assert worse["matrix"]["b"]["a"]["table"] == poor.to_json()
+
+
+def test_a_model_is_no_better_for_having_been_judged_on_other_cases():
+    """The site's model errs at b, which did not answer for the global one; at a both are right."""
+    easy, hard = table([1, 2, 3], [2, 7, 15]), table([1, 1, 1], [2, 7, 15])
+    result = compare_with_site_models({"a": easy}, {"a": {"a": easy, "b": hard}, "b": {"a": easy}})
+    assert result["sites"] == ["a"]
+    assert result["global_beats_site_models"] is False
+    assert result["site_models"]["a"]["table"] == easy.to_json()
+    assert set(result["matrix"]["a"]) == {"a", "b"}
+
+
+def test_without_a_site_in_common_there_is_no_comparison():
+    good = table([1, 2, 3], [2, 7, 15])
+    result = compare_with_site_models({"a": good}, {"a": {"b": good}})
+    assert (result["sites"], result["global_beats_site_models"]) == ([], None)
+    assert result["global_balanced_accuracy"] is result["site_models_mean_balanced_accuracy"] is None
 
 
 def test_pooled_table_is_that_of_all_cases():

@@ -203,6 +203,32 @@ def test_a_temperature_that_did_harm_is_said_to(before, after, said):
     assert ("The temperature did not help." in text) is said
 
 
+def test_a_temperature_that_stayed_1_is_not_called_fitted():
+    data = whole_data()
+    reason = "8 cases are too few to choose a temperature, 50 are the least"
+    calibration = {**data.analyses.calibration, "temperature": 1.0, "reason": reason, "n": 8}
+    changed = dataclasses.replace(data, analyses=dataclasses.replace(data.analyses, calibration=calibration))
+    text = render(run_document(changed), "md").decode()
+    assert f"No temperature was fitted: {reason}." in text
+    assert "fitted on 8 cases" not in text
+    assert "fitted temperature" not in text
+    assert "fitted temperature" in render(run_document(data), "md").decode()
+
+
+def test_the_calibration_error_has_no_interval_also_of_a_result_that_has_one():
+    data = whole_data()
+    assert data.analyses.uncertainty["pooled"]["before"]["intervals"]["ece"]
+    text = render(run_document(data), "md").decode()
+    assert "0.031 to 0.281" not in text
+    assert "0.031 to 0.094" in text, "that of the ranked probability score stays"
+
+
+def test_the_interval_of_the_macro_auc_is_said_to_be_too_wide_where_it_stands():
+    data = whole_data()
+    for document in (run_document(data), model_card(data)):
+        assert render(document, "md").decode().count("The interval of the macro AUC is too wide") == 2
+
+
 def test_an_interval_that_the_cases_do_not_give_is_told_from_one_that_nobody_computed():
     pooled = dataclasses.replace(base_data().pooled, intervals={"accuracy": None})
     assert text_of(pooled.number("accuracy").ends()) == "not determined"

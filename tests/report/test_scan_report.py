@@ -92,7 +92,8 @@ def test_an_abstention_is_said_before_the_grade(report):
 def test_no_interval_and_no_set_are_said_to_be_absent(report):
     text = Page(scan_html(replace(report, count_interval=None, prediction_set=None, calibrated=False))).text
     assert "90 % interval: not computed" in text
-    assert "not calibrated" in text
+    assert "not calibrated, the network's own: read their order" in text
+    assert "at a fitted temperature" in Page(scan_html(report)).text
     assert "Grades that are possible" not in text
 
 
