@@ -200,14 +200,18 @@ def judge_failure(reason: int) -> Judgement:
 def settle_report(report: CommitmentReport, destinations: Sequence[Destination], journal: Journal, now: float) -> None:
     """Write down what a PACS answered: what it keeps is committed, what it has not is sent again.
 
+    An answer that comes again changes nothing, and neither does one about objects that were sent again since. One to an
+    earlier request counts as long as none was answered.
+
     Raises:
         ValueError: if the transaction is not one that the sender was asked in.
     """
-    asked = journal.deliveries.in_transaction(report.transaction_uid)
-    by_name = {one.name: one for one in destinations if one.ae_title == report.sender}
-    mine = [item for item in asked if item.destination in by_name]
-    if not mine:
+    # Titles are padded with spaces, which mean nothing (PS3.5, 6.2).
+    by_name = {one.name: one for one in destinations if one.ae_title.strip() == report.sender.strip()}
+    if not journal.deliveries.asked_in(report.transaction_uid) & set(by_name):
         raise ValueError("nothing was asked of this PACS in such a transaction")
+    asked = journal.deliveries.in_transaction(report.transaction_uid)
+    mine = [item for item in asked if item.destination in by_name]
     journal.deliveries.confirmed([item.id for item in mine if item.sop_uid in report.kept])
     judged = [(item, judge_failure(report.failed[item.sop_uid])) for item in mine if item.sop_uid in report.failed]
     journal.deliveries.bury({item.id: j.reason for item, j in judged if j.outcome is Outcome.REFUSED})

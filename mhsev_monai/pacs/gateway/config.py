@@ -180,6 +180,16 @@ class GatewayConfig:
             raise ValueError("destinations has a name twice; give each its own")
         if self.reconcile is not None:
             reconcile_target(self.reconcile, self.destinations, self.sources)
+        looking = {f"the source {one.name}": one.days for one in self.sources}
+        if self.reconcile is not None:
+            looking["reconcile"] = self.reconcile.days
+        for name, days in looking.items():
+            # The first of the days is looked at until its end.
+            if days + 1 > self.retention.committed_days:
+                raise ValueError(
+                    f"{name} looks back {days} days and retention.committed_days is {self.retention.committed_days:g}: "
+                    f"what was removed would be fetched again; make committed_days {days + 1} or more, or days smaller"
+                )
         if self.retention.purge_at > self.limits.refuse_at:
             raise ValueError(
                 f"retention.purge_at {self.retention.purge_at} is above limits.refuse_at {self.limits.refuse_at}, so "

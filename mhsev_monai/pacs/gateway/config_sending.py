@@ -126,11 +126,12 @@ class ReconcileConfig:
     Attributes:
         through: a name out of ``destinations`` or ``sources``.
         by: how missing series are fetched.
+        days: how far back to look, by study date; at least a day less than ``retention.committed_days``.
     """
 
     through: str
     by: str = word("dicomweb", "dicomweb", "c-move", "c-get")
-    days: int = number(7, 0, 3650)
+    days: int = number(6, 0, 3650)
     interval_s: float = number(3600.0, 1, 86400)
 
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pydicom import dcmread
-from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_file_meta_info
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom.association import Association
@@ -93,7 +92,8 @@ def _head(path: Path) -> Outgoing | Judgement:
     try:
         meta = read_file_meta_info(path)
         return Outgoing(path, meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID, meta.TransferSyntaxUID)
-    except (OSError, InvalidDicomError, AttributeError):
+    except Exception:
+        # Whatever a damaged head makes pydicom raise (EOFError, struct.error, ...): it holds up no other file.
         return Judgement(Outcome.REFUSED, "the result's file is gone or no DICOM file; run the series again")
 
 
@@ -104,14 +104,17 @@ def _send(association: Association, item: Outgoing, number: int) -> Judgement:
     syntaxes = {syntax for sop_class, syntax in accepted if sop_class == item.sop_class}
     if not syntaxes:
         return Judgement(Outcome.NOT_ACCEPTED, not_accepted(item.sop_class, item.sop_class.name))
-    # As it is on the disk where the PACS takes that; else pynetdicom writes it in the other plain syntax.
-    what = item.path if item.transfer_syntax in syntaxes else dcmread(item.path)
     message_id = (number - 1) % 65535 + 1
     try:
+        # As it is on the disk where the PACS takes that; else pynetdicom writes it in the other plain syntax.
+        what = item.path if item.transfer_syntax in syntaxes else dcmread(item.path)
         response = association.send_c_store(what, msg_id=message_id)
     except (RuntimeError, ValueError, OSError) as error:
         # RuntimeError: the association ended in between. ValueError: nothing accepted fits, or it cannot be encoded.
         lost = not association.is_established
         reason = "the connection to the PACS was lost" if lost else f"it cannot be sent ({type(error).__name__})"
         return Judgement(Outcome.RETRY if lost else Outcome.REFUSED, reason)
+    except Exception as error:
+        # One file must not hold up the batch for ever; so it counts as a try.
+        return Judgement(Outcome.RETRY, f"it cannot be sent ({type(error).__name__})")
     return judge_status(response.Status if "Status" in response else None)

@@ -6,11 +6,12 @@ a delivery looks after that. All times are seconds since 1970.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from sqlite3 import Connection
 
 from mhsev_monai.pacs.gateway.journal_database import Database
 from mhsev_monai.pacs.gateway.journal_rows import Delivery
+from mhsev_monai.pacs.gateway.journal_schema import PENDING, REQUESTED, SENT, TRANSACTIONS
 from mhsev_monai.pacs.gateway.series_states import settle
 
 _COLUMNS = (
@@ -26,6 +27,8 @@ class Deliveries:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._clock = database.clock
+        for statement in TRANSACTIONS:
+            database.rows(statement)
 
     def due(self, destination: str, limit: int = 100) -> list[Delivery]:
         """Pending deliveries whose time has come: high priority first, then series by series in the order made."""
@@ -36,16 +39,38 @@ class Deliveries:
         )
 
     def awaiting(self, destination: str, limit: int = 1000) -> list[Delivery]:
-        """Stored there, storage commitment not asked for yet, or asked and not answered in time."""
+        """Stored there, storage commitment to be asked for now (``sent``), or asked and unanswered (``requested``)."""
         return self._found(
-            "WHERE destination = ? AND (deliveries.state = 'sent' "
-            "OR (deliveries.state = 'requested' AND deliveries.next_try <= ?)) ORDER BY deliveries.id LIMIT ?",
+            "WHERE destination = ? AND deliveries.state IN ('sent', 'requested') AND deliveries.next_try <= ? "
+            "ORDER BY deliveries.id LIMIT ?",
             *(destination, self._clock(), limit),
         )
 
     def in_transaction(self, transaction_uid: str) -> list[Delivery]:
-        """What a storage commitment was asked for, and is not answered yet."""
-        return self._found("WHERE transaction_uid = ? AND deliveries.state = 'requested'", transaction_uid)
+        """What this transaction asked for and no answer has settled, also where it was asked for again since."""
+        return self._found(
+            "WHERE deliveries.state IN ('sent', 'requested') AND (deliveries.id IN (SELECT delivery_id "
+            "FROM transactions WHERE transactions.transaction_uid = ? AND is_open) "
+            # Of a request that was made before the journal had that table.
+            "OR (deliveries.transaction_uid = ? AND deliveries.state = 'requested'))",
+            *(transaction_uid, transaction_uid),
+        )
+
+    def asked_in(self, transaction_uid: str) -> set[str]:
+        """The destinations that were asked in this transaction, answered or not."""
+        found = self._database.rows(
+            "SELECT DISTINCT destination FROM deliveries WHERE transaction_uid = ? OR id IN "
+            "(SELECT delivery_id FROM transactions WHERE transactions.transaction_uid = ?)",
+            *(transaction_uid, transaction_uid),
+        )
+        return {row["destination"] for row in found}
+
+    def open_elsewhere(self, names: Collection[str]) -> list[Delivery]:
+        """What is not done yet, for destinations of other names than these."""
+        marks = ", ".join("?" * len(names))
+        return self._found(
+            f"WHERE destination NOT IN ({marks}) AND deliveries.state IN ('pending', 'sent', 'requested')", *names
+        )
 
     def dead(self, limit: int = 1000) -> list[Delivery]:
         """What was given up."""
@@ -56,8 +81,15 @@ class Deliveries:
         self._set(ids, "sent" if commitment else "committed")
 
     def requested(self, ids: Iterable[int], transaction_uid: str, ask_again_at: float) -> None:
-        """Storage commitment was asked for."""
-        self._set(ids, "requested", transaction_uid=transaction_uid, next_try=ask_again_at)
+        """Storage commitment is asked for; an answer to an earlier transaction is still taken."""
+        with self._database.change() as rows:
+            for number in list(ids):
+                self._set_one(rows, number, REQUESTED, None, transaction_uid, ask_again_at)
+                rows.execute(
+                    "INSERT OR IGNORE INTO transactions (delivery_id, transaction_uid) "
+                    "SELECT id, ? FROM deliveries WHERE id = ?",
+                    (transaction_uid, number),
+                )
 
     def confirmed(self, ids: Iterable[int]) -> None:
         """The destination has committed itself to keep them."""
@@ -65,12 +97,11 @@ class Deliveries:
 
     def postpone(self, errors: Mapping[int, str], next_try: float) -> None:
         """Send again at a time (also after a storage commitment that was refused); counts an attempt."""
-        with self._database.change() as rows:
-            rows.executemany(
-                "UPDATE deliveries SET attempts = attempts + 1 WHERE id = ?", [(number,) for number in errors]
-            )
-            for number, error in errors.items():
-                self._set_one(rows, number, "pending", error, None, next_try)
+        self._try_again(errors, PENDING, next_try)
+
+    def ask_again(self, errors: Mapping[int, str], next_try: float) -> None:
+        """It is stored there, and the storage commitment is to be asked for again at a time; counts an attempt."""
+        self._try_again(errors, SENT, next_try)
 
     def skip(self, errors: Mapping[int, str]) -> None:
         """Not to be delivered, since the destination cannot take this kind and its configuration allows that."""
@@ -83,10 +114,18 @@ class Deliveries:
     def _found(self, condition: str, *values: object) -> list[Delivery]:
         return [Delivery(**row) for row in self._database.rows(_COLUMNS + condition, *values)]
 
-    def _set(self, ids: Iterable[int], state: str, transaction_uid: str | None = None, next_try: float = 0.0) -> None:
+    def _set(self, ids: Iterable[int], state: str) -> None:
         with self._database.change() as rows:
             for number in list(ids):
-                self._set_one(rows, number, state, None, transaction_uid, next_try)
+                self._set_one(rows, number, state, None, None, 0.0)
+
+    def _try_again(self, errors: Mapping[int, str], state: str, next_try: float) -> None:
+        with self._database.change() as rows:
+            rows.executemany(
+                "UPDATE deliveries SET attempts = attempts + 1 WHERE id = ?", [(number,) for number in errors]
+            )
+            for number, error in errors.items():
+                self._set_one(rows, number, state, error, None, next_try)
 
     def _close(self, errors: Mapping[int, str], state: str) -> None:
         with self._database.change() as rows:
@@ -102,6 +141,9 @@ class Deliveries:
             "next_try = ?, changed_at = ? WHERE id = ?",
             (state, error, transaction_uid, next_try, now, number),
         )
+        if state not in (SENT, REQUESTED):
+            # What is sent again is another matter: an answer about the first sending must not settle the second.
+            rows.execute("UPDATE transactions SET is_open = 0 WHERE delivery_id = ?", (number,))
         found = rows.execute(
             "SELECT series_id FROM results JOIN deliveries ON result_id = results.id WHERE deliveries.id = ?", (number,)
         ).fetchone()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import date
 from functools import partial
@@ -12,13 +14,12 @@ from typing import Any
 import requests
 from dicomweb_client.api import DICOMwebClient
 from pydicom import Dataset, dcmread
-from pydicom.errors import InvalidDicomError
 
 from mhsev_monai.pacs.gateway.config_sending import TlsConfig
 from mhsev_monai.pacs.gateway.cstore import Sent
 from mhsev_monai.pacs.gateway.delivery_rules import Judgement, Outcome, judge_status
-from mhsev_monai.pacs.gateway.found_series import FoundSeries
-from mhsev_monai.pacs.gateway.instance_header import SUCCESS
+from mhsev_monai.pacs.gateway.found_series import FEWER_THAN_LISTED, OUT_OF_ROOM, FoundSeries, NotTakenError
+from mhsev_monai.pacs.gateway.instance_header import OUT_OF_RESOURCES, SUCCESS
 from mhsev_monai.pacs.gateway.intake import Intake
 from mhsev_monai.pacs.gateway.journal_rows import Delivery
 
@@ -28,8 +29,39 @@ logging.getLogger("dicomweb_client").setLevel(logging.ERROR)
 logging.getLogger("retrying").setLevel(logging.CRITICAL)
 _PAGE = 200
 
+logger = logging.getLogger(__name__)
 
-def web_client(url: str, tls: TlsConfig | None, timeout_s: float) -> DICOMwebClient:
+
+class WebClient(DICOMwebClient):
+    """A DICOMweb client that stores for itself.
+
+    DICOMwebClient's own way of storing takes an answer that it cannot read for success.
+    """
+
+    def __init__(self, url: str, session: requests.Session, timeout_s: float) -> None:
+        super().__init__(url, session=session, timeout=timeout_s)
+        self.set_http_retry_params(retry=False)
+        self._studies = f"{url.rstrip('/')}/studies"
+        self._own_session, self._timeout_s = session, timeout_s
+
+    def post_instance(self, part10: bytes) -> requests.Response:
+        """Send one Part 10 file by STOW-RS; the server's answer, whatever its status.
+
+        Raises:
+            OSError: if there is no answer.
+        """
+        boundary = secrets.token_hex(16)
+        head = f"--{boundary}\r\nContent-Type: application/dicom\r\n\r\n".encode()
+        kind = f'multipart/related; type="application/dicom"; boundary={boundary}'
+        return self._own_session.post(
+            self._studies,
+            data=b"".join((head, part10, f"\r\n--{boundary}--\r\n".encode())),
+            headers={"Content-Type": kind, "Accept": "application/dicom+json"},
+            timeout=self._timeout_s,
+        )
+
+
+def web_client(url: str, tls: TlsConfig | None, timeout_s: float) -> WebClient:
     """A client that tries each request once: when to try again is the gateway's own decision.
 
     Args:
@@ -43,36 +75,63 @@ def web_client(url: str, tls: TlsConfig | None, timeout_s: float) -> DICOMwebCli
     if tls is not None:
         # urllib3 2 speaks TLS 1.2 or later, and looks at the server's name.
         session.cert, session.verify = (str(tls.certificate), str(tls.key)), str(tls.ca)
-    client = DICOMwebClient(url, session=session, timeout=timeout_s)
-    client.set_http_retry_params(retry=False)
-    return client
+    return WebClient(url, session, timeout_s)
 
 
-def stow_files(client: DICOMwebClient, paths: Sequence[Path]) -> list[Sent]:
+def stow_files(client: WebClient, paths: Sequence[Path]) -> list[Sent]:
     """Store files one by one; one result for each path, in the same order. A server that is down is no exception."""
     return [Sent(path, _stow(client, path)) for path in paths]
 
 
-def _stow(client: DICOMwebClient, path: Path) -> Judgement:
+def _stow(client: WebClient, path: Path) -> Judgement:
     try:
-        data = dcmread(path)
-    except (OSError, InvalidDicomError):
+        sop_uid, part10 = str(dcmread(path, specific_tags=["SOPInstanceUID"]).SOPInstanceUID), path.read_bytes()
+    except Exception:
+        # Whatever a damaged file makes pydicom raise: it holds up no other file.
         return Judgement(Outcome.REFUSED, "the result's file is gone or no DICOM file; run the series again")
     try:
-        answer = client.store_instances([data])
-    except requests.HTTPError as error:
-        return (
-            Judgement(Outcome.RETRY, "the DICOMweb server gave no status")
-            if error.response is None
-            else judge_http(error.response.status_code, _failure_reason(error.response))
-        )
+        answer = client.post_instance(part10)
+        return judge_answer(answer.status_code, answer.content, sop_uid)
     except OSError as error:
         # Also of a certificate's file that cannot be read; what requests raises is an OSError too.
         return Judgement(Outcome.RETRY, f"the DICOMweb server does not answer ({type(error).__name__})")
-    except ValueError:
-        return Judgement(Outcome.RETRY, "the DICOMweb server gave an answer that is none")
-    failed = answer.get("FailedSOPSequence")
-    return judge_status(int(failed[0].FailureReason) if failed else 0x0000)
+    except Exception as error:
+        # The edge to the network: one file must not hold up the batch for ever; so it counts as a try.
+        return Judgement(Outcome.RETRY, f"the DICOMweb server gave an answer that is none ({type(error).__name__})")
+
+
+def judge_answer(status: int, body: bytes, sop_uid: str) -> Judgement:
+    """What the answer to a STOW request with one instance means; stored is only what it says is stored.
+
+    Args:
+        status: of the response.
+        body: DICOM JSON (PS3.18, 10.5.3), whatever its Content-Type says.
+        sop_uid: of the instance.
+    """
+    try:
+        told = Dataset.from_json(json.loads(body))
+        kept = {str(item.get("ReferencedSOPInstanceUID")) for item in told.get("ReferencedSOPSequence") or ()}
+        failed = list(told.get("FailedSOPSequence") or ())
+        failure = int(failed[0].get("FailureReason") or 0) if failed else None
+    except Exception:
+        # The edge to the network; pydicom raises what it likes of wrong JSON.
+        if status >= 400:
+            return judge_http(status, None)
+        return Judgement(Outcome.RETRY, f"the DICOMweb server answered {status} without DICOM JSON; check its url")
+    if status >= 400:
+        return judge_http(status, failure)
+    if failure is not None:
+        return _judge_failure(failure)
+    if sop_uid in kept:
+        return judge_status(0x0000)
+    return Judgement(Outcome.RETRY, f"the DICOMweb server answered {status} and does not say that it stored the object")
+
+
+def _judge_failure(failure: int) -> Judgement:
+    judged = judge_status(failure)
+    if judged.outcome is Outcome.STORED and failure != 0x0111:
+        return Judgement(Outcome.RETRY, f"the DICOMweb server failed to store it (reason {failure:04X})")
+    return judged
 
 
 def judge_http(status: int, failure: int | None) -> Judgement:
@@ -83,21 +142,13 @@ def judge_http(status: int, failure: int | None) -> Judgement:
         failure: DICOM's failure reason in the response; None where it has none.
     """
     if status == 409 and failure is not None:
-        return judge_status(failure)
+        return _judge_failure(failure)
     reason = f"the DICOMweb server answered {status}"
     if status in (401, 403):
         return Judgement(Outcome.RETRY, f"{reason}; let the gateway's certificate write there")
     # Too many requests, a time-out, and all that is the server's own fault may pass.
     passes = status in (408, 425, 429) or status >= 500
     return Judgement(Outcome.RETRY if passes else Outcome.REFUSED, reason)
-
-
-def _failure_reason(response: requests.Response) -> int | None:
-    try:
-        failed = Dataset.from_json(response.json()).get("FailedSOPSequence")
-        return int(failed[0].FailureReason) if failed else None
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return None
 
 
 def listed(client: DICOMwebClient, deliveries: Iterable[Delivery]) -> set[str] | None:
@@ -108,7 +159,9 @@ def listed(client: DICOMwebClient, deliveries: Iterable[Delivery]) -> set[str] |
             filters = {"SOPInstanceUID": item.sop_uid}
             held = client.search_for_instances(study_instance_uid=item.study_uid, search_filters=filters)
             found |= {str(one.SOPInstanceUID) for one in map(Dataset.from_json, held)} & {item.sop_uid}
-    except (OSError, ValueError):
+    except Exception as error:
+        # The edge to the network: whatever the server answered, what it lists is not known.
+        logger.warning("a DICOMweb server did not answer what it lists (%s)", type(error).__name__)
         return None
     return found
 
@@ -152,13 +205,20 @@ def fetch_web_series(client: DICOMwebClient, series: FoundSeries, intake: Intake
 
     Raises:
         OSError: if the server ends in between; what came is kept, and the rest comes next time.
+        NotTakenError: if an image could not be taken for want of resources, or the server gave fewer than it lists.
     """
-    n_instances = 0
+    n_instances = n_given = 0
     for data in client.iter_series(series.study_uid, series.series_uid, media_types=(("application/dicom", "*"),)):
+        n_given += 1
         file = intake.new_file()
         try:
             data.save_as(file, enforce_file_format=True)
-            n_instances += intake.accept(file, source).status == SUCCESS
+            status = intake.accept(file, source).status
+            if status == OUT_OF_RESOURCES:
+                raise NotTakenError(OUT_OF_ROOM)
+            n_instances += status == SUCCESS
         finally:
             file.unlink(missing_ok=True)
+    if n_given < (series.n_instances or 0):
+        raise NotTakenError(FEWER_THAN_LISTED)
     return n_instances

@@ -11,6 +11,15 @@ from pydicom import Dataset
 RESULT_BEGINS, RESULT_ENDS = "mhsev ", "RESEARCH USE ONLY"
 
 
+OUT_OF_ROOM = "this gateway has no room for an image of a series; it is fetched again in the next pass"
+
+FEWER_THAN_LISTED = "fewer images of a series came than the PACS lists; it is fetched again in the next pass"
+
+
+class NotTakenError(Exception):
+    """A series did not come here whole; worth another try."""
+
+
 @dataclass(frozen=True)
 class FoundSeries:
     """A series as a query tells it; ``n_instances`` is None where the PACS does not say."""
@@ -47,15 +56,17 @@ def to_fetch(found: Iterable[FoundSeries], n_known: Callable[[str], int]) -> lis
     """The series of MR images that this gateway should have and has not.
 
     A series of which a part came is fetched again, since the rest of it was lost on the way. One of which nothing came
-    is fetched if its study has no results of this software: where it has, another gateway, or this one before its
-    journal was purged, has seen to it.
+    is fetched unless its study has results of this software and nothing of the study is here: then another gateway, or
+    this one before its journal was purged, has seen to it. Where another series of the study is here, the results are
+    of that, and this one came to the PACS after it.
 
     Args:
         found: what the PACS lists; all series of each study together.
         n_known: how many instances of a series are here.
     """
     series = list(dict.fromkeys(found))
-    served = {one.study_uid for one in series if one.is_result}
+    here = {one.study_uid for one in series if n_known(one.series_uid)}
+    served = {one.study_uid for one in series if one.is_result} - here
 
     def is_missing(one: FoundSeries) -> bool:
         known = n_known(one.series_uid)

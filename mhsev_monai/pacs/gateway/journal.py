@@ -167,7 +167,7 @@ class Journal:
         )[0]
         pending = self._database.rows(
             "SELECT min(made_at) AS since FROM results JOIN deliveries ON result_id = results.id "
-            "WHERE state = 'pending'"
+            "WHERE state IN ('pending', 'sent', 'requested')"
         )[0]["since"]
         return Counts(
             series, deliveries, self._age(totals["ready"]), self._age(pending), totals["n"], totals["repeats"]

@@ -68,12 +68,23 @@ CREATE TABLE IF NOT EXISTS deliveries (
     destination TEXT NOT NULL,
     state TEXT NOT NULL CHECK (state IN ('pending', 'sent', 'requested', 'committed', 'skipped', 'dead')),
     attempts INTEGER NOT NULL DEFAULT 0,
-    next_try REAL NOT NULL DEFAULT 0,            -- pending: not before; requested: asked again after
+    next_try REAL NOT NULL DEFAULT 0,            -- pending, sent: not before; requested: unanswered from then on
     error TEXT,
-    transaction_uid TEXT,                        -- of the storage commitment
+    transaction_uid TEXT,                        -- of the last request for storage commitment
     changed_at REAL NOT NULL,
     UNIQUE (result_id, destination)
 );
 CREATE INDEX IF NOT EXISTS deliveries_by_state ON deliveries (destination, state, next_try);
 CREATE INDEX IF NOT EXISTS deliveries_by_transaction ON deliveries (transaction_uid);
 """
+
+# Each request for storage commitment that a delivery was part of; an answer may come after the next one was made. Apart
+# from `TABLES`, since journals of version 1 were made without it: it is made where it is absent.
+TRANSACTIONS = (
+    "CREATE TABLE IF NOT EXISTS transactions ("
+    "delivery_id INTEGER NOT NULL REFERENCES deliveries (id) ON DELETE CASCADE, "
+    "transaction_uid TEXT NOT NULL, "
+    "is_open INTEGER NOT NULL DEFAULT 1, "  # 0 once the delivery was confirmed, given up, or is to be sent again
+    "PRIMARY KEY (delivery_id, transaction_uid))",
+    "CREATE INDEX IF NOT EXISTS transactions_by_uid ON transactions (transaction_uid)",
+)

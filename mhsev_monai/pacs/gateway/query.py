@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import date
 from typing import Any
 
@@ -19,13 +19,15 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     StudyRootQueryRetrieveInformationModelMove,
 )
 
-from mhsev_monai.pacs.gateway.found_series import FoundSeries
+from mhsev_monai.pacs.gateway.found_series import FEWER_THAN_LISTED, FoundSeries
 from mhsev_monai.pacs.gateway.guards import GuardedMessages, IncomingFile, IncomingFiles, install
 from mhsev_monai.pacs.gateway.instance_header import CANNOT_UNDERSTAND, OUT_OF_RESOURCES, SUCCESS
 from mhsev_monai.pacs.gateway.intake import Intake
 from mhsev_monai.pacs.gateway.scu import Peer, PeerError, associate, release
 
 _PENDING = (0xFF00, 0xFF01)
+# The retrieval came to its end, and some or all of the instances were not taken (PS3.4, C.4.3.1.4).
+_SOME_FAILED = (0xB000, 0xA702)
 _PLAIN: list[str | UID] = [ExplicitVRLittleEndian, ImplicitVRLittleEndian]
 _IMAGES = (MRImageStorage, EnhancedMRImageStorage)
 
@@ -95,7 +97,7 @@ def move_series(peer: Peer, series: FoundSeries, receiver_aet: str) -> int:
         responses = association.send_c_move(
             _one_series(series), receiver_aet, StudyRootQueryRetrieveInformationModelMove
         )
-        return _n_moved(responses, peer)
+        return _n_moved(responses, peer, series)
     except RuntimeError as error:
         raise PeerError(f"{peer.aet} ended the association during the retrieval") from error
     finally:
@@ -105,10 +107,13 @@ def move_series(peer: Peer, series: FoundSeries, receiver_aet: str) -> int:
 def fetch_series(peer: Peer, series: FoundSeries, intake: Intake) -> int:
     """Fetch a series over the association that asks for it; the number of instances that the PACS says it sent.
 
+    What is refused here for good, such as images of another modality, is no reason to fetch the series again.
+
     Raises:
         PeerError: if the PACS is not there or sends less than all; what came is kept.
     """
     files = IncomingFiles()
+    refused: list[int] = []
 
     def open_into_spool(event: evt.Event) -> None:
         # Else pynetdicom would hold the objects in memory, or leave them in the system's temporary folder.
@@ -122,7 +127,9 @@ def fetch_series(peer: Peer, series: FoundSeries, intake: Intake) -> int:
             return CANNOT_UNDERSTAND
         try:
             file.close()
-            return OUT_OF_RESOURCES if file.fault else intake.accept(file.path, peer.aet).status
+            status = OUT_OF_RESOURCES if file.fault else intake.accept(file.path, peer.aet).status
+            refused.extend([status] if status not in (SUCCESS, OUT_OF_RESOURCES) else [])
+            return status
         finally:
             files.done(file)
 
@@ -134,7 +141,7 @@ def fetch_series(peer: Peer, series: FoundSeries, intake: Intake) -> int:
     association = associate(peer, contexts, handlers, roles)
     try:
         responses = association.send_c_get(_one_series(series), StudyRootQueryRetrieveInformationModelGet)
-        return _n_moved(responses, peer)
+        return _n_moved(responses, peer, series, refused)
     except (RuntimeError, ValueError) as error:
         raise PeerError(f"{peer.aet} does not give series over the association that asks for them") from error
     finally:
@@ -142,12 +149,21 @@ def fetch_series(peer: Peer, series: FoundSeries, intake: Intake) -> int:
         files.sweep()
 
 
-def _n_moved(responses: Iterator[tuple[Dataset, Any]], peer: Peer) -> int:
+def _n_moved(
+    responses: Iterator[tuple[Dataset, Any]], peer: Peer, series: FoundSeries, refused: Sequence[int] = ()
+) -> int:
+    """The number of instances of which the PACS says that they arrived; ``refused`` fills while responses come."""
     statuses = [status for status, _ in responses]
     last = statuses[-1] if statuses else Dataset()
     code = last.get("Status")
     n_failed = int(last.get("NumberOfFailedSuboperations") or 0)
-    if code != SUCCESS or n_failed:
+    all_sent = code == SUCCESS or (code in _SOME_FAILED and bool(refused))
+    if not all_sent or n_failed > len(refused):
         told = "gave no answer" if code is None else f"ended with status {code:04X}, {n_failed} instances failed"
         raise PeerError(f"the retrieval from {peer.aet} {told}")
-    return int(last.get("NumberOfCompletedSuboperations") or 0)
+    n_completed = last.get("NumberOfCompletedSuboperations")
+    n_moved = int(n_completed or 0) + int(last.get("NumberOfWarningSuboperations") or 0)
+    # The numbers are optional in an answer.
+    if n_completed is not None and n_moved + n_failed < (series.n_instances or 0):
+        raise PeerError(f"{peer.aet}: {FEWER_THAN_LISTED}")
+    return n_moved

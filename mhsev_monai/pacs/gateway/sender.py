@@ -10,9 +10,11 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 from mhsev_monai.pacs.gateway.audit import Audit
@@ -20,11 +22,13 @@ from mhsev_monai.pacs.gateway.commitment import Reference, new_transaction, requ
 from mhsev_monai.pacs.gateway.config import GatewayConfig
 from mhsev_monai.pacs.gateway.config_sending import Destination
 from mhsev_monai.pacs.gateway.cstore import Sent, send_files
+from mhsev_monai.pacs.gateway.deliveries import Deliveries
 from mhsev_monai.pacs.gateway.delivery_rules import Outcome, may_go, unwanted
 from mhsev_monai.pacs.gateway.dicomweb import listed, stow_files, web_client
 from mhsev_monai.pacs.gateway.journal import Journal
 from mhsev_monai.pacs.gateway.journal_rows import Delivery
-from mhsev_monai.pacs.gateway.postponement import postpone_or_bury
+from mhsev_monai.pacs.gateway.journal_schema import REQUESTED
+from mhsev_monai.pacs.gateway.postponement import ask_again_or_bury, postpone_or_bury
 from mhsev_monai.pacs.gateway.scu import PeerError, peer_of
 
 logger = logging.getLogger(__name__)
@@ -35,6 +39,9 @@ BATCH = 100
 # An answer on the same association comes at once or not at all.
 _REPORT_WAIT_S = 0.5
 _FAULT_S = 60.0
+_STRAYS_S = 60.0
+_UNANSWERED = "the PACS did not answer the request for storage commitment in time"
+_UNKNOWN_NAME = "the configuration has no destination of that name; add it, start again, and run mhsev gateway retry"
 
 
 @dataclass(frozen=True)
@@ -124,11 +131,17 @@ class Courier:
         peer = peer_of(self._destination, own_aet)
 
         def confirm(awaiting: Sequence[Delivery]) -> None:
-            references = [Reference(item.sop_class, item.sop_uid) for item in awaiting]
-            transaction, ids = new_transaction(), [item.id for item in awaiting]
             now = self._clock()
+            unanswered = [(item, _UNANSWERED) for item in awaiting if item.state == REQUESTED]
+            ask_again_or_bury(self._deliveries, self._destination.backoff, unanswered, now)
+            asking = [item for item in awaiting if item.state != REQUESTED]
+            if not asking:
+                return
+            references = [Reference(item.sop_class, item.sop_uid) for item in asking]
+            transaction = new_transaction()
             # Before it is asked for: the answer may be here before the request returns.
-            self._deliveries.requested(ids, transaction, now + self._destination.commitment_s)
+            asked_again_at = now + self._destination.commitment_s
+            self._deliveries.requested([item.id for item in asking], transaction, asked_again_at)
             try:
                 request_commitment(
                     peer,
@@ -139,7 +152,10 @@ class Courier:
                 )
             except PeerError as error:
                 logger.warning("destination %s: %s", self._destination.name, error)
-                self._deliveries.requested(ids, transaction, now + self._destination.retry_s)
+                # It may have been answered before it failed.
+                still = {item.id for item in self._deliveries.in_transaction(transaction)}
+                failed = [(item, str(error)) for item in asking if item.id in still]
+                ask_again_or_bury(self._deliveries, self._destination.backoff, failed, now)
 
         return Carrier(lambda paths: send_files(peer, paths), confirm)
 
@@ -152,7 +168,8 @@ class Courier:
             now = self._clock()
             found = listed(client, awaiting)
             if found is None:
-                self._deliveries.requested([item.id for item in awaiting], "", now + self._destination.retry_s)
+                failed = [(item, "the server does not answer when it is asked what it lists") for item in awaiting]
+                ask_again_or_bury(self._deliveries, self._destination.backoff, failed, now)
                 return
             self._deliveries.confirmed([item.id for item in awaiting if item.sop_uid in found])
             lost = [(item, "the server does not list it") for item in awaiting if item.sop_uid not in found]
@@ -162,24 +179,48 @@ class Courier:
 
 
 def run_sender(config: GatewayConfig, journal: Journal, stop: threading.Event, audit: Audit) -> None:
-    """Deliver to every destination until ``stop`` is set."""
-    couriers = [
-        Courier(one, config.receiver.ae_title, journal, config.folders.results, audit) for one in config.destinations
+    """Deliver to every destination until ``stop`` is set; what is for a destination that is no more is given up."""
+    names = {one.name for one in config.destinations}
+    bury_strays(journal.deliveries, names, audit)
+
+    def courier_to(destination: Destination) -> Courier:
+        return Courier(destination, config.receiver.ae_title, journal, config.folders.results, audit)
+
+    threads = [
+        threading.Thread(target=_deliver, args=(one.name, partial(courier_to, one), stop), name="courier", daemon=True)
+        for one in config.destinations
     ]
-    threads = [threading.Thread(target=_deliver, args=(one, stop), name="courier", daemon=True) for one in couriers]
     for thread in threads:
         thread.start()
-    stop.wait()
+    while not stop.wait(_STRAYS_S):
+        try:
+            # Somebody may have run `mhsev gateway retry` on them.
+            bury_strays(journal.deliveries, names, audit)
+        except Exception as error:
+            # The edge of a thread; the couriers go on.
+            logger.error("deliveries to former destinations: %s; tried again in a minute", type(error).__name__)
     for thread in threads:
         thread.join(10)
 
 
-def _deliver(courier: Courier, stop: threading.Event) -> None:
+def bury_strays(deliveries: Deliveries, names: Collection[str], audit: Audit) -> None:
+    """Give up what is for destinations that the configuration does not name, so that its series end."""
+    strays = deliveries.open_elsewhere(names)
+    deliveries.bury({item.id: _UNKNOWN_NAME for item in strays})
+    for name, n_results in Counter(item.destination for item in strays).items():
+        audit.note("given up", destination=name, results=n_results, reason=_UNKNOWN_NAME)
+        logger.warning("destination %s: %s", name, _UNKNOWN_NAME)
+
+
+def _deliver(name: str, make_courier: Callable[[], Courier], stop: threading.Event) -> None:
+    courier: Courier | None = None
     while not stop.is_set():
         try:
+            # Made here: a destination whose certificates cannot be read must not keep the others from theirs.
+            courier = courier or make_courier()
             pause = 0.0 if courier.step() else POLL_S
         except Exception as error:
             # The edge of a thread: a fault of ours at one destination must end neither it nor the others.
-            logger.error("destination %s: %s; it is tried again in a minute", courier.name, type(error).__name__)
+            logger.error("destination %s: %s; it is tried again in a minute", name, type(error).__name__)
             pause = _FAULT_S
         stop.wait(pause)

@@ -177,10 +177,109 @@ def test_an_answer_to_nothing_or_from_somebody_else_changes_nothing(asked, chang
 
 def test_an_answer_comes_twice_without_harm(asked):
     report = reported(asked, "2.25.1")
-    settle_report(report, [destination(104)], asked, 1.8e9)
-    with pytest.raises(ValueError, match="nothing was asked"):
+    for _ in range(2):
+        # A PACS that is told of a failure would send it again and again.
         settle_report(report, [destination(104)], asked, 1.8e9)
+        assert states(asked) == ["committed"] * 6
+
+
+def test_an_answer_that_comes_after_it_was_asked_again_counts(asked):
+    report, ids = reported(asked, "2.25.1", _0=0x0122), [item.id for item in asked.deliveries._found("")]
+    asked.deliveries.ask_again(dict.fromkeys(ids, "no answer"), 0.0)
+    asked.deliveries.requested(ids, "2.25.2", 2e9)
+    later = reported(asked, "2.25.2")
+    settle_report(report, [destination(104)], asked, 1.8e9)
+    assert states(asked) == ["dead"] + ["committed"] * 5
+    settle_report(later, [destination(104)], asked, 1.8e9)
+    assert states(asked) == ["dead"] + ["committed"] * 5
+
+
+def test_an_answer_about_what_was_sent_again_since_does_not_settle_the_second_sending(asked):
+    report = reported(asked, "2.25.1", _0=0x0112)
+    settle_report(report, [destination(104)], asked, 1.8e9)
+    (again,) = [item for item in asked.deliveries._found("") if item.state == "pending"]
+    asked.deliveries.sent([again.id], commitment=True)
+    asked.deliveries.requested([again.id], "2.25.2", 2e9)
+    settle_report(report, [destination(104)], asked, 1.8e9)
+    assert states(asked) == ["requested"] + ["committed"] * 5
+    assert asked.deliveries._found("")[0].attempts == 1
+
+
+def test_spaces_around_a_title_mean_nothing(asked):
+    settle_report(reported(asked, "2.25.1"), [destination(104, ae_title=f" {AET}")], asked, 1.8e9)
     assert states(asked) == ["committed"] * 6
+
+
+def test_a_journal_of_before_takes_the_answer_to_its_last_request(tmp_path, asked):
+    report = reported(asked, "2.25.1")
+    with asked._database.change() as rows:
+        rows.execute("DROP TABLE transactions")
+    asked.close()
+    asked = open_journal(tmp_path, Clock())
+    settle_report(report, [destination(104)], asked, 1.8e9)
+    assert states(asked) == ["committed"] * 6
+
+
+class CommittingPacs:
+    """A PACS that takes requests for storage commitment, answers with a status, and reports when it is told to."""
+
+    def __init__(self, status: int) -> None:
+        self.port, self.transactions = free_port(), []
+        self._status = status
+        application = AE(ae_title=AET)
+        application.add_supported_context(StorageCommitmentPushModel)
+        handlers = [(evt.EVT_N_ACTION, self._asked)]
+        self.server = application.start_server(("127.0.0.1", self.port), block=False, evt_handlers=handlers)
+
+    def _asked(self, event):
+        self.transactions.append(event.action_information.TransactionUID)
+        return self._status, None
+
+
+@pytest.mark.parametrize(
+    ("status", "told"), [(0x0000, "did not answer the request"), (0x0110, "refused the request"), (None, "not answer")]
+)
+def test_a_commitment_that_never_comes_is_given_up_with_the_reason(tmp_path, monkeypatch, status, told):
+    monkeypatch.setattr("mhsev_monai.pacs.gateway.sender._REPORT_WAIT_S", 0.0)
+    clock, pacs = Clock(), CommittingPacs(status or 0x0000)
+    if status is None:
+        pacs.server.shutdown()
+    journal = open_journal(tmp_path, clock)
+    add_results(journal, tmp_path, six_kinds(tmp_path / "results"), ["pacs"])
+    journal.deliveries.sent([item.id for item in journal.deliveries.due("pacs")], commitment=True)
+    to = destination(pacs.port, retry_s=1, commitment_s=60, max_attempts=3, timeout_s=2)
+    sender = Courier(to, "MHSEV", journal, tmp_path / "results", Notes(), clock)
+    try:
+        for _ in range(20):
+            sender.step()
+            clock.now += 20
+    finally:
+        if status is not None:
+            pacs.server.shutdown()
+    (row,) = journal.series()
+    assert row.state == "failed"
+    assert "given up after 3 tries" in row.reason
+    assert told in row.reason
+    assert len(set(pacs.transactions)) == len(pacs.transactions) == (0 if status is None else 3)
+
+
+def test_a_pacs_that_always_answers_later_than_it_is_waited_for_gets_through(tmp_path, monkeypatch):
+    monkeypatch.setattr("mhsev_monai.pacs.gateway.sender._REPORT_WAIT_S", 0.0)
+    clock, pacs = Clock(), CommittingPacs(0x0000)
+    journal = open_journal(tmp_path, clock)
+    add_results(journal, tmp_path, six_kinds(tmp_path / "results"), ["pacs"])
+    journal.deliveries.sent([item.id for item in journal.deliveries.due("pacs")], commitment=True)
+    to = destination(pacs.port, retry_s=1, commitment_s=60)
+    sender = Courier(to, "MHSEV", journal, tmp_path / "results", Notes(), clock)
+    uids = tuple(item.sop_uid for item in journal.deliveries._found(""))
+    try:
+        while len(pacs.transactions) < 2:
+            sender.step()
+            clock.now += 20
+    finally:
+        pacs.server.shutdown()
+    settle_report(CommitmentReport(pacs.transactions[0], uids, {}, AET), [to], journal, clock.now)
+    assert [row.state for row in journal.series()] == ["committed"]
 
 
 def test_an_answer_that_is_none_gets_a_failure_status_and_is_not_told_in_the_log(gateway_server, caplog):

@@ -21,6 +21,7 @@ model = "/etc/mhsev/model.pt"
 [receiver]
 callers = [{ae_title = "ORTHANC", hosts = ["10.1.2.3", "10.2.0.0/16"]}]
 """
+ARCHIVE = "sources: [{name: a, url: http://a}]\n"
 
 
 def config_of(folder: Path, text: str, name: str = "gateway.yaml"):
@@ -79,6 +80,11 @@ def test_callers_are_held_to_their_addresses(tmp_path, address, allowed):
             LEAST + "pipeline: {report: long}",
             "pipeline.report must be one of comprehensive3d, enhanced, none, got 'long'",
         ),
+        (
+            LEAST + ARCHIVE + "reconcile: {through: a, days: 7}",
+            "reconcile looks back 7 days and retention.committed_days is 7",
+        ),
+        (LEAST + ARCHIVE + "retention: {committed_days: 2.5}", "the source a looks back 2 days"),
         (LEAST + "destinations: [{name: pacs}]", "destinations[0]: destination pacs needs host and port"),
         (LEAST + "destinations: [{name: w, kind: dicomweb, url: ftp://x}]", "needs an url that begins with http"),
     ],
@@ -88,6 +94,11 @@ def test_each_mistake_is_one_sentence_that_names_its_key(tmp_path, text, told):
         config_of(tmp_path, text)
     assert told in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_by_default_what_is_looked_for_again_is_still_known(tmp_path):
+    config = config_of(tmp_path, LEAST + ARCHIVE + "reconcile: {through: a}")
+    assert config.reconcile.days < config.retention.committed_days
 
 
 def test_another_ending_and_an_absent_file_are_told(tmp_path):

@@ -8,13 +8,14 @@ from datetime import datetime
 
 import pytest
 from journals import Clock, Notes, add_results, open_journal
-from orthanc_server import AET, Modality, free_port, needs_orthanc
+from orthanc_server import AET, Modality, free_port, needs_orthanc, wait_until
 from pydicom import dcmread
 from pynetdicom import AE, evt
 from result_objects import SOP_CLASSES, six_kinds, write_object
 
-from mhsev_monai.pacs.gateway.config_sending import Destination
-from mhsev_monai.pacs.gateway.sender import Courier
+from mhsev_monai.pacs.gateway.config import Caller, GatewayConfig, ReceiverConfig
+from mhsev_monai.pacs.gateway.config_sending import Destination, TlsConfig
+from mhsev_monai.pacs.gateway.sender import Courier, run_sender
 
 
 @pytest.fixture
@@ -195,6 +196,62 @@ def test_a_result_whose_file_is_gone_is_given_up_and_the_others_go(recording, st
     (row,) = journal.series()
     assert row.state == "failed"
     assert "file is gone" in row.reason
+
+
+class RunningSender:
+    """`run_sender` in a thread, for some destinations."""
+
+    def __init__(self, state, journal, audit, *destinations: Destination) -> None:
+        receiver = ReceiverConfig((Caller(AET, ("127.0.0.1",)),), "MHSEV")
+        config = GatewayConfig(state, state / "model.pt", receiver, destinations)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=run_sender, args=(config, journal, self._stop, audit), daemon=True)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *error: object) -> None:
+        self._stop.set()
+        self._thread.join(20)
+
+
+def test_what_is_for_a_destination_that_was_renamed_is_given_up_with_the_reason_and_not_left_sending(recording, state):
+    journal, audit, pacs = open_journal(state, Clock()), Notes(), recording(port := free_port())
+    series_uid = add_results(journal, state, six_kinds(state / "results"), ["old", "pacs"])
+    first, second, *_ = journal.deliveries.due("old")
+    journal.deliveries.sent([first.id, second.id], commitment=True)
+    journal.deliveries.requested([second.id], "2.25.1", 2e9)
+    with RunningSender(state, journal, audit, destination(port)):
+        wait_until(lambda: [row.state for row in journal.series()] != ["sending"], what="the end of the series")
+    (row,) = journal.series()
+    assert row.state == "failed"
+    assert (
+        "6 of 12 results could not be delivered to old: the configuration has no destination of that name" in row.reason
+    )
+    assert len(pacs.sent) == 6
+    (told,) = [facts for event, facts in audit if event == "given up"]
+    assert (told["destination"], told["results"]) == ("old", 6)
+    # Named so again, and retried, they go.
+    assert journal.work.retry(series_uid) == 1
+    with RunningSender(state, journal, audit, destination(port, name="old"), destination(free_port())):
+        wait_until(lambda: [row.state for row in journal.series()] == ["committed"], what="the old destination")
+
+
+def test_a_retry_of_what_is_for_nobody_ends_too(recording, state, monkeypatch):
+    monkeypatch.setattr("mhsev_monai.pacs.gateway.sender._STRAYS_S", 0.05)
+    journal = open_journal(state, Clock())
+    with RunningSender(state, journal, Notes(), destination(free_port())):
+        add_results(journal, state, six_kinds(state / "results"), ["old"])
+        wait_until(lambda: [row.state for row in journal.series()] == ["failed"], what="the end of the series")
+
+
+def test_a_destination_whose_certificates_cannot_be_read_keeps_no_other_from_its_results(recording, state):
+    journal, pacs = open_journal(state, Clock()), recording(port := free_port())
+    add_results(journal, state, six_kinds(state / "results"), ["absent", "pacs"])
+    absent = destination(port, name="absent", tls=TlsConfig(*[state / "absent.pem"] * 3))
+    with RunningSender(state, journal, Notes(), absent, destination(port)):
+        wait_until(lambda: len(pacs.sent) == 6, what="the results at the other")
+    assert {item.destination for item in journal.deliveries.due("absent")} == {"absent"}
 
 
 @pytest.mark.parametrize(

@@ -5,18 +5,23 @@ from __future__ import annotations
 import contextlib
 import shutil
 import socket
+import struct
 import subprocess
 import threading
 import time
+from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
 from orthanc_server import AET, Modality, free_port, make_tls, needs_orthanc, wait_until
 from pydicom import dcmread
+from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pynetdicom import AE, evt
 from result_objects import ENHANCED_SR, SOP_CLASSES, six_kinds, write_object
 
-from mhsev_monai.pacs.gateway.cstore import send_files
-from mhsev_monai.pacs.gateway.delivery_rules import Outcome
+from mhsev_monai.pacs.gateway.cstore import Outgoing, _send, send_files
+from mhsev_monai.pacs.gateway.delivery_rules import Judgement, Outcome
 from mhsev_monai.pacs.gateway.scu import Peer, client_tls
 
 needs_storescp = pytest.mark.skipif(shutil.which("storescp") is None, reason="needs storescp: apt-get install dcmtk")
@@ -60,6 +65,42 @@ def test_a_file_that_is_gone_or_broken_is_refused_without_a_connection_and_told_
     for sent in send_files(peer, [tmp_path / "broken.dcm", tmp_path / "gone.dcm"]):
         assert sent.judgement.outcome is Outcome.REFUSED
         assert str(tmp_path) not in sent.judgement.reason
+
+
+def test_a_file_that_is_damaged_past_its_head_is_judged_for_itself_and_the_others_go(tmp_path):
+    port, got = free_port(), []
+    application = AE(ae_title=AET)
+    # Alone in the syntax that the files are not in, so that they are read to be written anew.
+    application.add_supported_context(SOP_CLASSES["capture"], ImplicitVRLittleEndian)
+
+    def store(event) -> int:
+        got.append(event.request.AffectedSOPInstanceUID)
+        return 0x0000
+
+    server = application.start_server(("127.0.0.1", port), block=False, evt_handlers=[(evt.EVT_C_STORE, store)])
+    paths = [write_object(tmp_path / f"{n}.dcm", SOP_CLASSES["capture"], "capture") for n in "abc"]
+    whole = [dcmread(path).SOPInstanceUID for path in paths]
+    content = paths[0].read_bytes()
+    # A sequence of undefined length that ends in its first item.
+    begin = content.find(b"\x08\x00\x16\x00UI")
+    paths[0].write_bytes(content[:begin] + b"\x08\x00\x15\x11SQ\0\0\xff\xff\xff\xff\xfe\xff")
+    try:
+        sent = send_files(Peer("127.0.0.1", port, AET, "MHSEV", timeout_s=5), paths)
+    finally:
+        server.shutdown()
+    assert [one.judgement.outcome for one in sent] == [Outcome.REFUSED, Outcome.STORED, Outcome.STORED]
+    assert got == whole[1:]
+
+
+def test_whatever_reading_a_file_raises_is_a_try_of_that_file(monkeypatch):
+    def broken(path):
+        raise struct.error("unpack requires a buffer")
+
+    monkeypatch.setattr("mhsev_monai.pacs.gateway.cstore.dcmread", broken)
+    context = SimpleNamespace(abstract_syntax=UID("1.2"), transfer_syntax=[ImplicitVRLittleEndian])
+    association = SimpleNamespace(is_established=True, accepted_contexts=[context])
+    judged = _send(association, Outgoing(Path("a"), UID("1.2"), UID("1.3"), ExplicitVRLittleEndian), 1)
+    assert judged == Judgement(Outcome.RETRY, "it cannot be sent (error)")
 
 
 # dcmtk's storescp with a profile that knows Enhanced SR and Secondary Capture, and no Comprehensive 3D SR.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import ssl
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -80,18 +81,24 @@ def test_what_a_refusal_over_http_means(status, failure, outcome):
 
 
 @contextlib.contextmanager
-def answering(status: int, body: str, context: ssl.SSLContext | None = None):
-    """A server that gives one answer to each POST; its port."""
+def answering(
+    status: int, body: str, context: ssl.SSLContext | None = None, content_type: str | None = "application/dicom+json"
+):
+    """A server that gives one answer to each request; its port."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self):
             if "Content-Length" in self.headers:
                 self.rfile.read(int(self.headers["Content-Length"]))
             self.send_response(status)
-            self.send_header("Content-Type", "application/dicom+json")
+            if content_type is not None:
+                self.send_header("Content-Type", content_type)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body.encode())
+
+        def do_GET(self):
+            self.do_POST()
 
         def log_message(self, *arguments):
             pass
@@ -99,12 +106,22 @@ def answering(status: int, body: str, context: ssl.SSLContext | None = None):
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     if context is not None:
         server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     try:
         yield server.server_address[1]
     finally:
         server.shutdown()
         server.server_close()
+
+
+def stored(uid: str) -> str:
+    """The answer that says so."""
+    return json.dumps({"00081199": {"vr": "SQ", "Value": [{"00081155": {"vr": "UI", "Value": [uid]}}]}})
+
+
+NO_REASON = '{"00081198":{"vr":"SQ","Value":[{"00081155":{"vr":"UI","Value":["1.3"]}}]}}'
+REASON_0 = '{"00081198":{"vr":"SQ","Value":[{"00081197":{"vr":"US","Value":[0]}}]}}'
+DUPLICATE = '{"00081198":{"vr":"SQ","Value":[{"00081197":{"vr":"US","Value":[273]}}]}}'
 
 
 @pytest.mark.parametrize(
@@ -114,7 +131,16 @@ def answering(status: int, body: str, context: ssl.SSLContext | None = None):
         (409, "<html>Canary^Patricia</html>", Outcome.REFUSED),
         (503, "", Outcome.RETRY),
         (200, "no JSON at all", Outcome.RETRY),
-        (200, '{"00081199":{"vr":"SQ"}}', Outcome.STORED),
+        (200, "", Outcome.RETRY),
+        (200, "<html>Canary^Patricia</html>", Outcome.RETRY),
+        (200, '["Canary^Patricia"]', Outcome.RETRY),
+        (200, '{"00081199":{"vr":"Canary^Patricia"}}', Outcome.RETRY),
+        (200, '{"00081199":{"vr":"SQ"}}', Outcome.RETRY),
+        (200, stored("1.2.3"), Outcome.RETRY),
+        (200, NO_REASON, Outcome.RETRY),
+        (200, REASON_0, Outcome.RETRY),
+        (409, REASON_0, Outcome.RETRY),
+        (200, DUPLICATE, Outcome.STORED),
         (200, '{"00081198":{"vr":"SQ","Value":[{"00081197":{"vr":"US","Value":[290]}}]}}', Outcome.REFUSED),
     ],
 )
@@ -124,6 +150,53 @@ def test_whatever_a_server_answers_becomes_an_outcome_that_quotes_nothing(tmp_pa
         (sent,) = stow_files(web_client(f"http://127.0.0.1:{port}/dicom-web", None, 5), [path])
     assert sent.judgement.outcome is outcome
     assert "Canary" not in sent.judgement.reason
+
+
+FAILED = '{"00081198":{"vr":"SQ","Value":[{"00081197":{"vr":"US","Value":[272]}}]}}'
+
+
+@pytest.mark.parametrize(
+    "content_type", ["application/dicom+json; charset=utf-8", "application/json;charset=UTF-8", "text/html", None]
+)
+def test_what_an_answer_says_counts_and_not_how_its_type_is_written(tmp_path, content_type):
+    path = write_object(tmp_path / "a.dcm", SOP_CLASSES["capture"], "capture")
+    for body, outcome in ((FAILED, Outcome.RETRY), (stored(dcmread(path).SOPInstanceUID), Outcome.STORED)):
+        with answering(202, body, content_type=content_type) as port:
+            (sent,) = stow_files(web_client(f"http://127.0.0.1:{port}/dicom-web/", None, 5), [path])
+        assert sent.judgement.outcome is outcome
+
+
+def test_an_answer_that_is_none_counts_as_a_try_so_that_it_ends(tmp_path):
+    clock = Clock()
+    journal = open_journal(tmp_path, clock)
+    add_results(journal, tmp_path, six_kinds(tmp_path / "results"), ["web"])
+    with answering(200, "<a", content_type="application/dicom+xml") as port:
+        web = Destination("web", kind="dicomweb", url=f"http://127.0.0.1:{port}", retry_s=1, max_attempts=2)
+        sender = Courier(web, "MHSEV", journal, tmp_path / "results", Notes(), clock)
+        for _ in range(3):
+            sender.step()
+            clock.now += 10
+    (row,) = journal.series()
+    assert row.state == "failed"
+    assert "given up after 2 tries" in row.reason
+
+
+@pytest.mark.parametrize("body", ["[{}]", "<html>", "[3]"])
+def test_a_server_that_lists_nonsense_is_asked_again_and_given_up_in_the_end(tmp_path, body):
+    clock = Clock()
+    journal = open_journal(tmp_path, clock)
+    add_results(journal, tmp_path, six_kinds(tmp_path / "results"), ["web"])
+    journal.deliveries.sent([item.id for item in journal.deliveries.due("web")], commitment=True)
+    with answering(200, body) as port:
+        url = f"http://127.0.0.1:{port}"
+        web = Destination("web", kind="dicomweb", url=url, commitment=True, retry_s=1, max_attempts=2)
+        sender = Courier(web, "MHSEV", journal, tmp_path / "results", Notes(), clock)
+        assert (sender.step(), sender.step()) == (6, 0)
+        clock.now += 10
+        sender.step()
+    (row,) = journal.series()
+    assert row.state == "failed"
+    assert "does not answer when it is asked what it lists" in row.reason
 
 
 def answers(*uids: str) -> list[dict]:
@@ -156,7 +229,8 @@ def test_certificates_are_looked_at_by_both_ends(tmp_path):
         "a file that is not there": TlsConfig(tmp_path / "none.pem", own.key, own.authority),
         "no certificate": None,
     }
-    with answering(200, '{"00081199":{"vr":"SQ"}}', server_tls(pacs.certificate, pacs.key, pacs.authority)) as port:
+    body = stored(dcmread(path).SOPInstanceUID)
+    with answering(200, body, server_tls(pacs.certificate, pacs.key, pacs.authority)) as port:
         outcomes = {
             name: stow_files(web_client(f"https://127.0.0.1:{port}/dicom-web", tls, 5), [path])[0].judgement.outcome
             for name, tls in tries.items()

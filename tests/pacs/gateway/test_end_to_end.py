@@ -50,7 +50,8 @@ def test_a_scan_is_routed_graded_and_its_results_lie_in_its_study_once(orthanc, 
     pacs = {"name": "pacs", "host": "127.0.0.1", "port": server.dicom_port, "ae_title": AET, "commitment": True}
     site.held["destinations"] = [pacs | {"commitment_s": 5, "retry_s": 1}]
     site.held["monitor"] = {"port": monitor}
-    site.held["reconcile"] = {"through": "pacs", "by": "c-get", "days": 3650, "interval_s": 2}
+    site.held["reconcile"] = {"through": "pacs", "by": "c-get", "days": 3640, "interval_s": 2}
+    site.held["retention"] = {"committed_days": 3650}
     running(site)
 
     scan(head.folder, server.dicom_port)

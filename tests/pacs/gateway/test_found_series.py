@@ -29,6 +29,8 @@ MAP = FoundSeries("study-1", "map", "MR", "mhsev feature map - RESEARCH USE ONLY
         ([mr("study-1", "a"), RESULT], {}, []),  # another gateway graded it
         ([mr("study-1", "a"), MAP], {}, []),  # a result that is an MR object is a result
         ([mr("study-1", "a"), RESULT], {"a": 45}, ["a"]),  # a part came: the rest was lost on the way
+        ([mr("study-1", "a"), mr("study-1", "late"), RESULT], {"a": 60}, ["late"]),  # the results are of the other
+        ([mr("study-1", "a"), mr("study-2", "b"), RESULT], {"b": 60}, []),
         ([mr("study-1", "a", None)], {"a": 45}, []),  # the PACS does not say how many it has
         ([mr("study-1", "a"), mr("study-2", "b"), RESULT], {}, ["b"]),
         ([mr("study-1", "a"), mr("study-1", "a")], {}, ["a"]),

@@ -96,6 +96,16 @@ def test_work_of_an_older_revision_changes_nothing(journal, clock):
     assert journal.work.finish(newer, RESULTS, ["pacs"])
 
 
+def test_a_write_that_changes_nothing_reaches_the_file_and_fails_where_it_cannot(journal, tmp_path):
+    log = next(tmp_path.rglob("*.sqlite-wal"))
+    before = log.stat().st_size
+    journal.try_write()
+    assert log.stat().st_size > before
+    journal._database._connection.execute("PRAGMA query_only=ON")
+    with pytest.raises(sqlite3.OperationalError, match="readonly"):
+        journal.try_write()
+
+
 def test_results_that_a_pacs_has_of_an_older_revision_do_not_settle_the_new_one(journal, clock):
     journal.add_instance(instance(1))
     journal.work.finish(ready(journal, clock), RESULTS, ["pacs"])
@@ -214,6 +224,13 @@ def test_counts_hold_no_identifier(journal, clock):
     assert counts.series["sending"] == 1
     assert counts.deliveries["pacs"]["pending"] == 2
     assert (counts.n_instances, counts.n_repeats, counts.oldest_pending_s) == (1, 1, 5.0)
+    ids = [one.id for one in journal.deliveries.due("pacs")]
+    journal.deliveries.sent(ids, commitment=True)
+    assert journal.counts().oldest_pending_s == 5.0, "stored is not yet committed"
+    journal.deliveries.requested(ids, "7.7", clock.now + 600)
+    assert journal.counts().oldest_pending_s == 5.0
+    journal.deliveries.confirmed(ids)
+    assert journal.counts().oldest_pending_s == 0.0
     assert "1.2" not in repr(counts)
 
 

@@ -17,7 +17,8 @@ from mhsev_monai.pacs.gateway.config import Caller, GatewayConfig, LimitsConfig,
 from mhsev_monai.pacs.gateway.config_sending import Destination, ReconcileConfig, WebSource
 from mhsev_monai.pacs.gateway.found_series import FoundSeries
 from mhsev_monai.pacs.gateway.guards import install
-from mhsev_monai.pacs.gateway.intake import Intake
+from mhsev_monai.pacs.gateway.instance_header import DOES_NOT_MATCH
+from mhsev_monai.pacs.gateway.intake import Intake, Taken
 from mhsev_monai.pacs.gateway.journal import Journal
 from mhsev_monai.pacs.gateway.reconcile import Source, reconcile, source_of
 from mhsev_monai.pacs.gateway.scu import PeerError
@@ -165,6 +166,33 @@ def test_one_series_that_cannot_be_fetched_holds_up_no_other_and_three_in_a_row_
         notes.pseudonyms = gateway.audit.pseudonyms
         assert reconcile(source, gateway.journal, notes, TODAY) == n_fetched
         assert len(tried) == n_tried
+
+
+@pytest.mark.parametrize("by", ["dicomweb", "c-get"])
+def test_what_the_intake_refuses_for_good_is_fetched_once(gateway, by, monkeypatch):
+    taken = []
+
+    def refuse(file, *arguments):
+        taken.append(file)
+        file.unlink()
+        return Taken(DOES_NOT_MATCH, "no")
+
+    monkeypatch.setattr(gateway.intake, "accept", refuse)
+    settings = ReconcileConfig("web" if by == "dicomweb" else "pacs", by, days=5)
+    source = source_of(settings, gateway.config, gateway.intake)
+    for _ in range(2):
+        reconcile(source, gateway.journal, gateway.audit, TODAY)
+        assert len(taken) == 5
+
+
+@pytest.mark.parametrize("by", ["dicomweb", "c-get"])
+def test_what_finds_no_room_is_fetched_in_the_next_pass(gateway, by, monkeypatch):
+    settings = ReconcileConfig("web" if by == "dicomweb" else "pacs", by, days=5)
+    source = source_of(settings, gateway.config, gateway.intake)
+    with monkeypatch.context() as full:
+        full.setattr(gateway.intake.spool, "has_room", lambda: False)
+        assert reconcile(source, gateway.journal, gateway.audit, TODAY) == 0
+    assert reconcile(source, gateway.journal, gateway.audit, TODAY) == 2
 
 
 def test_an_answer_in_many_pages_is_read_to_its_end(gateway, monkeypatch):
