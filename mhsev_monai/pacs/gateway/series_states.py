@@ -7,6 +7,15 @@ from sqlite3 import Connection
 from mhsev_monai.pacs.gateway.journal_rows import Work
 from mhsev_monai.pacs.gateway.journal_schema import COLLECTING, COMMITTED, FAILED, RUNNING, SENDING
 
+# Begins what the reason of a series says of a part of it that was not graded, while the rest was.
+UNGRADED = "a part was not graded: "
+
+
+def remark_of(reason: str | None) -> str | None:
+    """What a reason says of a part that was not graded; None where it says nothing of it."""
+    start = -1 if reason is None else reason.find(UNGRADED)
+    return None if reason is None or start < 0 else reason[start:]
+
 
 def move(rows: Connection, series_id: int, state: str, now: float, reason: str | None = None) -> None:
     """Put a series into a state."""
@@ -46,7 +55,7 @@ def revive(rows: Connection, series_id: int, revision: int, now: float) -> None:
 
 def settle(rows: Connection, series_id: int, now: float) -> None:
     """End the sending of a series once none of its deliveries is open."""
-    series = rows.execute("SELECT state, revision FROM series WHERE id = ?", (series_id,)).fetchone()
+    series = rows.execute("SELECT state, revision, reason FROM series WHERE id = ?", (series_id,)).fetchone()
     if series is None or series["state"] != SENDING:
         return
     found = rows.execute(
@@ -56,10 +65,11 @@ def settle(rows: Connection, series_id: int, now: float) -> None:
     ).fetchall()
     if any(row["state"] in ("pending", "sent", "requested") for row in found):
         return
+    remark = remark_of(series["reason"])
     dead = [row for row in found if row["state"] == "dead"]
     if dead:
         where = ", ".join(sorted({row["destination"] for row in dead}))
         reason = f"{len(dead)} of {len(found)} results could not be delivered to {where}: {dead[0]['error']}"
-        move(rows, series_id, FAILED, now, reason)
+        move(rows, series_id, FAILED, now, "; ".join(filter(None, (reason, remark))))
     else:
-        move(rows, series_id, COMMITTED, now)
+        move(rows, series_id, COMMITTED, now, remark)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from mhsev_monai.pacs.gateway.journal_database import Database
 from mhsev_monai.pacs.gateway.journal_rows import ResultFile, Work
 from mhsev_monai.pacs.gateway.journal_schema import COMMITTED, FAILED, LEFT_OUT, READY, RUNNING, SENDING
-from mhsev_monai.pacs.gateway.series_states import holds, move, revive
+from mhsev_monai.pacs.gateway.series_states import UNGRADED, holds, move, remark_of, revive
 
 
 class WorkQueue:
@@ -40,8 +40,17 @@ class WorkQueue:
         found = self._database.rows("SELECT state, revision FROM series WHERE id = ?", work.series_id)
         return bool(found) and found[0]["state"] == RUNNING and found[0]["revision"] == work.revision
 
-    def finish(self, work: Work, results: Sequence[ResultFile], destinations: Sequence[str]) -> bool:
-        """Note the results, each for every destination; False, and nothing noted, if slices came meanwhile."""
+    def finish(
+        self, work: Work, results: Sequence[ResultFile], destinations: Sequence[str], ungraded: str = ""
+    ) -> bool:
+        """Note the results, each for every destination; False, and nothing noted, if slices came meanwhile.
+
+        Args:
+            work: what was claimed.
+            results: objects on disk.
+            destinations: names of those that get them.
+            ungraded: why a part of the series has no result; kept as the reason also when all is delivered.
+        """
         with self._database.change() as rows:
             if not holds(rows, work):
                 return False
@@ -59,7 +68,8 @@ class WorkQueue:
                     "INSERT INTO deliveries (result_id, destination, state, changed_at) VALUES (?, ?, 'pending', ?)",
                     [(added.lastrowid, destination, now) for destination in destinations],
                 )
-            move(rows, work.series_id, SENDING if results and destinations else COMMITTED, now)
+            reason = f"{UNGRADED}{ungraded}" if ungraded else None
+            move(rows, work.series_id, SENDING if results and destinations else COMMITTED, now, reason)
             return True
 
     def fail(self, work: Work, reason: str) -> bool:
@@ -116,7 +126,7 @@ class WorkQueue:
         with self._database.change() as rows:
             now = self._clock()
             failed = rows.execute(
-                "SELECT id, revision, EXISTS (SELECT 1 FROM results WHERE series_id = series.id "
+                "SELECT id, revision, reason, EXISTS (SELECT 1 FROM results WHERE series_id = series.id "
                 "AND revision = series.revision) AS has_results FROM series "
                 "WHERE state = 'failed' AND (? IS NULL OR series_uid = ?)",
                 (series_uid, series_uid),
@@ -125,5 +135,7 @@ class WorkQueue:
                 rows.execute("UPDATE series SET attempts = 0, next_try = 0 WHERE id = ?", (row["id"],))
                 if row["has_results"]:
                     revive(rows, row["id"], row["revision"], now)
-                move(rows, row["id"], SENDING if row["has_results"] else READY, now)
+                    move(rows, row["id"], SENDING, now, remark_of(row["reason"]))
+                else:
+                    move(rows, row["id"], READY, now)
             return len(failed)

@@ -41,6 +41,7 @@ class Worker:
         self._spool = spool
         self._audit = audit
         self._clock = clock
+        self._held: Work | None = None
 
     def run(self, stop: threading.Event) -> None:
         """Work on what is ready until ``stop`` is set; the series in hand is given back then."""
@@ -49,13 +50,36 @@ class Worker:
                 stop.wait(_IDLE_S)
 
     def work_once(self, stop: threading.Event) -> bool:
-        """Work on one series; False if none is ready."""
-        work = self._journal.work.claim()
+        """Work on one series; False if none is ready.
+
+        Raises:
+            sqlite3.Error: if what became of the series cannot be noted; it is given back at once or, where that cannot
+                be noted either, at the next call.
+        """
+        self._give_back()
+        self._held = work = self._journal.work.claim()
         if work is None:
             return False
-        self._note("series running", work, attempt=work.attempts)
-        folder = Path(tempfile.mkdtemp(dir=self._config.folders.work))
         try:
+            self._work_on(work, stop)
+        except Exception:
+            self._give_back()
+            raise
+        self._held = None
+        return True
+
+    def _give_back(self) -> None:
+        """Release what an earlier call left running; without this it would run until the process starts again."""
+        if self._held is not None:
+            self._journal.work.release(self._held)
+            self._note("series given back", self._held)
+            self._held = None
+
+    def _work_on(self, work: Work, stop: threading.Event) -> None:
+        self._note("series running", work, attempt=work.attempts)
+        folder: Path | None = None
+        try:
+            folder = Path(tempfile.mkdtemp(dir=self._config.folders.work))
             self._lay_in(work, folder)
             end = run_child(
                 self._config.pipeline,
@@ -69,8 +93,8 @@ class Worker:
             _log.warning("a series could not be worked on", exc_info=True)
             self._try_again(work, f"the gateway failed with {type(error).__name__}")
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
-        return True
+            if folder is not None:
+                shutil.rmtree(folder, ignore_errors=True)
 
     def _lay_in(self, work: Work, folder: Path) -> None:
         """Put the instances of this revision, and no later ones, before the pipeline."""
@@ -114,8 +138,11 @@ class Worker:
             self._try_again(work, str(error))
             return
         destinations = [destination.name for destination in self._config.destinations]
-        if self._journal.work.finish(work, results, destinations):
-            self._note("series graded", work, results=len(results))
+        # One Series UID may hold several acquisitions, of which one is graded and another is not.
+        ungraded = _reasons(lines, "refused", "failed")
+        if self._journal.work.finish(work, results, destinations, ungraded):
+            told = {"ungraded": ungraded} if ungraded else {}
+            self._note("series graded", work, results=len(results), **told)
         else:
             shutil.rmtree(self._config.folders.results / place, ignore_errors=True)
             self._note("series superseded", work)
@@ -124,8 +151,8 @@ class Worker:
         self._audit.note(event, series=self._audit.pseudonyms.of(work.series_uid), revision=work.revision, **facts)
 
 
-def _reasons(lines: tuple[ChildLine, ...], status: str) -> str:
-    found = [line.reason or "no reason given" for line in lines if line.status == status]
+def _reasons(lines: tuple[ChildLine, ...], *statuses: str) -> str:
+    found = [line.reason or "no reason given" for line in lines if line.status in statuses]
     return "; ".join(dict.fromkeys(found))
 
 

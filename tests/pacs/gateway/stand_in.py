@@ -1,6 +1,7 @@
 """Stands in for `mhsev dicom run IN OUT --model M --json`: the same answer at once, without a pipeline.
 
-What it does is in the file MODEL, as JSON: ``mode`` is done, refused, left out, failed, crash, hang, garbage or memory;
+What it does is in the file MODEL, as JSON: ``mode`` is done, refused, left out, failed, partly (done, but for
+two parts), crash, hang, garbage or memory;
 ``files`` is the least number of instances that it takes for a whole series (fewer are refused); ``runs`` a file that
 gets a line a run. Like the pipeline, it names its results by what it read.
 """
@@ -36,12 +37,15 @@ def main() -> int:
         return 0
     if len(files) < wish.get("files", 0):
         mode = "refused"
-    if mode != "done":
+    if mode not in ("done", "partly"):
         print(json.dumps({"series": "", "status": mode, "reason": f"it is {mode} by the stand-in", "results": []}))
         return 1
     results = [write_result(out, kind, files) for kind in SOP_CLASSES]
     time.sleep(wish.get("seconds", 0))
     print(json.dumps({"series": "", "status": "done", "reason": "", "results": results}))
+    if mode == "partly":
+        for status, reason in (("refused", "slices are missing"), ("failed", "the pipeline failed with a fault")):
+            print(json.dumps({"series": "", "status": status, "reason": reason, "results": []}))
     return 0
 
 
