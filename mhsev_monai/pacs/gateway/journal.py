@@ -16,7 +16,7 @@ from sqlite3 import Connection
 from mhsev_monai.pacs.gateway.deliveries import Deliveries
 from mhsev_monai.pacs.gateway.journal_database import Database, JournalError
 from mhsev_monai.pacs.gateway.journal_rows import Arrival, Counts, ReceivedInstance, SeriesRow
-from mhsev_monai.pacs.gateway.journal_schema import COLLECTING, DELIVERY_STATES, READY, SERIES_STATES
+from mhsev_monai.pacs.gateway.journal_schema import COLLECTING, DELIVERY_STATES, READY, SCHEMA_VERSION, SERIES_STATES
 from mhsev_monai.pacs.gateway.series_states import move, reopen
 from mhsev_monai.pacs.gateway.work_queue import WorkQueue
 
@@ -128,6 +128,15 @@ class Journal:
             for row in quiet:
                 move(rows, row["id"], READY, now)
         return [SeriesRow(**row) for row in quiet]
+
+    def try_write(self) -> None:
+        """Write a page that changes nothing, as any change does: with its lock, and to the disk.
+
+        Raises:
+            sqlite3.Error: if the journal cannot be written.
+        """
+        with self._database.change() as rows:
+            rows.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
 
     # Looking
 

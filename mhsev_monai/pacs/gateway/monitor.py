@@ -31,7 +31,8 @@ class Snapshot:
         counts: of the journal.
         disk_used: part of the disk in use, 0 to 1.
         accepting: whether an instance that came now would be stored.
-        journal_ok: whether the journal could be read and written.
+        parts: by name, whether each loop works; there is one only where the configuration asks for it.
+        journal_ok: whether the journal could be read and written just now.
         started_at: seconds since 1970.
     """
 
@@ -39,8 +40,7 @@ class Snapshot:
     disk_used: float = 0.0
     accepting: bool = True
     receiver_alive: bool = True
-    workers_alive: bool = True
-    sender_alive: bool = True
+    parts: Mapping[str, bool] = field(default_factory=dict)
     journal_ok: bool = True
     started_at: float = 0.0
 
@@ -50,8 +50,7 @@ def health(snapshot: Snapshot) -> dict[str, Any]:
     checks = {
         "journal": snapshot.journal_ok,
         "receiver": snapshot.receiver_alive,
-        "workers": snapshot.workers_alive,
-        "sender": snapshot.sender_alive,
+        **snapshot.parts,
         "disk": snapshot.accepting,
     }
     return {"status": "ok" if all(checks.values()) else "failing", "checks": checks}

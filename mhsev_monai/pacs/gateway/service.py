@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import signal
 import sqlite3
 import threading
@@ -33,11 +34,32 @@ _JOIN_S = 15.0
 
 @dataclass
 class Part:
-    """One loop of the gateway in its own thread; begun again a minute after it failed."""
+    """One loop of the gateway in its own thread; begun again some time after it failed.
+
+    Attributes:
+        check: the name that `/health` tells it under; its own where none is given.
+        fault_s: how long it waits after it failed, and must then work to count as well again.
+    """
 
     name: str
     loop: Callable[[threading.Event], None]
+    check: str = ""
+    fault_s: float = _FAULT_S
     thread: threading.Thread = field(init=False)
+    _well_at: float = field(init=False, default=0.0)
+
+    def __post_init__(self) -> None:
+        self.check = self.check or self.name
+
+    @property
+    def failing(self) -> bool:
+        """Whether it failed, and has not worked for ``fault_s`` since it began again."""
+        return time.monotonic() < self._well_at
+
+    @property
+    def works(self) -> bool:
+        """Whether it runs, and does not fail again and again."""
+        return self.thread.is_alive() and not self.failing
 
     def start(self, stop: threading.Event) -> None:
         """Begin."""
@@ -51,8 +73,10 @@ class Part:
                 return
             except Exception:
                 # The edge of a thread: one part that fails must not end the others.
-                _log.error("the %s failed; it begins again in a minute", self.name, exc_info=True)
-                stop.wait(_FAULT_S)
+                self._well_at = math.inf
+                _log.error("the %s failed; it begins again in %g s", self.name, self.fault_s, exc_info=True)
+                stop.wait(self.fault_s)
+                self._well_at = time.monotonic() + self.fault_s
 
 
 class Service:
@@ -116,8 +140,11 @@ class Service:
 
     def snapshot(self) -> Snapshot:
         """How it does now, for monitoring."""
-        alive = {part.name: part.thread.is_alive() for part in self._parts}
+        parts: dict[str, bool] = {}
+        for part in self._parts:
+            parts[part.check] = parts.get(part.check, True) and part.works
         try:
+            self.journal.try_write()
             counts, journal_ok = self.journal.counts(), True
         except sqlite3.Error:
             counts, journal_ok = Counts(), False
@@ -126,8 +153,7 @@ class Service:
             disk_used=self.spool.used(),
             accepting=self.spool.has_room(),
             receiver_alive=self.receiver.is_listening,
-            workers_alive=all(up for name, up in alive.items() if name.startswith(("worker", "keeper"))),
-            sender_alive=alive.get("sender", True),
+            parts=parts,
             journal_ok=journal_ok,
             started_at=self._started_at,
         )
@@ -145,7 +171,7 @@ class Service:
         config, journal, audit = self.config, self.journal, self.audit
         parts = [Part("keeper", self._keep)]
         for number in range(config.pipeline.n_workers):
-            parts.append(Part(f"worker {number + 1}", Worker(config, journal, self.spool, audit).run))
+            parts.append(Part(f"worker {number + 1}", Worker(config, journal, self.spool, audit).run, "workers"))
         if config.destinations:
             from mhsev_monai.pacs.gateway.sender import run_sender
 
