@@ -6,20 +6,31 @@ hospital can tell from a UID which lines are about it, and nobody else can.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import hmac
 import json
 import logging
 import os
 import secrets
+import tempfile
 import time
 from collections.abc import Callable
+from io import TextIOWrapper
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
+from mhsev_monai.pacs.gateway.spool import sync
+
 _DIGITS = 16
+_KEY_BYTES = 32
 _FILE_BYTES = 16 << 20
 _N_FILES = 20
+
+
+class PseudonymKeyError(OSError):
+    """The file of the key holds none; what to do stands in ``strerror``."""
 
 
 class Pseudonyms:
@@ -30,20 +41,56 @@ class Pseudonyms:
 
     @classmethod
     def from_file(cls, path: Path) -> Pseudonyms:
-        """The pseudonyms of the key in a file, which is made, closed to other users, where it is absent."""
+        """The pseudonyms of the key in a file, which is made, closed to other users, where it is absent.
+
+        Raises:
+            PseudonymKeyError: if the file holds anything but 32 bytes in hexadecimal.
+            OSError: if it cannot be read or made.
+        """
+        if not path.exists():
+            _make_key(path)
         try:
-            return cls(bytes.fromhex(path.read_text().strip()))
-        except FileNotFoundError:
-            key = secrets.token_bytes(32)
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
-            stream.write(key.hex() + "\n")
-            stream.flush()
-            os.fsync(stream.fileno())
+            key = bytes.fromhex(path.read_text().strip())
+        except ValueError:
+            key = b""
+        if len(key) != _KEY_BYTES:
+            told = (
+                f"{path.name} is damaged: it must hold {_KEY_BYTES} bytes in hexadecimal; restore it from a backup, or "
+                "remove it: a new one is made then, under which the pseudonyms of earlier lines are found no more"
+            )
+            raise PseudonymKeyError(errno.EINVAL, told)
         return cls(key)
 
     def of(self, uid: str) -> str:
         """16 hexadecimal digits."""
         return hmac.new(self._key, uid.encode(), hashlib.sha256).hexdigest()[:_DIGITS]
+
+
+def _make_key(path: Path) -> None:
+    # Written beside and linked: after a crash there is a whole key or none, and of two processes that start together
+    # one wins.
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    temporary = Path(name)
+    try:
+        with os.fdopen(descriptor, "w") as stream:
+            stream.write(secrets.token_bytes(_KEY_BYTES).hex() + "\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+        with contextlib.suppress(FileExistsError):
+            path.hardlink_to(temporary)
+    finally:
+        temporary.unlink()
+    sync(path.parent)
+
+
+class _OwnersFile(RotatingFileHandler):
+    """Files that other users cannot read, each new one too, whatever the umask is."""
+
+    def _open(self) -> TextIOWrapper:
+        def opener(path: str, flags: int) -> int:
+            return os.open(path, flags, 0o600)
+
+        return open(self.baseFilename, "a", encoding=self.encoding, opener=opener)
 
 
 class Audit:
@@ -57,8 +104,9 @@ class Audit:
         self.pseudonyms = pseudonyms
         self._clock = clock
         # Not under the root logger: the lines are for this file alone.
-        self._handler = RotatingFileHandler(path, maxBytes=_FILE_BYTES, backupCount=_N_FILES - 1, encoding="utf-8")
-        path.chmod(0o600)
+        self._handler = _OwnersFile(path, maxBytes=_FILE_BYTES, backupCount=_N_FILES - 1, encoding="utf-8")
+        for file in path.parent.glob(f"{path.name}*"):
+            file.chmod(0o600)
 
     def note(self, event: str, **facts: object) -> None:
         """Append one line."""

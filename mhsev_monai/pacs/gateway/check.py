@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from mhsev_monai.pacs.gateway.audit import Pseudonyms
 from mhsev_monai.pacs.gateway.config import GatewayConfig
 from mhsev_monai.pacs.gateway.config_sending import TlsConfig
 from mhsev_monai.pacs.gateway.guards import server_tls
@@ -30,6 +31,9 @@ def check_config(config: GatewayConfig) -> Iterator[Finding]:
     yield Finding("model", _model(config.model))
     yield Finding("pipeline", _program(config.pipeline.command[0]))
     yield Finding("address", _address(config.receiver.host, config.receiver.port))
+    if config.monitor is not None:
+        yield Finding("monitor address", _address(config.monitor.host, config.monitor.port))
+    yield Finding("pseudonym key", _key(config.folders.key))
     if config.receiver.tls is not None:
         yield Finding("TLS of the receiver", _tls(config.receiver.tls))
     for destination in config.destinations:
@@ -63,6 +67,15 @@ def _model(path: Path) -> str:
         load_model(path)
     except (ModelFileError, OSError) as error:
         return f"cannot be loaded: {error}"
+    return ""
+
+
+def _key(path: Path) -> str:
+    try:
+        if path.exists():
+            Pseudonyms.from_file(path)
+    except OSError as error:
+        return f"cannot be used: {error.strerror}"
     return ""
 
 

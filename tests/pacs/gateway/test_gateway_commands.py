@@ -64,16 +64,31 @@ def test_a_series_that_is_not_failed_cannot_be_retried(site, config, in_process,
 
 
 def test_check_names_what_a_start_would_stumble_over(site, capsys):
+    site.held["monitor"] = {"port": 9470}
     site.held["pipeline"]["command"] = ["/no/such/program"]
     site.held["receiver"]["tls"] = {"certificate": "/a.pem", "key": "/a.key", "ca": "/ca.pem"}
-    site.held["receiver"]["host"] = "192.0.2.1"
+    site.held["receiver"]["host"] = site.held["monitor"]["host"] = "192.0.2.1"
+    site.config.folders.make()
+    site.config.folders.key.write_text("")
     assert main(["gateway", "--check", "--config", written(site)]) == 1
     told = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
     assert told["state"] == "folder         well"
     assert told["model"].startswith("cannot be loaded")
     assert told["pipeline"].startswith("/no/such/program is not a program")
     assert "cannot be listened on" in told["address"]
+    assert "192.0.2.1 port 9470 cannot be listened on" in told["monitor"]
+    assert "pseudonym.key is damaged" in told["pseudonym"]
     assert "a.pem cannot be read" in told["TLS"]
+
+
+def test_a_damaged_key_ends_the_start_with_one_sentence(site):
+    site.config.folders.make()
+    site.config.folders.key.write_text("")
+    command = [sys.executable, "-m", "mhsev_flare.cli", "gateway", "--config", written(site)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("mhsev: the gateway cannot start (pseudonym.key is damaged")
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_check_says_that_the_disk_is_too_full(site, capsys):

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
 from gateways import eventually, send
 from mr_objects import encoded, mr_image
 from raw_dicom import ACCEPT, RawClient
 
-from mhsev_monai.pacs.gateway.audit import Audit, Pseudonyms
+from mhsev_monai.pacs.gateway.audit import Audit, PseudonymKeyError, Pseudonyms
 
 CANARIES = (b"POISON", b"19500203")
 UID = "1.2.826.0.1.7654321"
@@ -60,6 +64,50 @@ def test_pseudonyms_stay_over_a_restart_and_differ_between_sites(tmp_path):
     assert one == again
     assert one != Pseudonyms.from_file(tmp_path / "other").of("1.2.3")
     assert len(one) == 16
+
+
+@pytest.mark.parametrize("held", ["", "00" * 31, "00" * 33, "no key", "é"])
+def test_a_damaged_key_is_refused_and_kept(tmp_path, held):
+    (tmp_path / "key").write_text(held)
+    with pytest.raises(PseudonymKeyError, match="key is damaged: it must hold 32 bytes"):
+        Pseudonyms.from_file(tmp_path / "key")
+    assert (tmp_path / "key").read_text() == held
+
+
+def test_a_key_that_cannot_be_written_whole_is_not_there(tmp_path, monkeypatch):
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        Pseudonyms.from_file(tmp_path / "key")
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.undo()
+    assert Pseudonyms.from_file(tmp_path / "key").of("1.2") == Pseudonyms.from_file(tmp_path / "key").of("1.2")
+
+
+def test_processes_that_start_together_have_one_key(tmp_path):
+    with ThreadPoolExecutor(8) as pool:
+        made = set(pool.map(lambda _: Pseudonyms.from_file(tmp_path / "key").of("1.2"), range(32)))
+    assert len(made) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["key"]
+
+
+def test_each_new_file_of_the_audit_is_closed_to_others(tmp_path, monkeypatch):
+    monkeypatch.setattr("mhsev_monai.pacs.gateway.audit._FILE_BYTES", 200)
+    (tmp_path / "audit.jsonl.1").write_text("of an earlier version")
+    (tmp_path / "audit.jsonl.1").chmod(0o644)
+    before = os.umask(0)
+    try:
+        audit = Audit(tmp_path / "audit.jsonl", Pseudonyms(b"k"))
+        for _ in range(5):
+            audit.note("x" * 100)
+        audit.close()
+    finally:
+        os.umask(before)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
+    assert len(modes) > 4
+    assert set(modes.values()) == {0o600}
 
 
 def test_the_audit_log_tells_who_what_and_when(tmp_path):
