@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from mhsev_monai.pacs.patient_study import quiet_library
 
 OUTCOME = "outcome.json"
 _PREFIX = ".mhsev-"
+_STILL_S = 3600.0
 
 
 def kept_outcome(folder: Path) -> dict[str, Any] | None:
@@ -54,11 +56,24 @@ def write_results(folder: Path, objects: Mapping[str, Dataset], outcome: Mapping
 
 
 def clear_unfinished(out: Path) -> None:
-    """Remove hidden folders of processes that were ended before they could."""
+    """Remove hidden folders of processes that were ended before they could.
+
+    Containers that share ``out`` do not see each other's processes, so that a folder must also have lain unchanged for
+    an hour; results are written within seconds.
+    """
     for folder in out.glob(f"{_PREFIX}*"):
         owner = folder.name.removeprefix(_PREFIX).partition("-")[0]
-        if owner.isdigit() and not Path("/proc", owner).exists():
+        if owner.isdigit() and not Path("/proc", owner).exists() and _is_still(folder):
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_still(folder: Path) -> bool:
+    """Whether nothing in it changed for an hour; False where that cannot be told, since it is just being changed."""
+    try:
+        changed = max(path.lstat().st_mtime for path in (folder, *folder.rglob("*")))
+    except OSError:
+        return False
+    return time.time() - changed > _STILL_S
 
 
 @contextmanager

@@ -192,7 +192,8 @@ def _settle(series: DicomSeries, out: Path, loaded: LoadedModel, settings: RunSe
     except ScanError as error:
         return _known(series, RunStatus.REFUSED, str(error))
     except MemoryError:
-        return _known(series, RunStatus.REFUSED, "the series does not fit into memory; give more, or split it")
+        # Another time there may be more: whether the series itself is to blame is not known.
+        return _known(series, RunStatus.FAILED, "the series does not fit into memory; give more, or split it")
     except OSError as error:
         reason = f"results cannot be written ({type(error).__name__}); free space, or mend permissions, and run again"
         return _known(series, RunStatus.FAILED, reason)

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pydicom
@@ -186,13 +187,30 @@ def test_a_fault_while_writing_leaves_nothing_behind(model, tmp_path, capsys, mo
 
 
 def test_what_a_killed_run_left_is_cleared_by_the_next(model, tmp_path):
-    """No process has so high a number; a folder of one that lives stays."""
-    dead, alive = tmp_path / "out" / ".mhsev-99999999-a", tmp_path / "out" / f".mhsev-{os.getppid()}-b"
-    for folder in (dead, alive):
+    """No process here has so high a number; one of another container may, and then its folder changed lately."""
+    dead, elsewhere = tmp_path / "out" / ".mhsev-99999999-a", tmp_path / "out" / ".mhsev-99999998-a"
+    alive = tmp_path / "out" / f".mhsev-{os.getppid()}-b"
+    for folder in (dead, elsewhere, alive):
         (folder / "results").mkdir(parents=True)
+        for path in (folder / "results", folder):
+            os.utime(path, (time.time() - 3700,) * 2)
+    (elsewhere / "results" / "sr.dcm").write_bytes(b"x")
+    os.utime(elsewhere / "results", (time.time() - 3700,) * 2)
     write_series(tmp_path / "in", ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
     main(["dicom", "run", str(tmp_path / "in"), str(tmp_path / "out"), "--model", str(model)])
-    assert (dead.exists(), alive.exists()) == (False, True)
+    assert (dead.exists(), elsewhere.exists(), alive.exists()) == (False, True, True)
+
+
+def test_a_lack_of_memory_is_no_fault_of_the_series(model, tmp_path, capsys, monkeypatch):
+    def fail(*arguments: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("mhsev_monai.pacs.run.grade_series", fail)
+    write_series(tmp_path / "in")
+    assert main(["dicom", "run", str(tmp_path / "in"), str(tmp_path / "out"), "--model", str(model), "--json"]) == 1
+    (outcome,) = told(capsys)
+    assert outcome["status"] == "failed"
+    assert "does not fit into memory" in outcome["reason"]
 
 
 def test_a_fault_of_ours_is_told_by_its_kind_alone(model, tmp_path, capsys, monkeypatch):
