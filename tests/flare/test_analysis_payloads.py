@@ -126,6 +126,9 @@ BLOCKED = {
     "sizes of four": entry(TASK_MEASURE, lambda e: e["n"].__setitem__(0, 4)),
     "four without a size": entry(TASK_MEASURE, lambda e: e["n"].__isub__(np.array([4, 0]))),
     "rows for second moments": beside(TASK_MEASURE, lambda m: m[Entry.SECOND_MOMENTS].update({"scatter": patients(4)})),
+    "second moments that are none": beside(
+        TASK_MEASURE, lambda m: np.negative(*[m[Entry.SECOND_MOMENTS]["scatter"]] * 2)
+    ),
     "values a patient": entry(TASK_ATTRIBUTE, lambda e: e.update({"values": patients(4, 6)})),
     "a row a patient as sums of values": entry(TASK_ATTRIBUTE, lambda e: e.update({"absolute_sum": patients(5)})),
     "a row a patient of a small site": entry(TASK_ATTRIBUTE, lambda e: e.update({"absolute_sum": np.ones((30, 5))})),

@@ -19,8 +19,10 @@ from analysis_sites import (
 )
 from nvflare.apis.dxo import DXO, DataKind, from_shareable
 
+from mhsev_flare.analysis.asked_sites import AnalysisStoppedError, Answer, Answers
 from mhsev_flare.analysis.explanation_plan import ExplanationPlan
 from mhsev_flare.analysis.explanation_site import ExplanationSite, load_weights
+from mhsev_flare.analysis.explanation_study import ExplanationStudy
 from mhsev_flare.analysis.jobs import (
     ANALYSIS_JOBS,
     ExplanationSpec,
@@ -175,6 +177,25 @@ def test_few_scans_without_a_dark_spot_do_not_follow(n_without, refused):
     else:
         assert site.measured()["n"].max() == 20
         assert form(site.measured()) == ""
+
+
+@pytest.mark.parametrize("n_spots", [-1.0, 1e6])
+def test_a_number_of_dark_spots_that_no_scan_has_makes_no_background(n_spots):
+    """All sites would work on scans with so many."""
+    network, inputs = JOBS["dsd_mlp"].network, JOBS["dsd_mlp"].inputs
+    n_players = len(feature_groups(inputs.feature_names).names) + 1
+
+    def ask(task, questions):
+        assert task == TASK_MEASURE
+        n = np.full(n_players, 10)
+        sizes = {site: {"n": n, "mean": n * 0.0, "squared_deviation": n * 1.0} for site in questions}
+        sizes["site-2"]["mean"][-1] = n_spots
+        return Answers({site: Answer(own) for site, own in sizes.items()}, {})
+
+    study = ExplanationStudy(network, tuple(inputs.feature_names), PLAN, ask, min_sites=2)
+    with pytest.raises(AnalysisStoppedError, match="1 of 2 sites can take part"):
+        study.run(["site-1", "site-2"])
+    assert set(study.result["refused"]) == {"site-2"}
 
 
 def test_covariances_are_of_all_sites_or_none(tmp_path, hospitals):
