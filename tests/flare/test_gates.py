@@ -54,8 +54,8 @@ def test_an_update_that_fits_is_not_refused():
 @pytest.mark.parametrize(
     ("bad", "reason"),
     [
-        (meta(**{Meta.PROTOCOL: 1}), "protocol 1 where 2 is spoken; use one mhsev everywhere"),
-        (without(Meta.PROTOCOL), "protocol None where 2 is spoken; use one mhsev everywhere"),
+        (meta(**{Meta.PROTOCOL: 1}), "protocol 1 where 3 is spoken; use one mhsev everywhere"),
+        (without(Meta.PROTOCOL), "protocol None where 3 is spoken; use one mhsev everywhere"),
         (
             meta(**{Meta.FINGERPRINT: "g"}),
             "features of another schema or with other parameters; install the same mhsev everywhere",
