@@ -95,7 +95,7 @@ def full_weights() -> FLModel:
         (with_params(feature_mean=np.zeros(3, np.float32)), "keys that differ from the model's: 1 are not"),
         (with_params(**{"layers.0.bias": np.zeros(2, np.int64)}), "int64"),
         (with_meta(**{Meta.FINGERPRINT: "g"}), "features of another schema"),
-        (with_meta(**{Meta.PROTOCOL: 0}), "protocol 0 where 2 is spoken"),
+        (with_meta(**{Meta.PROTOCOL: 0}), "protocol 0 where 3 is spoken"),
         (with_meta(**{Meta.N_SAMPLES: 0}), "not a positive whole number"),
         (with_meta(**{Meta.N_SAMPLES: 2.5}), "not a positive whole number"),
         (with_meta(**{Meta.N_SAMPLES: True}), "not a positive whole number"),

@@ -172,10 +172,10 @@ class Service:
         parts = [Part("keeper", self._keep)]
         for number in range(config.pipeline.n_workers):
             parts.append(Part(f"worker {number + 1}", Worker(config, journal, self.spool, audit).run, "workers"))
-        if config.destinations:
-            from mhsev_monai.pacs.gateway.sender import run_sender
+        from mhsev_monai.pacs.gateway.sender import run_sender
 
-            parts.append(Part("sender", lambda stop: run_sender(config, journal, stop, audit)))
+        # Without destinations, too: what is still to go to a former one must end.
+        parts.append(Part("sender", lambda stop: run_sender(config, journal, stop, audit)))
         if config.sources or config.reconcile is not None:
             from mhsev_monai.pacs.gateway.reconcile import run_polling, run_reconcile
 
