@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import pytest
 from gateways import eventually, send
 from mr_objects import mr_image
 
 TWO = [mr_image(number=number) for number in (1, 2)]
+
+
+@pytest.fixture
+def site(site):
+    """Slices of one call of ``send`` come together also where the machine has other work."""
+    site.held["receiver"]["quiet_s"] = 1.5
+    return site
 
 
 def test_a_series_is_received_graded_and_sent(site, pacs, in_process):
@@ -72,7 +80,7 @@ def test_slices_that_come_while_the_pipeline_works_end_that_run(site, in_process
 
 
 def test_a_series_is_not_ready_while_its_slices_come(site, in_process):
-    site.held["receiver"]["quiet_s"] = 1
+    site.held["receiver"]["quiet_s"] = 4
     in_process(site)
     for number in range(1, 4):
         send(site.port, [mr_image(number=number)])
