@@ -20,7 +20,8 @@ def environment(what: str, where: Path) -> ExecEnv:
     """``poc`` with a project file, ``prod`` with an admin's kit."""
     if what == "poc":
         return PocEnv(project_conf_path=str(where))
-    return ProdEnv(startup_kit_location=str(where), username=where.name)
+    # FLARE's 5 s are too short for a machine that has other work.
+    return ProdEnv(startup_kit_location=str(where), username=where.name, login_timeout=60.0)
 
 
 def main(what: str, where: Path) -> None:
