@@ -17,10 +17,9 @@ from mhsev_flare.result import read_run
 
 
 def environment(what: str, where: Path) -> ExecEnv:
-    """``poc`` with a project file, ``prod`` with an admin's kit."""
+    """``poc`` with a project file, ``prod`` with an admin's kit; FLARE's 5 s to log in are few beside other work."""
     if what == "poc":
-        return PocEnv(project_conf_path=str(where))
-    # FLARE's 5 s are too short for a machine that has other work.
+        return PocEnv(project_conf_path=str(where), extra={"login_timeout": 60.0})
     return ProdEnv(startup_kit_location=str(where), username=where.name, login_timeout=60.0)
 
 
