@@ -192,4 +192,4 @@ def test_a_bundle_without_a_scan_says_what_to_add(bundle):
     command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", "configs/inference.json"]
     done = subprocess.run(command, cwd=bundle, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode != 0
-    assert "add `--image FILE`" in done.stderr
+    assert "add --image and the path of a NIfTI" in done.stderr
