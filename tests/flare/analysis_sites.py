@@ -22,13 +22,17 @@ from nvflare.app_common.utils.fl_model_utils import FLModelUtils
 from mhsev_flare.analysis.analysis_controller import AnalysisController
 from mhsev_flare.payload_guard import PayloadGuard
 from mhsev_flare.payload_preview import PreviewEngine
-from mhsev_flare.site import SITE_FILE
+from mhsev_flare.site import SITE_FILE, SiteFolders, load_site_data
+from mhsev_monai.cases import read_cases
 from mhsev_monai.clinical_inputs import ClinicalInputs
 from mhsev_monai.cohort.hospitals import HOSPITALS
 from mhsev_monai.cohort.subject import draw_record
 from mhsev_monai.cohort.tables import Participant, participants_table
-from mhsev_monai.model_file import save_model
+from mhsev_monai.model_file import load_model, save_model
 from mhsev_monai.networks import SeverityMLP
+from mhsev_monai.shapley_background import common_background
+from mhsev_monai.shapley_explain import Effort, explain
+from mhsev_monai.shapley_groups import feature_groups
 
 CANARY = "DOE^JANE_19500101"
 COLUMNS = ("age", "sex", "hypertension", "prior_stroke")
@@ -47,6 +51,44 @@ def make_hospitals(folder: Path, sizes: Sequence[int], seed: int = 1) -> Path:
             scan.with_name(f"{name}_dwi.bval").write_text("0 1000")
         (folder / hospital.name / "participants.tsv").write_text(participants_table(rows))
     return folder
+
+
+def add_clinical(root: Path, seed: int) -> None:
+    """Write variables of simulated patients into the table of a root that has counts alone."""
+    cases = read_cases(root).cases
+    drawn = [draw_record(HOSPITALS[0], seed, index).clinical for index in range(1, len(cases) + 1)]
+    rows = [
+        (case.case_id, Participant(clinical, case.count or 0, 0, 0))
+        for case, clinical in zip(cases, drawn, strict=True)
+    ]
+    (root / "participants.tsv").write_text(participants_table(rows))
+
+
+def check_attributions(result: Mapping[str, Any], path: Path, cohort: Path, cache: Path, atol: float = 1e-6) -> None:
+    """Compare the pooled sums of an explanation with those of all sites' test cases in one place.
+
+    Args:
+        result: ``explanation.json``.
+        path: the model's file.
+        cohort: one root a site.
+        cache: folder for features.
+        atol: of a case's value: each is rounded to 2^-30, of a network in single precision.
+    """
+    model, roots = load_model(path), sorted(cohort.iterdir())
+    cases = [load_site_data(r.name, SiteFolders(r, cache), model.inputs, 1, model.scale).test.features for r in roots]
+    rows, made, table = torch.cat(cases), result["background"], result["pooled"]["table"]
+    background = common_background(model.network, made["n_rows"], made["seed"])
+    groups = feature_groups(model.inputs.feature_names)
+    central = explain(model.network, rows, background, groups, effort=Effort(n_passes=result["n_passes"]))
+    assert {site: entry["cases"] for site, entry in result["sites"].items()} == {
+        root.name: len(features) for root, features in zip(roots, cases, strict=True)
+    }
+    assert table["n"] == len(rows)
+    values = central.values.values.numpy()
+    sums = {"absolute_sum": np.abs(values), "value_sum": values, "square_sum": values**2}
+    for name, of_cases in sums.items():
+        np.testing.assert_allclose(table[name], of_cases.sum(axis=0), rtol=0, atol=len(rows) * atol)
+    assert np.max(table["absolute_sum"]) > 0.1
 
 
 def forget(root: Path, column: str, n: int = 1) -> None:

@@ -7,19 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from analysis_sites import CANARY, clinical_model, make_hospitals
+from analysis_sites import CANARY, check_attributions, clinical_model, make_hospitals
 
 from mhsev_flare.analysis.result import read_associations, read_explanation
 from mhsev_flare.cli import main
-from mhsev_flare.site import SiteFolders, load_site_data
 from mhsev_monai.cases import read_cases
 from mhsev_monai.clinical_covariates import CLINICAL_COVARIATES, read_clinical
-from mhsev_monai.model_file import load_model
 from mhsev_monai.severity import PAPER_SCALE
-from mhsev_monai.shapley_background import common_background
-from mhsev_monai.shapley_explain import Effort, explain
-from mhsev_monai.shapley_groups import feature_groups
 
 pytestmark = pytest.mark.slow
 
@@ -76,24 +70,5 @@ def test_pooled_attributions_are_those_of_all_cases_with_the_same_background(tmp
     cohort = make_hospitals(tmp_path / "cohort", (60, 50, 40))
     path = clinical_model(tmp_path / "model.pt")
     assert run("explain", tmp_path, cohort, "--model", str(path)) == 0
-    result = read_explanation(tmp_path / "run")
-    model = load_model(path)
-    rows = torch.cat(
-        [
-            load_site_data(root.name, SiteFolders(root, tmp_path / "cache"), model.inputs, 1, model.scale).test.features
-            for root in sorted(cohort.iterdir())
-        ]
-    )
-    made = result["background"]
-    background = common_background(model.network, made["n_rows"], made["seed"])
-    groups = feature_groups(model.inputs.feature_names)
-    central = explain(model.network, rows, background, groups, effort=Effort(n_passes=result["n_passes"]))
-    table = result["pooled"]["table"]
-    assert table["n"] == len(rows) == sum(entry["cases"] for entry in result["sites"].values())
-    values = central.values.values.numpy()
-    # Rounded to 2^-30 a case, of a network in single precision.
-    np.testing.assert_allclose(table["absolute_sum"], np.abs(values).sum(axis=0), rtol=0, atol=len(rows) * 1e-6)
-    np.testing.assert_allclose(table["value_sum"], values.sum(axis=0), rtol=0, atol=len(rows) * 1e-6)
-    np.testing.assert_allclose(table["square_sum"], (values**2).sum(axis=0), rtol=0, atol=len(rows) * 1e-6)
-    assert np.max(table["absolute_sum"]) > 0.1
+    check_attributions(read_explanation(tmp_path / "run"), path, cohort, tmp_path / "cache")
     assert leaks(tmp_path) == []

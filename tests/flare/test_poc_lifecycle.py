@@ -10,9 +10,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from analysis_sites import add_clinical, check_attributions, clinical_model
 from poc_federation import PocFederation
 from tiny_study import SITES, export_tiny, make_sites, tiny_spec
 
+from mhsev_flare.analysis.result import read_explanation
 from mhsev_flare.poc.processes import federation_processes
 from mhsev_flare.poc.project import SERVER, is_free
 from mhsev_flare.result import read_run
@@ -31,6 +33,8 @@ def pair(tmp_path_factory, home):
     """Two federations that run at the same time."""
     folder = tmp_path_factory.mktemp("pair")
     cohort = make_sites(folder / "cohort")
+    for seed, site in enumerate(SITES):
+        add_clinical(cohort / site, seed)
     both = [PocFederation(folder / name, cohort) for name in ("first", "second")]
     kept, os.environ["HOME"] = os.environ.get("HOME", ""), str(home)
     try:
@@ -84,6 +88,19 @@ def test_a_job_is_run_and_reported_by_the_command_line(pair, tmp_path):
     assert facts["job"] in listed
     logs = mhsev(federation, "poc", "logs", str(federation.folder), "site-2", "--lines", "5")
     assert len(logs.stdout.splitlines()) == 5
+
+
+def test_a_model_is_explained_over_the_sites_by_the_command_line(pair, tmp_path):
+    federation = pair[0]
+    model = clinical_model(tmp_path / "model.pt")
+    done = mhsev(federation, "poc", "run", str(federation.folder), "explain", "--model", str(model))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "FLARE calls it FINISHED:COMPLETED" in done.stdout
+    facts = dict(line.split(None, 1) for line in done.stdout.splitlines())
+    assert "sites          3   (site-1, site-2, site-3)" in done.stdout
+    result = read_explanation(federation.folder / "results" / facts["job"])
+    assert result["refused"] == {}
+    check_attributions(result, model, federation.cohort, tmp_path / "cache")
 
 
 def test_a_job_that_fails_ends_with_status_1_and_its_reason(pair, tmp_path):
