@@ -16,7 +16,7 @@ from mhsev_flare.compare_commands import missing_for_regions
 if TYPE_CHECKING:
     from mhsev_monai.pacs.run import SeriesOutcome
 
-_FORMS = ("comprehensive3d", "enhanced", "none")
+_FORMS = ("comprehensive3d", "enhanced", "both", "none")
 
 
 def add_dicom(verbs: Any) -> None:

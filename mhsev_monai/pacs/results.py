@@ -91,13 +91,23 @@ def _feature_map(entries: Mapping[str, Any], source: SourceSeries) -> FrameVolum
 def result_objects(context: ResultContext, form: ReportForm) -> dict[str, Dataset]:
     """The objects by the names of their files, in the order in which they are best sent."""
     with quiet_library():
+        reports = {name: structured_report(context, each) for name, each in _reports(form).items()}
         single = {
-            ObjectKind.SR: None if form is ReportForm.NONE else structured_report(context, form),
             ObjectKind.SEG: segmentation(context),
             ObjectKind.MAP: parametric_map(context),
             ObjectKind.MARKS: presentation_state(context),
             ObjectKind.REPORT: encapsulated_report(context),
         }
         captures = secondary_captures(context)
-    named = {f"{kind}.dcm": made for kind, made in single.items() if made is not None}
+    named = reports | {f"{kind}.dcm": made for kind, made in single.items() if made is not None}
     return named | {f"{ObjectKind.CAPTURE}-{n:03d}.dcm": made for n, made in enumerate(captures, start=1)}
+
+
+def _reports(form: ReportForm) -> dict[str, ReportForm]:
+    """Files of structured reports; of two, the second is for archives that refuse the first."""
+    if form is ReportForm.NONE:
+        return {}
+    if form is ReportForm.BOTH:
+        second = f"{ObjectKind.SR}-{ReportForm.ENHANCED}.dcm"
+        return {f"{ObjectKind.SR}.dcm": ReportForm.COMPREHENSIVE_3D, second: ReportForm.ENHANCED}
+    return {f"{ObjectKind.SR}.dcm": form}

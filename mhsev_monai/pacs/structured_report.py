@@ -16,10 +16,11 @@ from mhsev_monai.pacs.findings import MarkedFinding
 
 
 class ReportForm(StrEnum):
-    """Which class of structured report is written; some archives refuse the first."""
+    """Which class of structured report is written; some archives refuse the first, and get the other of ``BOTH``."""
 
     COMPREHENSIVE_3D = "comprehensive3d"
     ENHANCED = "enhanced"
+    BOTH = "both"
     NONE = "none"
 
 

@@ -20,6 +20,7 @@ from mhsev_monai.inputs import DSDInputs
 from mhsev_monai.model_file import load_model, save_model
 from mhsev_monai.networks import SeverityMLP
 from mhsev_monai.pacs.context import ResultContext
+from mhsev_monai.pacs.gateway.delivery_rules import STAND_INS
 from mhsev_monai.pacs.identity import file_digest
 from mhsev_monai.pacs.patient_study import PATIENT_AND_STUDY
 from mhsev_monai.pacs.result_folder import write_results
@@ -228,6 +229,16 @@ def test_an_enhanced_report_tells_the_place_in_pixels(graded, tmp_path):
     assert np.allclose(finding["roi"].value[0], [SPOT[0] + 0.5, SPOT[1] + 0.5], atol=0.25)
     assert standard_errors([tmp_path / "out" / "sr.dcm"]) == []
     assert "sr.dcm" not in result_objects(graded.context, ReportForm.NONE)
+
+
+def test_of_both_reports_the_one_that_stands_in_comes_next_under_a_uid_of_its_own(graded):
+    both = result_objects(graded.context, ReportForm.BOTH)
+    ((second, first),) = STAND_INS.items()
+    assert list(both)[:2] == [f"{first}.dcm", f"{second}.dcm"]
+    assert both["sr.dcm"].SOPInstanceUID == graded.objects["sr"].SOPInstanceUID
+    enhanced = result_objects(graded.context, ReportForm.ENHANCED)["sr.dcm"]
+    assert both[f"{second}.dcm"].SOPInstanceUID == enhanced.SOPInstanceUID
+    assert both[f"{second}.dcm"].SOPClassUID == enhanced.SOPClassUID
 
 
 @needs_validators

@@ -117,7 +117,8 @@ class PipelineConfig:
 
     Attributes:
         command: the program and its first arguments; ``IN OUT --model M --json --sr REPORT`` follow.
-        report: which kind of SR is made: ``comprehensive3d``, ``enhanced`` for a PACS that refuses that, or ``none``.
+        report: which kind of SR is made: ``comprehensive3d``, ``enhanced`` for a PACS that refuses that, ``both`` to
+            send the second where the first is refused, or ``none``.
         timeout_s: after which it is ended and counts as a failed attempt.
         memory_mb: address space of the child; 0 for no limit (a CUDA process reserves more than it uses).
         file_mb: of the largest file it may write.
@@ -133,7 +134,7 @@ class PipelineConfig:
     max_attempts: int = number(3, 1, 20)
     retry_s: float = number(300.0, 0, 86400)
     n_workers: int = number(1, 1, 16)
-    report: str = word("comprehensive3d", "comprehensive3d", "enhanced", "none")
+    report: str = word("comprehensive3d", "comprehensive3d", "enhanced", "both", "none")
 
     def __post_init__(self) -> None:
         if not self.command:

@@ -13,7 +13,7 @@ from pynetdicom.association import Association
 from pynetdicom.presentation import PresentationContext, build_context
 
 from mhsev_monai.pacs.gateway.delivery_rules import Judgement, Outcome, judge_status, not_accepted
-from mhsev_monai.pacs.gateway.scu import Peer, PeerError, associate, release
+from mhsev_monai.pacs.gateway.scu import NothingAcceptedError, Peer, PeerError, associate, release
 
 _PLAIN = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
 # Of pynetdicom and DICOM: the identifiers of contexts are the odd numbers below 256.
@@ -64,6 +64,8 @@ def _send_all(peer: Peer, outgoing: Sequence[Outgoing]) -> list[Judgement]:
         return []
     try:
         association = associate(peer, contexts_for(outgoing))
+    except NothingAcceptedError:
+        return [_not_accepted(item) for item in outgoing]
     except PeerError as error:
         return [Judgement(Outcome.RETRY, str(error))] * len(outgoing)
     try:
@@ -97,13 +99,17 @@ def _head(path: Path) -> Outgoing | Judgement:
         return Judgement(Outcome.REFUSED, "the result's file is gone or no DICOM file; run the series again")
 
 
+def _not_accepted(item: Outgoing) -> Judgement:
+    return Judgement(Outcome.NOT_ACCEPTED, not_accepted(item.sop_class, item.sop_class.name))
+
+
 def _send(association: Association, item: Outgoing, number: int) -> Judgement:
     if not association.is_established:
         return Judgement(Outcome.RETRY, "the connection to the PACS was lost")
     accepted = {(context.abstract_syntax, context.transfer_syntax[0]) for context in association.accepted_contexts}
     syntaxes = {syntax for sop_class, syntax in accepted if sop_class == item.sop_class}
     if not syntaxes:
-        return Judgement(Outcome.NOT_ACCEPTED, not_accepted(item.sop_class, item.sop_class.name))
+        return _not_accepted(item)
     message_id = (number - 1) % 65535 + 1
     try:
         # As it is on the disk where the PACS takes that; else pynetdicom writes it in the other plain syntax.

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from sqlite3 import Connection
 
+from mhsev_monai.pacs.gateway.delivery_rules import STAND_INS
 from mhsev_monai.pacs.gateway.journal_database import Database
 from mhsev_monai.pacs.gateway.journal_rows import Delivery
 from mhsev_monai.pacs.gateway.journal_schema import PENDING, REQUESTED, SENT, TRANSACTIONS
@@ -107,6 +108,11 @@ class Deliveries:
         """Not to be delivered, since the destination cannot take this kind and its configuration allows that."""
         self._close(errors, "skipped")
 
+    def stand_in(self, errors: Mapping[int, str]) -> set[int]:
+        """Skip what a destination refuses and that has a stand-in, which becomes due there; which those were."""
+        with self._database.change() as rows:
+            return {number for number, error in errors.items() if self._replace(rows, number, error)}
+
     def bury(self, errors: Mapping[int, str]) -> None:
         """Give up until somebody retries; the series is failed once nothing else of it is open."""
         self._close(errors, "dead")
@@ -126,6 +132,30 @@ class Deliveries:
             )
             for number, error in errors.items():
                 self._set_one(rows, number, state, error, None, next_try)
+
+    def _replace(self, rows: Connection, number: int, error: str) -> bool:
+        refused = rows.execute(
+            "SELECT result_id, series_id, revision, kind FROM deliveries JOIN results ON result_id = results.id "
+            "WHERE deliveries.id = ?",
+            (number,),
+        ).fetchone()
+        kinds = [] if refused is None else [kind for kind, of in STAND_INS.items() if of == refused["kind"]]
+        for kind in kinds:
+            # A series of two acquisitions has two of each kind; a stand-in is noted after what it stands in for.
+            found = rows.execute(
+                "SELECT id FROM results WHERE series_id = ? AND revision = ? AND kind = ? AND id > ? ORDER BY id",
+                (refused["series_id"], refused["revision"], kind, refused["result_id"]),
+            ).fetchone()
+            if found is not None:
+                # First: with nothing open, the series would be taken for delivered.
+                rows.execute(
+                    "INSERT OR IGNORE INTO deliveries (result_id, destination, state, changed_at) "
+                    "SELECT ?, destination, 'pending', ? FROM deliveries WHERE id = ?",
+                    (found["id"], self._clock(), number),
+                )
+                self._set_one(rows, number, "skipped", f"{error}; {kind} goes in its place", None, 0.0)
+                return True
+        return False
 
     def _close(self, errors: Mapping[int, str], state: str) -> None:
         with self._database.change() as rows:

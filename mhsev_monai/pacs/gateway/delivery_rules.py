@@ -107,13 +107,15 @@ KINDS = {
     "1.2.840.10008.5.1.4.1.1.104.1": "report",
 }
 KIND_NAMES = tuple(dict.fromkeys(KINDS.values()))
+# Results that are sent in another's place where that is refused, by the names of their files.
+STAND_INS = {"sr-enhanced": "sr"}
 
 
 def not_accepted(sop_class: str, name: str) -> str:
     """The sentence about a kind of object that a PACS does not accept."""
     way_out = "allow it at the PACS, or leave the kind out with only or skip_refused"
     if sop_class == COMPREHENSIVE_3D_SR:
-        way_out = "set pipeline.report to enhanced or none, or allow it at the PACS"
+        way_out = "set pipeline.report to both, enhanced or none, or allow it at the PACS"
     return f"the PACS does not accept {name} ({sop_class}); {way_out}"
 
 

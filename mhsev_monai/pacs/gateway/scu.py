@@ -33,9 +33,16 @@ _config.STORE_SEND_CHUNKED_DATASET = True
 # We ask for PDUs of 64 KB; pynetdicom itself reads what is announced, up to 4 GB.
 _MOST_PDU_BYTES, _PDU_S = 1 << 20, 60.0
 
+# Results of a presentation context, PS3.8 table 9-18: the class, or its transfer syntaxes, are not supported.
+_UNSUPPORTED = {3, 4}
+
 
 class PeerError(Exception):
     """A PACS that cannot be reached, or does not talk to us; worth another try later."""
+
+
+class NothingAcceptedError(PeerError):
+    """A PACS that answers, and takes none of what was proposed since it does not support it."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +153,8 @@ def associate(
         roles: role selections to negotiate.
 
     Raises:
-        PeerError: if the peer is not there, rejects the association, or accepts none of the contexts.
+        NothingAcceptedError: if the peer supports none of the contexts.
+        PeerError: if it is not there, rejects the association, or accepts none of the contexts for another reason.
     """
     application = AE(ae_title=peer.own_aet)
     application.connection_timeout = peer.timeout_s
@@ -164,7 +172,9 @@ def associate(
         evt_handlers=[(evt.EVT_CONN_OPEN, prepare_connection), *handlers],
     )
     if not association.is_established:
-        raise PeerError(_why_not(association, peer))
+        results = {context.result for context in association.rejected_contexts}
+        nothing = bool(results) and results <= _UNSUPPORTED and not association.accepted_contexts
+        raise (NothingAcceptedError if nothing else PeerError)(_why_not(association, peer))
     return association
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mhsev_monai.pacs.gateway.delivery_rules import STAND_INS
 from mhsev_monai.pacs.gateway.journal_database import Database
 from mhsev_monai.pacs.gateway.journal_rows import ResultFile, Work
 from mhsev_monai.pacs.gateway.journal_schema import COMMITTED, FAILED, LEFT_OUT, READY, RUNNING, SENDING
@@ -45,6 +46,8 @@ class WorkQueue:
     ) -> bool:
         """Note the results, each for every destination; False, and nothing noted, if slices came meanwhile.
 
+        What stands in for another result waits for `Deliveries.stand_in`.
+
         Args:
             work: what was claimed.
             results: objects on disk.
@@ -55,6 +58,7 @@ class WorkQueue:
             if not holds(rows, work):
                 return False
             now = self._clock()
+            kinds = {result.kind for result in results}
             for result in results:
                 added = rows.execute(
                     "INSERT INTO results (series_id, revision, kind, sop_class, sop_uid, file, made_at) "
@@ -64,6 +68,8 @@ class WorkQueue:
                         *(result.sop_uid, result.file, now),
                     ),
                 )
+                if STAND_INS.get(result.kind) in kinds:
+                    continue
                 rows.executemany(
                     "INSERT INTO deliveries (result_id, destination, state, changed_at) VALUES (?, ?, 'pending', ?)",
                     [(added.lastrowid, destination, now) for destination in destinations],

@@ -78,7 +78,7 @@ def test_callers_are_held_to_their_addresses(tmp_path, address, allowed):
         (LEAST + "pipeline: {command: []}", "pipeline: command is empty"),
         (
             LEAST + "pipeline: {report: long}",
-            "pipeline.report must be one of comprehensive3d, enhanced, none, got 'long'",
+            "pipeline.report must be one of comprehensive3d, enhanced, both, none, got 'long'",
         ),
         (
             LEAST + ARCHIVE + "reconcile: {through: a, days: 7}",

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 import socket
 import struct
-import subprocess
 import threading
 import time
 from pathlib import Path
@@ -14,17 +12,16 @@ from types import SimpleNamespace
 
 import psutil
 import pytest
-from orthanc_server import AET, Modality, free_port, make_tls, needs_orthanc, wait_until
+from orthanc_server import AET, Modality, free_port, make_tls, needs_orthanc
 from pydicom import dcmread
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE, evt
 from result_objects import ENHANCED_SR, SOP_CLASSES, six_kinds, write_object
+from selective_pacs import SelectivePacs, needs_storescp
 
 from mhsev_monai.pacs.gateway.cstore import Outgoing, _send, send_files
 from mhsev_monai.pacs.gateway.delivery_rules import Judgement, Outcome
 from mhsev_monai.pacs.gateway.scu import Peer, client_tls
-
-needs_storescp = pytest.mark.skipif(shutil.which("storescp") is None, reason="needs storescp: apt-get install dcmtk")
 
 
 def peer_of(server, **changes) -> Peer:
@@ -103,59 +100,38 @@ def test_whatever_reading_a_file_raises_is_a_try_of_that_file(monkeypatch):
     assert judged == Judgement(Outcome.RETRY, "it cannot be sent (error)")
 
 
-# dcmtk's storescp with a profile that knows Enhanced SR and Secondary Capture, and no Comprehensive 3D SR.
-_PROFILE = """
-[[TransferSyntaxes]]
-[Plain]
-TransferSyntax1 = {syntax}
-[[PresentationContexts]]
-[Some]
-PresentationContext1 = EnhancedSRStorage\\Plain
-PresentationContext2 = SecondaryCaptureImageStorage\\Plain
-[[Profiles]]
-[Storage]
-PresentationContexts = Some
-"""
-
-
 @pytest.fixture
 def old_pacs(tmp_path):
-    """Starts a storescp that takes two kinds of object in one syntax; gives its port and the folder it fills."""
+    """Starts a storescp that takes two kinds of object in one syntax."""
     started = []
 
-    def start(syntax: str):
-        folder, port = tmp_path / "old", free_port()
-        folder.mkdir()
-        (tmp_path / "profile.cfg").write_text(_PROFILE.format(syntax=syntax))
-        command = ["storescp", "-od", str(folder), "-xf", str(tmp_path / "profile.cfg"), "Storage", "-aet", AET]
-        started.append(subprocess.Popen([*command, str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
-        peer = Peer("127.0.0.1", port, AET, "MHSEV", timeout_s=5)
-        echo = ["echoscu", "127.0.0.1", str(port)]
-        # No Verification in the profile: an association that is answered at all is enough.
-        wait_until(lambda: b"TCP" not in subprocess.run(echo, capture_output=True).stderr, what="storescp")
-        return peer, folder
+    def start(syntax: str) -> SelectivePacs:
+        started.append(SelectivePacs(tmp_path / "old", [ENHANCED_SR, SOP_CLASSES["capture"]], syntax))
+        return started[-1]
 
     yield start
-    for process in started:
-        process.terminate()
-        process.wait(10)
+    for server in started:
+        server.stop()
 
 
 @needs_storescp
 @pytest.mark.parametrize("syntax", ["LittleEndianExplicit", "LittleEndianImplicit"])
 def test_a_pacs_that_refuses_a_kind_gets_the_others_and_the_reason_names_the_kind(old_pacs, tmp_path, syntax):
-    peer, folder = old_pacs(syntax)
+    pacs = old_pacs(syntax)
+    peer = Peer("127.0.0.1", pacs.port, AET, "MHSEV", timeout_s=5)
     sent = {item.path.stem: item.judgement for item in send_files(peer, six_kinds(tmp_path / "results"))}
     assert {kind: judged.outcome for kind, judged in sent.items()} == {
         kind: Outcome.STORED if kind == "capture" else Outcome.NOT_ACCEPTED for kind in SOP_CLASSES
     }
     assert "Comprehensive 3D SR Storage" in sent["sr"].reason
-    assert "to enhanced or none" in sent["sr"].reason
+    assert "to both, enhanced or none" in sent["sr"].reason
     enhanced = write_object(tmp_path / "enhanced.dcm", ENHANCED_SR, "sr")
     assert send_files(peer, [enhanced])[0].judgement.outcome is Outcome.STORED
-    kept = [dcmread(path) for path in folder.iterdir()]
-    assert {data.SOPInstanceUID for data in kept} >= {dcmread(enhanced).SOPInstanceUID}
-    assert len(kept) == 2
+    assert pacs.got().keys() >= {dcmread(enhanced).SOPInstanceUID}
+    assert len(pacs.got()) == 2
+    # Alone, so that the PACS accepts nothing of what is proposed: that is no PACS that does not answer.
+    (alone,) = send_files(peer, [tmp_path / "results" / "sr.dcm"])
+    assert alone.judgement == sent["sr"]
 
 
 @needs_orthanc

@@ -68,7 +68,8 @@ def test_what_a_status_means(status, outcome):
 
 
 def test_a_refused_3d_report_tells_the_way_out_and_another_kind_tells_another():
-    assert "pipeline.report to enhanced or none" in not_accepted(COMPREHENSIVE_3D_SR, "Comprehensive 3D SR Storage")
+    told = not_accepted(COMPREHENSIVE_3D_SR, "Comprehensive 3D SR Storage")
+    assert "pipeline.report to both, enhanced or none" in told
     assert "to enhanced" not in not_accepted("1.2.840.10008.5.1.4.1.1.66.4", "Segmentation Storage")
 
 

@@ -9,11 +9,15 @@ import pydicom
 import pytest
 from dicom_heads import write_head, write_model
 from gateways import Site, eventually, send
+from orthanc_server import AET
 from pydicom.dataset import Dataset
+from result_objects import ENHANCED_SR, SOP_CLASSES
+from selective_pacs import SelectivePacs, needs_storescp
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, needs_storescp]
 CASES = ("whole", "missing", "truncated", "rows")
 WAIT_S = 240
+OF_OLD_PACS = [ENHANCED_SR if kind == "sr" else uid for kind, uid in SOP_CLASSES.items()]
 
 
 def series_uid(case: str) -> str:
@@ -38,11 +42,20 @@ def spoiled(case: str, folder: Path) -> list[Dataset]:
 
 
 @pytest.fixture
-def site(tmp_path, pacs) -> Iterator[Site]:
-    made = Site(tmp_path, destinations=[pacs.destination], receiver={"quiet_s": 3})
+def old_pacs(tmp_path) -> Iterator[SelectivePacs]:
+    """One that takes no Comprehensive 3D SR."""
+    server = SelectivePacs(tmp_path / "old", OF_OLD_PACS)
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def site(tmp_path, pacs, old_pacs) -> Iterator[Site]:
+    old = {"name": "old", "host": "127.0.0.1", "port": old_pacs.port, "ae_title": AET}
+    made = Site(tmp_path, destinations=[pacs.destination, old], receiver={"quiet_s": 3})
     write_model(tmp_path / "real.pt")
     made.held["model"] = str(tmp_path / "real.pt")
-    made.held["pipeline"] = {"max_attempts": 1}
+    made.held["pipeline"] = {"max_attempts": 1, "report": "both"}
     return made
 
 
@@ -51,7 +64,7 @@ def reasons(site: Site) -> dict[str, tuple[str, str]]:
     return {CASES[int(uid.rpartition(".")[2]) - 1]: (state, reason) for uid, state, reason in rows}
 
 
-def test_whole_series_give_objects_spoiled_ones_a_reason_and_late_slices_mend(site, pacs, running, tmp_path):
+def test_whole_series_give_objects_spoiled_ones_a_reason_and_late_slices_mend(site, pacs, old_pacs, running, tmp_path):
     images = {case: spoiled(case, tmp_path / case) for case in CASES}
     running(site)
     for case, of_case in images.items():
@@ -64,9 +77,12 @@ def test_whole_series_give_objects_spoiled_ones_a_reason_and_late_slices_mend(si
     assert len(set(pacs.got)) == len(pacs.got) == 6
     assert {state for state, _ in found.values()} == {"failed"}
     assert all(reason and "attempts" not in reason for _, reason in found.values()), found
-    assert len(site.rows("SELECT * FROM results")) == 6
+    # Two reports, of which each PACS has the one that it takes.
+    assert len(site.rows("SELECT * FROM results")) == 7
+    assert sorted(old_pacs.got().values()) == sorted(OF_OLD_PACS)
 
     send(site.port, images["missing"][-1:])
     assert eventually(lambda: reasons(site)["missing"] == ("committed", None), WAIT_S), reasons(site)
     assert len(set(pacs.got)) == len(pacs.got) == 12
+    assert len(old_pacs.got()) == 12
     assert eventually(lambda: site.leftovers() == [])
