@@ -1,8 +1,8 @@
 """Brings results to their destinations: what is due is sent, what failed waits its time, what is stored is confirmed.
 
-One thread a destination, so that a PACS that is down holds up nobody else. What is decided stands in `delivery_rules`;
-what is remembered stands in the journal, so that a gateway that is killed sends the same objects again, under the same
-UIDs, of which a PACS keeps one.
+One courier a destination, each in its own thread, so that a PACS that is down holds up nobody else. What is decided
+stands in `delivery_rules`; what is remembered stands in the journal, so that a gateway that is killed sends the same
+objects again, under the same UIDs, of which a PACS keeps one.
 """
 
 from __future__ import annotations
@@ -11,10 +11,9 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 
 from mhsev_monai.pacs.gateway.audit import Audit
@@ -38,7 +37,6 @@ POLL_S = 1.0
 BATCH = 100
 # An answer on the same association comes at once or not at all.
 _REPORT_WAIT_S = 0.5
-_FAULT_S = 60.0
 _STRAYS_S = 60.0
 _UNANSWERED = "the PACS did not answer the request for storage commitment in time"
 _UNKNOWN_NAME = "the configuration has no destination of that name; add it, start again, and run mhsev gateway retry"
@@ -112,18 +110,23 @@ class Courier:
         judged = [(item, one.judgement) for item, one in zip(going, sent, strict=True)]
         stored = [item.id for item, judgement in judged if judgement.outcome is Outcome.STORED]
         self._deliveries.sent(stored, self._destination.commitment)
-        not_accepted = {item.id: j.reason for item, j in judged if j.outcome is Outcome.NOT_ACCEPTED}
-        if self._destination.skip_refused:
-            self._deliveries.skip(not_accepted)
-        else:
-            self._deliveries.bury(not_accepted)
-        self._deliveries.bury({item.id: j.reason for item, j in judged if j.outcome is Outcome.REFUSED})
+        self._give_up(
+            {item.id: j.reason for item, j in judged if j.outcome is Outcome.NOT_ACCEPTED},
+            {item.id: j.reason for item, j in judged if j.outcome is Outcome.REFUSED},
+        )
         failed = [(item, j.reason) for item, j in judged if j.outcome is Outcome.RETRY]
         postpone_or_bury(self._deliveries, self._destination.backoff, failed, self._clock())
         counts = {outcome.value: sum(j.outcome is outcome for _, j in judged) for outcome in Outcome}
         self._audit.note("sent", destination=self._destination.name, **{k: n for k, n in counts.items() if n})
         for reason in sorted({j.reason for _, j in judged if j.outcome is not Outcome.STORED}):
             logger.warning("destination %s: %s", self._destination.name, reason)
+
+    def _give_up(self, not_accepted: Mapping[int, str], refused: Mapping[int, str]) -> None:
+        """Write down what the destination will not take, whether as a kind or as this object."""
+        replaced = self._deliveries.stand_in({**not_accepted, **refused})
+        close = self._deliveries.skip if self._destination.skip_refused else self._deliveries.bury
+        close({number: reason for number, reason in not_accepted.items() if number not in replaced})
+        self._deliveries.bury({number: reason for number, reason in refused.items() if number not in replaced})
 
     # Storage SCP
 
@@ -178,29 +181,28 @@ class Courier:
         return Carrier(lambda paths: stow_files(client, paths), confirm)
 
 
-def run_sender(config: GatewayConfig, journal: Journal, stop: threading.Event, audit: Audit) -> None:
-    """Deliver to every destination until ``stop`` is set; what is for a destination that is no more is given up."""
+def run_courier(
+    config: GatewayConfig, destination: Destination, journal: Journal, stop: threading.Event, audit: Audit
+) -> None:
+    """Deliver to one destination until ``stop`` is set.
+
+    Raises:
+        OSError: if its certificates cannot be read.
+        Exception: whatever a fault of ours raises; a destination that is down, or answers nonsense, raises nothing.
+    """
+    courier = Courier(destination, config.receiver.ae_title, journal, config.folders.results, audit)
+    while not stop.is_set():
+        if not courier.step():
+            stop.wait(POLL_S)
+
+
+def give_up_strays(config: GatewayConfig, journal: Journal, stop: threading.Event, audit: Audit) -> None:
+    """Give up what is for destinations that are no more, now and each minute, until ``stop`` is set."""
     names = {one.name for one in config.destinations}
-    bury_strays(journal.deliveries, names, audit)
-
-    def courier_to(destination: Destination) -> Courier:
-        return Courier(destination, config.receiver.ae_title, journal, config.folders.results, audit)
-
-    threads = [
-        threading.Thread(target=_deliver, args=(one.name, partial(courier_to, one), stop), name="courier", daemon=True)
-        for one in config.destinations
-    ]
-    for thread in threads:
-        thread.start()
-    while not stop.wait(_STRAYS_S):
-        try:
-            # Somebody may have run `mhsev gateway retry` on them.
-            bury_strays(journal.deliveries, names, audit)
-        except Exception as error:
-            # The edge of a thread; the couriers go on.
-            logger.error("deliveries to former destinations: %s; tried again in a minute", type(error).__name__)
-    for thread in threads:
-        thread.join(10)
+    while not stop.is_set():
+        bury_strays(journal.deliveries, names, audit)
+        # Somebody may run `mhsev gateway retry` on them.
+        stop.wait(_STRAYS_S)
 
 
 def bury_strays(deliveries: Deliveries, names: Collection[str], audit: Audit) -> None:
@@ -210,17 +212,3 @@ def bury_strays(deliveries: Deliveries, names: Collection[str], audit: Audit) ->
     for name, n_results in Counter(item.destination for item in strays).items():
         audit.note("given up", destination=name, results=n_results, reason=_UNKNOWN_NAME)
         logger.warning("destination %s: %s", name, _UNKNOWN_NAME)
-
-
-def _deliver(name: str, make_courier: Callable[[], Courier], stop: threading.Event) -> None:
-    courier: Courier | None = None
-    while not stop.is_set():
-        try:
-            # Made here: a destination whose certificates cannot be read must not keep the others from theirs.
-            courier = courier or make_courier()
-            pause = 0.0 if courier.step() else POLL_S
-        except Exception as error:
-            # The edge of a thread: a fault of ours at one destination must end neither it nor the others.
-            logger.error("destination %s: %s; it is tried again in a minute", name, type(error).__name__)
-            pause = _FAULT_S
-        stop.wait(pause)

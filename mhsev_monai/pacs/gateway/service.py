@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from mhsev_monai.pacs.gateway.audit import Audit, Pseudonyms
@@ -129,8 +130,9 @@ class Service:
         """End: no more associations, children killed, their series given back."""
         self.stop.set()
         self.receiver.stop()
+        end = time.monotonic() + _JOIN_S
         for part in self._parts:
-            part.thread.join(_JOIN_S)
+            part.thread.join(max(0.0, end - time.monotonic()))
         if self._monitor is not None:
             self._monitor.close()
         self.audit.note("gateway ended")
@@ -172,10 +174,13 @@ class Service:
         parts = [Part("keeper", self._keep)]
         for number in range(config.pipeline.n_workers):
             parts.append(Part(f"worker {number + 1}", Worker(config, journal, self.spool, audit).run, "workers"))
-        from mhsev_monai.pacs.gateway.sender import run_sender
+        from mhsev_monai.pacs.gateway.sender import give_up_strays, run_courier
 
         # Without destinations, too: what is still to go to a former one must end.
-        parts.append(Part("sender", lambda stop: run_sender(config, journal, stop, audit)))
+        parts.append(Part("sender", lambda stop: give_up_strays(config, journal, stop, audit)))
+        for one in config.destinations:
+            courier = partial(run_courier, config, one, journal, audit=audit)
+            parts.append(Part(f"sender to {one.name}", courier, "sender"))
         if config.sources or config.reconcile is not None:
             from mhsev_monai.pacs.gateway.reconcile import run_polling, run_reconcile
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 from datetime import datetime
+from functools import partial
 
 import pytest
 from journals import Clock, Notes, add_results, open_journal
@@ -15,7 +16,8 @@ from result_objects import SOP_CLASSES, six_kinds, write_object
 
 from mhsev_monai.pacs.gateway.config import Caller, GatewayConfig, ReceiverConfig
 from mhsev_monai.pacs.gateway.config_sending import Destination, TlsConfig
-from mhsev_monai.pacs.gateway.sender import Courier, run_sender
+from mhsev_monai.pacs.gateway.sender import Courier, give_up_strays, run_courier
+from mhsev_monai.pacs.gateway.service import Part
 
 
 @pytest.fixture
@@ -199,20 +201,23 @@ def test_a_result_whose_file_is_gone_is_given_up_and_the_others_go(recording, st
 
 
 class RunningSender:
-    """`run_sender` in a thread, for some destinations."""
+    """The sending half of a gateway, for some destinations."""
 
     def __init__(self, state, journal, audit, *destinations: Destination) -> None:
         receiver = ReceiverConfig((Caller(AET, ("127.0.0.1",)),), "MHSEV")
         config = GatewayConfig(state, state / "model.pt", receiver, destinations)
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=run_sender, args=(config, journal, self._stop, audit), daemon=True)
+        loops = [partial(give_up_strays, config), *(partial(run_courier, config, one) for one in destinations)]
+        self._parts = [Part("sender", partial(loop, journal, audit=audit)) for loop in loops]
 
     def __enter__(self) -> None:
-        self._thread.start()
+        for part in self._parts:
+            part.start(self._stop)
 
     def __exit__(self, *error: object) -> None:
         self._stop.set()
-        self._thread.join(20)
+        for part in self._parts:
+            part.thread.join(20)
 
 
 def test_what_is_for_a_destination_that_was_renamed_is_given_up_with_the_reason_and_not_left_sending(recording, state):

@@ -11,9 +11,11 @@ import pytest
 import requests
 from gateways import InProcess, Site, eventually, free_port, send
 from mr_objects import mr_image
+from orthanc_server import make_tls
 
 from mhsev_monai.pacs.gateway.service import Part
 
+TLS_FILES = {"certificate": "gateway.pem", "key": "gateway.key", "ca": "ca.pem"}
 NO_TLS = {"certificate": "/no.pem", "key": "/no.key", "ca": "/no.pem"}
 PACS = {"name": "pacs", "host": "127.0.0.1", "port": 1, "ae_title": "PACS", "tls": NO_TLS}
 ARCHIVE = {"name": "archive", "url": "https://127.0.0.1:1", "tls": NO_TLS}
@@ -56,7 +58,7 @@ def test_a_part_that_cannot_begin_is_failing(tmp_path, in_process, part, section
 @pytest.mark.parametrize(
     ("part", "loop", "sections"),
     [
-        ("sender", "sender.run_sender", {"destinations": [PACS]}),
+        ("sender", "sender.run_courier", {"destinations": [PACS]}),
         ("polling", "reconcile.run_polling", {"sources": [ARCHIVE]}),
     ],
 )
@@ -69,6 +71,27 @@ def test_a_part_whose_loop_raises_is_failing(tmp_path, in_process, monkeypatch, 
     monkeypatch.setattr(f"mhsev_monai.pacs.gateway.{loop}", fail)
     gateway = in_process(Site(tmp_path, monitor={"port": free_port()}, **sections))
     assert eventually(lambda: [name for name, works in checks(gateway).items() if not works] == [part])
+
+
+def test_a_courier_that_fails_at_each_start_is_failing_until_it_works_and_the_other_delivers(
+    tmp_path, in_process, pacs, monkeypatch, caplog
+):
+    monkeypatch.setattr(Part.__init__, "__defaults__", ("", 0.3))
+    tls = {name: str(tmp_path / "tls" / file) for name, file in TLS_FILES.items()}
+    closed = PACS | {"name": "closed", "tls": tls}
+    site = Site(tmp_path, monitor={"port": free_port()}, destinations=[closed, pacs.destination])
+    gateway = in_process(site)
+    assert eventually(lambda: not checks(gateway)["sender"])
+    send(site.port, [mr_image()])
+    assert eventually(lambda: len(pacs.got) == 2)
+    end = time.monotonic() + 2
+    while time.monotonic() < end:
+        # It begins again and fails again; in between it must not look well.
+        assert [name for name, works in checks(gateway).items() if not works] == ["sender"]
+    told = {each.getMessage() for each in caplog.records if each.name == "mhsev_monai.pacs.gateway.service"}
+    assert told == {"the sender to closed failed; it begins again in 0.3 s"}
+    make_tls(tmp_path / "tls", "gateway")
+    assert eventually(lambda: all(checks(gateway).values()))
 
 
 @pytest.mark.parametrize(("part", "state"), [("workers", "running"), ("keeper", "ready")])
