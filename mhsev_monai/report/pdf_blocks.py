@@ -40,7 +40,7 @@ from mhsev_monai.report.document import (
 from mhsev_monai.report.pdf_drawing import latin, svg_drawing
 
 MOST_HEIGHT = 62 * mm
-"""Of a picture, so that two cases fit a page."""
+"""Of a picture, so that two cases without a list of findings fit a page."""
 
 PADDING = 3.0
 MOST_WORDS = 230.0
@@ -157,8 +157,8 @@ class PdfBlocks:
         if block.svg is None:
             return [Words("not computed", SOFT_BODY)]
         drawn = svg_drawing(str(block.svg), self.width)
-        below = [Words(words(block.caption), BELOW)] if block.caption else [Spacer(1, 5)]
-        return [KeepTogether([drawn, Spacer(1, 3), *below])]
+        below = Words(words(block.caption), BELOW) if block.caption else Spacer(1, 5)
+        return [_with_next(drawn), _with_next(Spacer(1, 3)), below]
 
     def _picture(self, block: Picture) -> list[Flowable]:
         data = base64.b64decode(block.png.partition(",")[2])
@@ -166,8 +166,8 @@ class PdfBlocks:
             across, down = opened.size
         scale = min(self.width / across, MOST_HEIGHT / down)
         image = Image(io.BytesIO(data), across * scale, down * scale, hAlign="LEFT")
-        below = [Words(words(block.caption), BELOW)] if block.caption else [Spacer(1, 4)]
-        return [KeepTogether([image, Spacer(1, 3), *below])]
+        below = Words(words(block.caption), BELOW) if block.caption else Spacer(1, 4)
+        return [_with_next(image), _with_next(Spacer(1, 3)), below]
 
     def _table(self, table: Table) -> list[Flowable]:
         caption = Words(words(table.caption), CAPTION)
@@ -233,6 +233,16 @@ class PdfBlocks:
             hAlign="LEFT",
         )
         return [grid, Spacer(1, 8)]
+
+
+def _with_next(part: Flowable) -> Flowable:
+    """Leave a part on the page of the next one.
+
+    A ``KeepTogether`` would not do: reportlab leaves a heading alone before one, and takes one in another for endlessly
+    high, so that a card with a picture would always begin a page.
+    """
+    part.__dict__["keepWithNext"] = 1  # a drawing checks what is set on it, and does not know this
+    return part
 
 
 def _lines(cell: Cell) -> list[str]:

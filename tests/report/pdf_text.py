@@ -10,7 +10,7 @@ import zlib
 def page_texts(pdf: bytes) -> list[str]:
     """Strings of each page's content, in the order in which they are drawn."""
     pages = []
-    for header, stream in re.findall(rb"<<(.*?)>>\s*stream\r?\n(.*?)endstream", pdf, re.DOTALL):
+    for header, stream in re.findall(rb"<<((?:(?!<<).)*?)>>\s*stream\r?\n(.*?)endstream", pdf, re.DOTALL):
         if b"/Subtype" in header or b"/FontFile" in header:
             continue
         data = base64.a85decode(stream.strip().removesuffix(b"~>")) if b"ASCII85Decode" in header else stream

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import dataclasses
+import io
 import json
 import re
 import sys
@@ -12,10 +14,26 @@ import time
 import jsonschema
 import pytest
 from pdf_text import page_texts
+from PIL import Image
 from whole_report import HOSTILE, base_data, whole_data
 
 from mhsev_monai.report import FORMS, ReportData, render, run_document
-from mhsev_monai.report.document import Column, Document, Interval, Number, Section, Table, p_value, text_of
+from mhsev_monai.report.document import (
+    PNG_ADDRESS,
+    Beside,
+    Column,
+    Document,
+    Drawing,
+    Heading,
+    Interval,
+    Number,
+    Paragraph,
+    Picture,
+    Section,
+    Table,
+    p_value,
+    text_of,
+)
 from mhsev_monai.report.document_json import report_schema
 from mhsev_monai.report.forms import MissingReportlabError, form_of, write_form
 from mhsev_monai.report.model_card import model_card
@@ -128,6 +146,56 @@ def test_the_pdf_says_the_numbers_and_takes_a_name_for_text(document):
     assert "<script>" in text
     assert b"/JavaScript" not in render(document, "pdf")
     assert b"/URI" not in render(document, "pdf")
+
+
+def cards(n):
+    """Cases with a picture each, of the shape that slices side by side have."""
+    card = next(
+        block
+        for section in run_document(whole_data()).sections
+        if section.id == "examples"
+        for group in section.blocks[1].groups
+        for block in group
+    )
+    stream = io.BytesIO()
+    Image.new("L", (400, 200)).save(stream, "PNG")
+    picture = Picture(PNG_ADDRESS + base64.b64encode(stream.getvalue()).decode(), "a slice")
+    return [
+        [dataclasses.replace(card, title=f"case-{number}", picture=picture, blocks=card.blocks[:1])]
+        for number in range(1, n + 1)
+    ]
+
+
+def pdf_pages(*blocks):
+    section = Section("s", "Of the cases", list(blocks))
+    return page_texts(render(Document("run", "T", "s", [("Research use only.", "")], sections=[section]), "pdf"))
+
+
+def test_cases_with_pictures_share_a_page_of_the_pdf_and_none_is_divided():
+    pages = pdf_pages(Paragraph("How they were chosen."), Beside(cards(4)))
+    titles = [re.findall(r"^case-\d", page, re.MULTILINE) for page in pages]
+    assert titles == [["case-1", "case-2"], ["case-3", "case-4"]]
+    assert [page.count("Result of") for page in pages] == [2, 2]
+    assert "Of the cases" in pages[0]
+
+
+def test_a_heading_and_a_caption_stand_on_the_page_of_their_figure():
+    """The figure is moved down line by line over the end of the page."""
+    figure = next(
+        block
+        for section in run_document(whole_data()).sections
+        for block in section.blocks
+        if isinstance(block, Drawing) and block.caption
+    )
+    inside = re.search(r"<text[^>]*>([a-z ]{4,})</text>", str(figure.svg)).group(1)
+    moved = set()
+    for n in range(24, 44):
+        pages = pdf_pages(*[Paragraph("A line.")] * n, Heading("What it shows"), figure)
+        (heading,) = [number for number, page in enumerate(pages) if "What it shows" in page]
+        assert inside in pages[heading]
+        assert figure.caption[:20] in pages[heading]
+        moved.add(heading)
+    assert moved == {0, 1}
 
 
 def test_letters_that_the_fonts_lack_become_question_marks_in_the_pdf_alone():
