@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 _MOST_FRAMES = 200_000
 _PLANE_POSITION, _PLANE_ORIENTATION, _PIXEL_MEASURES = 0x00209113, 0x00209116, 0x00289110
 _FRAME_CONTENT, _ECHO, _REAL_WORLD, _FRAME_TYPE = 0x00209111, 0x00189114, 0x00289145, 0x00189226
+_DIFFUSION, _GRADIENT_DIRECTION = 0x00189117, 0x00189076
 _GROUPS = (
     _PLANE_POSITION,
     _PLANE_ORIENTATION,
@@ -23,7 +24,7 @@ _GROUPS = (
     _ECHO,
     _REAL_WORLD,
     _FRAME_TYPE,
-    0x00189117,
+    _DIFFUSION,
 )
 Triple = tuple[float, ...]
 
@@ -84,8 +85,9 @@ def read_frames(dataset: Dataset) -> tuple[Frame, ...]:
 
 
 def _groups(sources: Iterable[Dataset]) -> list[Dataset]:
-    """The functional groups of some data sets."""
-    return [item for source in sources for tag in _GROUPS if (item := _item(source, tag)) is not None]
+    """The functional groups of some data sets, and the item in which that of diffusion keeps its direction."""
+    found = [item for source in sources for tag in _GROUPS if (item := _item(source, tag)) is not None]
+    return [*found, *(item for group in found if (item := _item(group, _GRADIENT_DIRECTION)) is not None)]
 
 
 def _item(dataset: Dataset, tag: int) -> Dataset | None:

@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 from mhsev_monai.errors import ScanError
 from mhsev_monai.ingest.bvals import B0_MAX, read_bvals
 from mhsev_monai.ingest.dicom.convert import ChildLimits, Converted, convert
+from mhsev_monai.ingest.dicom.directions import image_directions
 from mhsev_monai.ingest.dicom.headers import DicomFile
 from mhsev_monai.ingest.dicom.kinds import SeriesKind, classify
 from mhsev_monai.ingest.dicom.preflight import SAME_ECHO_MS, SeriesPlan, check_series
 from mhsev_monai.ingest.dicom.renumber import renumbered_copies
+from mhsev_monai.ingest.dicom.single_frames import single_frame_copies
 from mhsev_monai.ingest.dicom.verify import Verified, check_b0_signal, checked_b_values, open_image, verify
 from mhsev_monai.ingest.scan_writer import NewScan, scan_from_nifti, with_scales
 from mhsev_monai.ingest.sidecar import allowed_sidecar, from_header
@@ -128,7 +130,8 @@ def _echoes(files: Sequence[DicomFile]) -> dict[float, int]:
 def convert_series(series: DicomSeries, limits: ChildLimits | None = None) -> tuple[NewScan, tuple[str, ...]]:
     """One series as a scan that is compared, slice by slice, with its files; and warnings about it.
 
-    Where the converter fails on the files as they are, it gets copies that are numbered volume by volume.
+    Where the converter fails on the files as they are, it gets copies that are numbered volume by volume, of enhanced
+    images a file a frame.
 
     Raises:
         ScanError: if the series is incomplete or damaged, or the converter fails on it.
@@ -140,7 +143,7 @@ def convert_series(series: DicomSeries, limits: ChildLimits | None = None) -> tu
         except ScanError:
             copies = work / "copies"
             copies.mkdir()
-            files = renumbered_copies(plan, copies)
+            files = renumbered_copies(plan, copies) or single_frame_copies(plan, copies)
             if files is None:
                 raise
             return _converted(series, plan, files, work / "renumbered", limits)
@@ -168,6 +171,8 @@ def _converted(
         check_b0_signal(image, verified.volumes, np.zeros(len(verified.volumes)) if b_values is None else b_values)
     scan = with_scales(scan_from_nifti(image, verified.volumes), verified.scales)
     directions = _directions(converted, verified, (*image.shape, 1)[3])
+    if directions is None and b_values is not None:
+        directions = image_directions(verified.directions, b_values.tolist(), np.asarray(image.affine))
     sidecar = from_header(plan.files[0]) | allowed_sidecar(converted.sidecar)
     lossy = ("the pictures were once compressed with loss",) if any(file.lossy for file in plan.files) else ()
     scan = replace(scan, b_values=b_values, directions=directions, sidecar=sidecar)

@@ -41,12 +41,14 @@ class Verified(NamedTuple):
     Attributes:
         volumes: indices along the fourth axis, without those of derived frames.
         b_values: of the headers, s/mm^2, one a kept volume; None where no header tells one.
+        directions: of the headers, LPS, one a kept volume; empty where no header tells one.
         scales: slope and intercept of each slice, ``(n_slices, n_volumes, 2)``.
         warnings: what is odd.
     """
 
     volumes: tuple[int, ...]
     b_values: tuple[float | None, ...]
+    directions: tuple[tuple[float, ...], ...]
     scales: NDArray[np.float64]
     warnings: tuple[str, ...]
 
@@ -81,7 +83,8 @@ def verify(image: Any, plan: SeriesPlan) -> Verified:
     warnings = (_MIRRORED,) if mirrored else ()
     scales = np.array([[(frame.slope, frame.intercept) for frame in frames[index]] for index in kept])
     b_values = tuple(_volume_b_value(frames[index]) for index in kept)
-    return Verified(kept, b_values, scales.transpose(1, 0, 2), warnings)
+    directions = tuple(next((f.direction for f in frames[index] if f.direction), ()) for index in kept)
+    return Verified(kept, b_values, directions, scales.transpose(1, 0, 2), warnings)
 
 
 def _slices(files: Sequence[DicomFile], image: Any, backwards: bool = False) -> list[Slice]:

@@ -141,6 +141,33 @@ def test_enhanced_and_classic_forms_of_one_series_are_equal(shared_data, bring):
     assert np.allclose(first.affine, second.affine, atol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["canon_enhanced_dwi", "siemens_xa30_enhanced_dwi"])
+def test_frames_in_another_order_and_without_numbers_make_the_same_volumes(name, shared_data, bring, tmp_path):
+    source = shared_data / "dicom" / name
+    for path in source.glob("*.dcm"):
+        file = pydicom.dcmread(path)
+        frames, stored = list(file.PerFrameFunctionalGroupsSequence), file.pixel_array
+        # Place by place, and from one volume to the next within.
+        order = sorted(
+            range(len(frames)), key=lambda n: (list(frames[n].PlanePositionSequence[0].ImagePositionPatient), n)
+        )
+        for groups in frames:
+            del groups.FrameContentSequence
+        file.PerFrameFunctionalGroupsSequence = [frames[number] for number in order]
+        file.PixelData = stored[order].tobytes()
+        file.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+        # Another series for the ledger: the same one would be told as there already.
+        file.SeriesInstanceUID += ".1"
+        (tmp_path / "src").mkdir(exist_ok=True)
+        file.save_as(tmp_path / "src" / path.name, enforce_file_format=True)
+    disordered = bring(tmp_path / "src")
+    assert disordered.only.outcome == "accepted", disordered.only.reason
+    second = nib.load(disordered.images[0])
+    first = nib.load(next(path for path in bring(source).images if path != disordered.images[0]))
+    assert np.array_equal(first.get_fdata(), second.get_fdata())
+    assert np.allclose(first.affine, second.affine, atol=1e-4)
+
+
 @pytest.mark.parametrize("name", OTHERS)
 def test_images_without_diffusion_are_taken_under_their_own_contrast(name, shared_data, bring):
     kind, contrast = OTHERS[name]
