@@ -98,13 +98,17 @@ def _look(config: GatewayConfig, options: argparse.Namespace) -> int:
 
 
 def _status(journal: Journal, pseudonyms: Pseudonyms, options: argparse.Namespace) -> None:
-    counts, failed = journal.counts(), journal.series("failed")
-    names = [row.series_uid if options.uids else pseudonyms.of(row.series_uid) for row in failed]
+    counts, failed, in_part = journal.counts(), journal.series("failed"), journal.graded_in_part()
+
+    def name(row: SeriesRow) -> str:
+        return row.series_uid if options.uids else pseudonyms.of(row.series_uid)
+
     if options.json:
         held = {
             "series": counts.series,
             "deliveries": counts.deliveries,
-            "failed": [{"series": name, "reason": row.reason} for name, row in zip(names, failed, strict=True)],
+            "failed": [{"series": name(row), "reason": row.reason} for row in failed],
+            "graded_in_part": [{"series": name(row), "reason": row.reason} for row in in_part],
         }
         print(json.dumps(held))
         return
@@ -113,8 +117,8 @@ def _status(journal: Journal, pseudonyms: Pseudonyms, options: argparse.Namespac
     for destination, states in counts.deliveries.items():
         told = "  ".join(f"{state} {number}" for state, number in states.items() if number)
         print(f"to {destination}: {told}")
-    for name, row in zip(names, failed, strict=True):
-        print(f"{name}  {_since(row)}  {row.reason}")
+    for row in (*failed, *in_part):
+        print(f"{name(row)}  {_since(row)}  {row.state}: {row.reason}")
 
 
 def _since(row: SeriesRow) -> str:

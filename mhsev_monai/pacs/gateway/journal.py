@@ -16,8 +16,16 @@ from sqlite3 import Connection
 from mhsev_monai.pacs.gateway.deliveries import Deliveries
 from mhsev_monai.pacs.gateway.journal_database import Database, JournalError
 from mhsev_monai.pacs.gateway.journal_rows import Arrival, Counts, ReceivedInstance, SeriesRow
-from mhsev_monai.pacs.gateway.journal_schema import COLLECTING, DELIVERY_STATES, READY, SCHEMA_VERSION, SERIES_STATES
-from mhsev_monai.pacs.gateway.series_states import move, reopen
+from mhsev_monai.pacs.gateway.journal_schema import (
+    COLLECTING,
+    COMMITTED,
+    DELIVERY_STATES,
+    READY,
+    SCHEMA_VERSION,
+    SENDING,
+    SERIES_STATES,
+)
+from mhsev_monai.pacs.gateway.series_states import UNGRADED, move, reopen
 from mhsev_monai.pacs.gateway.work_queue import WorkQueue
 
 __all__ = ["Journal", "JournalError", "OtherStudyError"]
@@ -145,6 +153,14 @@ class Journal:
         found = self._database.rows(
             "SELECT * FROM series WHERE (? IS NULL OR state = ?) ORDER BY changed_at DESC, id DESC LIMIT ?",
             *(state, state, limit),
+        )
+        return [SeriesRow(**row) for row in found]
+
+    def graded_in_part(self, limit: int = 1000) -> list[SeriesRow]:
+        """Series of which a part has no result while the rest is on its way or delivered, the last changed first."""
+        found = self._database.rows(
+            "SELECT * FROM series WHERE state IN (?, ?) AND reason LIKE ? ORDER BY changed_at DESC, id DESC LIMIT ?",
+            *(SENDING, COMMITTED, f"{UNGRADED}%", limit),
         )
         return [SeriesRow(**row) for row in found]
 

@@ -44,6 +44,30 @@ def test_status_and_retry_work_beside_a_running_gateway(site, config, in_process
     assert "committed    1" in capsys.readouterr().out
 
 
+def test_status_tells_what_has_no_result_of_a_series_that_is_committed(tmp_path, in_process, pacs, capsys):
+    site = Site(tmp_path, destinations=[pacs.destination])
+    site.wish("partly")
+    in_process(site)
+    send(site.port, [mr_image("1.2.840.77")])
+    assert eventually(lambda: site.states() == ["committed"])
+    arguments = ["gateway", "status", "--config", written(site)]
+    assert main([*arguments, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["failed"] == []
+    (partly,) = told["graded_in_part"]
+    assert partly["reason"] == "a part was not graded: slices are missing; the pipeline failed with a fault"
+    assert main(arguments) == 0
+    *_, line = capsys.readouterr().out.splitlines()
+    assert line.startswith(f"{partly['series']}  ")
+    assert line.endswith(f"  committed: {partly['reason']}")
+    # Once that part is mended, nothing is left to tell.
+    site.wish("done")
+    send(site.port, [mr_image("1.2.840.77", 2)])
+    assert eventually(lambda: site.n_runs == 2 and site.states() == ["committed"])
+    assert main([*arguments, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["graded_in_part"] == []
+
+
 def test_uids_are_shown_only_when_asked_for(site, config, in_process, capsys):
     site.wish("refused")
     in_process(site)
