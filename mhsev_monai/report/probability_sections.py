@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mhsev_monai.report.data import ReportData
 from mhsev_monai.report.document import Beside, Block, Cell, Column, Drawing, Named, Number, Paragraph, Section, Table
-from mhsev_monai.report.reliability import reliability_points, reliability_svg
+from mhsev_monai.report.reliability import reliability_points, reliability_svg, wilson
 from mhsev_monai.report.words import GRADES
 
 _ERRORS = (
@@ -152,7 +152,7 @@ def sets_section(data: ReportData) -> Section | None:
             "not know. At a site whose patients differ from the others' the share can be another."
         ),
         Table("sets", caption, columns, rows),
-        _by_grade(pooled["sets"]),
+        _by_grade(pooled, _grade_cases(data)),
         _sizes(pooled["sets"]),
     ]
     return Section("sets", "Sets of grades", blocks)
@@ -173,12 +173,28 @@ def _set_row(name: Cell, entry: Any) -> tuple[Cell, ...]:
     )
 
 
-def _by_grade(sets: Mapping[str, Any]) -> Table:
-    by_grade = sets.get("coverage_by_grade") or {}
-    rows = [(grade, Number(by_grade.get(grade), 3, missing="no such case")) for grade in GRADES if grade in by_grade]
-    return Table(
-        "sets-by-grade", "Coverage by true grade, test cases of all sites", (Column("Grade"), Column("Coverage")), rows
+def _grade_cases(data: ReportData) -> Mapping[str, int]:
+    """Test cases of all sites by their true grade."""
+    entries = ((data.pooled.metrics if data.pooled else None) or {}).get("per_class") or ()
+    return {entry["severity"]: entry["n"] for entry in entries}
+
+
+def _by_grade(pooled: Mapping[str, Any], cases: Mapping[str, int]) -> Table:
+    """Coverage by grade; with cases and intervals where all test cases have told their sets."""
+    shares = pooled["sets"].get("coverage_by_grade") or {}
+    known = sum(cases.values()) == pooled.get("n")
+    columns = (
+        Column("Grade"),
+        *([Column("Cases")] if known else []),
+        Column("Coverage", "95 % Wilson interval" if known else ""),
     )
+    rows: list[Sequence[Cell]] = []
+    for grade in (grade for grade in GRADES if grade in shares):
+        share, n = shares[grade], cases.get(grade, 0)
+        low, high = wilson(round(share * n), n) if known and n and share is not None else (None, None)
+        coverage = Number(share, 3, low, high, missing="no such case")
+        rows.append((grade, n, coverage) if known else (grade, coverage))
+    return Table("sets-by-grade", "Coverage by true grade, test cases of all sites", columns, rows)
 
 
 def _sizes(sets: Mapping[str, Any]) -> Table:

@@ -33,10 +33,11 @@ def reliability_points(sums: Mapping[str, Any]) -> list[ReliabilityPoint]:
         sums: ``CalibrationSums.to_json()``: cases, sum of the probability and right cases by bin.
     """
     rows = zip(sums["n"], sums["confidence"], sums["right"], strict=True)
-    return [ReliabilityPoint(n, total / n, right / n, *_wilson(right, n)) for n, total, right in rows if n > 0]
+    return [ReliabilityPoint(n, total / n, right / n, *wilson(right, n)) for n, total, right in rows if n > 0]
 
 
-def _wilson(right: int, n: int) -> tuple[float, float]:
+def wilson(right: int, n: int) -> tuple[float, float]:
+    """Ends of Wilson's 95 % interval of a share; ``n`` from 1."""
     share, extra = right / n, _Z**2 / n
     middle = (share + extra / 2) / (1 + extra)
     reach = _Z * math.sqrt(share * (1 - share) / n + extra / (4 * n)) / (1 + extra)

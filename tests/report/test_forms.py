@@ -13,6 +13,7 @@ import time
 
 import jsonschema
 import pytest
+import scipy.stats
 from pdf_text import page_texts
 from PIL import Image
 from whole_report import HOSTILE, base_data, whole_data
@@ -281,6 +282,30 @@ def test_a_temperature_that_stayed_1_is_not_called_fitted():
     assert "fitted on 8 cases" not in text
     assert "fitted temperature" not in text
     assert "fitted temperature" in render(run_document(data), "md").decode()
+
+
+def coverage_rows(data):
+    told = json.loads(render(run_document(data), "json"))
+    (table,) = [b for s in told["sections"] for b in s["blocks"] if b.get("id") == "sets-by-grade"]
+    return [column["title"] for column in table["columns"]], table["rows"]
+
+
+def test_coverage_by_grade_has_its_cases_and_an_interval_where_all_cases_tell_their_sets():
+    data = whole_data()
+    sets = data.analyses.uncertainty["pooled"]["sets"]
+    columns, rows = coverage_rows(data)
+    assert columns == ["Grade", "Cases", "Coverage"]
+    assert [row[:2] for row in rows] == [[entry["severity"], entry["n"]] for entry in data.pooled.metrics["per_class"]]
+    for grade, n, coverage in rows:
+        share = sets["coverage_by_grade"][grade]
+        assert coverage["value"] == share
+        oracle = scipy.stats.binomtest(round(share * n), n).proportion_ci(method="wilson")
+        assert (coverage["low"], coverage["high"]) == pytest.approx(tuple(oracle), abs=1e-4)
+    pooled = {**data.analyses.uncertainty["pooled"], "n": 69}
+    analyses = dataclasses.replace(data.analyses, uncertainty={**data.analyses.uncertainty, "pooled": pooled})
+    columns, rows = coverage_rows(dataclasses.replace(data, analyses=analyses))
+    assert columns == ["Grade", "Coverage"]
+    assert [row[1]["value"] for row in rows] == list(sets["coverage_by_grade"].values())
 
 
 def test_the_calibration_error_has_no_interval_also_of_a_result_that_has_one():

@@ -51,8 +51,10 @@ def entry(table, seed=1):
     return {"table": table.to_json(), "metrics": severity_metrics(table).to_json(), "intervals": intervals}
 
 
-def uncertainty(seed, n):
-    probabilities, _, _, grades = cases(seed, n)
+def uncertainty(*drawn):
+    """Of the cases of each seed and number."""
+    parts = [cases(seed, n) for seed, n in drawn]
+    probabilities, grades = (np.concatenate([part[at] for part in parts]) for at in (0, 3))
     warm = at_temperature(probabilities, TEMPERATURE)
     sums = SetSums.from_sets(ScoreHistograms.from_predictions(warm, grades).thresholds(0.9).sets(warm), grades)
 
@@ -67,7 +69,7 @@ def uncertainty(seed, n):
         }
 
     return {
-        "n": n,
+        "n": len(grades),
         "before": errors(probabilities),
         "after": errors(warm),
         "sets": {
@@ -174,7 +176,7 @@ def analyses(first, second, site=HOSTILE):
             "loss_before": 1.234375, "loss_after": 1.109375, "coverage": 0.9, "n_bins": 50, "last_bins": [46] * 4,
             "odd_above": 1.40625,
         },
-        uncertainty={"pooled": uncertainty(3, 70), "sites": {site: uncertainty(4, 40), "north": "<5"}},
+        uncertainty={"pooled": uncertainty((1, 40), (2, 30)), "sites": {site: uncertainty((1, 40)), "north": "<5"}},
         subgroups={
             "least": {site: 5, "north": 5},
             "sex": {
