@@ -21,6 +21,7 @@ def test_a_thousand_waiting_series_take_no_more_memory_and_survive_a_kill(tmp_pa
     for start in range(0, 1000, 100):
         assert send(site.port, [mr_image(f"1.2.{series}") for series in range(start, start + 100)]) == [0] * 100
         early = early or gateway.rss_mb
+    print(f"{early:.1f} MB after 100 series, {gateway.rss_mb:.1f} MB after 1,000")
     assert gateway.rss_mb < early + 20
     gateway.kill()
     gateway.start()
@@ -46,6 +47,7 @@ def test_five_hundred_spoiled_headers_are_answered(tmp_path, running):
         with RawClient(site.port) as client:
             assert client.associate() == ACCEPT
             found[client.store(bytes(spoiled), sop_uid="1.2.3.5.1")] += 1
+    print({f"{status:04X}" if status >= 0 else "no answer": number for status, number in found.items()})
     assert set(found) <= STATUSES, found
     assert found[0xC000], "no header was spoiled"
     assert gateway.is_alive()
@@ -61,4 +63,5 @@ def test_an_image_of_200_mb_is_not_held_in_memory(tmp_path, running):
     assert send(site.port, [mr_image()]) == [0]
     before = gateway.peak_rss_mb
     assert send(site.port, [mr_image(number=2, PixelData=bytes(200 << 20))], timeout=120) == [0]
+    print(f"peak {before:.1f} MB before the image of 200 MB, {gateway.peak_rss_mb:.1f} MB after it")
     assert gateway.peak_rss_mb < before + 40
