@@ -300,7 +300,7 @@ def test_coverage_by_grade_has_its_cases_and_an_interval_where_all_cases_tell_th
         share = sets["coverage_by_grade"][grade]
         assert coverage["value"] == share
         oracle = scipy.stats.binomtest(round(share * n), n).proportion_ci(method="wilson")
-        assert (coverage["low"], coverage["high"]) == pytest.approx(tuple(oracle), abs=1e-4)
+        assert (coverage["low"], coverage["high"]) == pytest.approx(tuple(oracle), abs=1e-6)
     pooled = {**data.analyses.uncertainty["pooled"], "n": 69}
     analyses = dataclasses.replace(data.analyses, uncertainty={**data.analyses.uncertainty, "pooled": pooled})
     columns, rows = coverage_rows(dataclasses.replace(data, analyses=analyses))
