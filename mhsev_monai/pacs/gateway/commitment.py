@@ -214,7 +214,9 @@ def settle_report(report: CommitmentReport, destinations: Sequence[Destination],
     mine = [item for item in asked if item.destination in by_name]
     journal.deliveries.confirmed([item.id for item in mine if item.sop_uid in report.kept])
     judged = [(item, judge_failure(report.failed[item.sop_uid])) for item in mine if item.sop_uid in report.failed]
-    journal.deliveries.bury({item.id: j.reason for item, j in judged if j.outcome is Outcome.REFUSED})
+    refused = {item.id: j.reason for item, j in judged if j.outcome is Outcome.REFUSED}
+    replaced = journal.deliveries.stand_in(refused)
+    journal.deliveries.bury({number: reason for number, reason in refused.items() if number not in replaced})
     for name, destination in by_name.items():
         failed = [(item, j.reason) for item, j in judged if j.outcome is Outcome.RETRY and item.destination == name]
         postpone_or_bury(journal.deliveries, destination.backoff, failed, now)

@@ -13,6 +13,7 @@ from pynetdicom import AE, evt
 from result_objects import ENHANCED_SR, SOP_CLASSES, six_kinds, write_object
 from selective_pacs import SelectivePacs, needs_storescp
 
+from mhsev_monai.pacs.gateway.commitment import CommitmentReport, settle_report
 from mhsev_monai.pacs.gateway.config_sending import Destination
 from mhsev_monai.pacs.gateway.journal import Journal
 from mhsev_monai.pacs.gateway.sender import Courier
@@ -124,6 +125,22 @@ def test_a_status_that_refuses_the_first_report_for_good_sends_the_second(tmp_pa
     finally:
         server.shutdown()
     assert sorted(got) == sorted([*OTHERS, FIRST, SECOND])
+
+
+def test_a_pacs_that_takes_the_first_report_and_cannot_keep_it_gets_the_second(tmp_path):
+    sending = Sending(tmp_path / "state", free_port(), commitment=True)
+    deliveries = sending.journal.deliveries
+    due = deliveries.due("pacs")
+    deliveries.sent([item.id for item in due], commitment=True)
+    deliveries.requested([item.id for item in due], "2.25.1", sending.clock.now + 60)
+    kept = tuple(item.sop_uid for item in due if item.sop_class != FIRST)
+    (lost,) = (item.sop_uid for item in due if item.sop_class == FIRST)
+    report = CommitmentReport("2.25.1", kept, {lost: 0x0122}, AET)
+    for _ in range(2):
+        # An answer that comes twice makes no second report.
+        settle_report(report, [sending.destination], sending.journal, sending.clock.now)
+        assert [item.sop_class for item in deliveries.due("pacs")] == [SECOND]
+    assert sending.journal.series()[0].state == "sending"
 
 
 @needs_storescp
