@@ -55,7 +55,7 @@ CREATE TABLE IF NOT EXISTS results (
     id INTEGER PRIMARY KEY,
     series_id INTEGER NOT NULL REFERENCES series (id) ON DELETE CASCADE,
     revision INTEGER NOT NULL,
-    kind TEXT NOT NULL,                          -- sr, seg, pm, pr, sc, pdf
+    kind TEXT NOT NULL,                          -- the name of its file: sr, sr-enhanced, seg, capture-001, ...
     sop_class TEXT NOT NULL,
     sop_uid TEXT NOT NULL,
     file TEXT NOT NULL,                          -- below the folder of results
