@@ -13,9 +13,9 @@ from nvflare.app_common.abstract.fl_model import FLModel, ParamsType
 from torch import nn
 
 from mhsev_flare.aggregator import SeverityAggregator
+from mhsev_flare.answers import sites_to_ask, told_cases, usable_answers
 from mhsev_flare.checkpoint import CheckpointError
 from mhsev_flare.control_variates import added_controls, control_arrays, zero_controls
-from mhsev_flare.final_evaluation import is_usable, note_absent, site_of, sites_to_ask
 from mhsev_flare.final_phase import FinalPhase
 from mhsev_flare.gates import ExpectedUpdate, weights_digest
 from mhsev_flare.handshake import SiteReport, shortage, sort_answers
@@ -281,14 +281,8 @@ class SeverityFedAvg(QuorumFedAvg):
         """Ask every site of the study; those that do not answer, or answer what is none, are named in the result."""
         shapes = {key: np.shape(value) for key, value in self.record.sent.items()}
         asked = sites_to_ask(self._sites, self._result, task, meta)
-        answers = [a for a in self._ask(task, asked, params, **meta) if is_usable(task, a, shapes)]
-        absent = sorted(set(asked) - {site_of(a) for a in answers})
-        if absent:
-            note_absent(self._result, task, absent)
-            self.error(f"{task}: {', '.join(absent)} gave no answer; the result is without them")
-        if not answers:
-            raise NoAnswerError(f"no site answered {task}; see the sites' logs, then send the job with resume")
-        return answers
+        answers = self._ask(task, asked, params, **meta)
+        return usable_answers(answers, asked, task, meta, shapes, self._result, self.error)
 
     def _handshake(self, n_rounds: int) -> dict[str, np.ndarray]:
         asked = self.sample_clients()
@@ -320,6 +314,7 @@ class SeverityFedAvg(QuorumFedAvg):
                 base=weights_digest(message.params),
                 cases=self._cases,
                 controls=self.control_variates,
+                validation_cases=told_cases(self._result, "validation"),
             )
         )
         if self.control_variates:

@@ -20,8 +20,8 @@ from nvflare.app_common.workflows.scatter_and_gather import ScatterAndGather
 from nvflare.app_opt.he.homomorphic_encrypt import load_tenseal_context_from_workspace
 from torch import nn
 
+from mhsev_flare.answers import sites_to_ask, told_cases, usable_answers
 from mhsev_flare.encrypted_payload import PACKED, as_arrays, as_message, packed, parameter_shapes
-from mhsev_flare.final_evaluation import is_usable, note_absent, site_of, sites_to_ask
 from mhsev_flare.final_phase import FinalPhase
 from mhsev_flare.gates import ExpectedUpdate
 from mhsev_flare.handshake import SiteReport, shortage, sort_answers
@@ -200,7 +200,9 @@ class EncryptedStudy(ScatterAndGather):
         self._sites = sorted(accepted)
         cases = {site: int(accepted[site].meta[Meta.N_SAMPLES]) for site in self._sites}
         n_parameters = sum(int(np.prod(shape)) for shape in parameter_shapes(self.network).values())
-        self.aggregator.expect(ExpectedUpdate({}, fingerprint, cases=cases), n_parameters)
+        judged = told_cases(self._result, "validation")
+        expected = ExpectedUpdate({}, fingerprint, cases=cases, validation_cases=judged)
+        self.aggregator.expect(expected, n_parameters)
         return pool_standardisation({site: answer.params for site, answer in accepted.items()}).buffers()
 
     def broadcast_and_wait(
@@ -277,14 +279,8 @@ class EncryptedStudy(ScatterAndGather):
     ) -> list[FLModel]:
         """Ask every site of the study; those without a usable answer are named in the result."""
         asked = sites_to_ask(self._sites, self._result, task, meta)
-        answers = [a for a in ask(task, params, sites=asked, **meta) if is_usable(task, a, {})]
-        absent = sorted(set(asked) - {site_of(a) for a in answers})
-        if absent:
-            note_absent(self._result, task, absent)
-            self.log_error(fl_ctx, f"{task}: {', '.join(absent)} gave no answer; the result is without them")
-        if not answers:
-            raise NoAnswerError(f"no site answered {task}; see the sites' logs, then send the job again")
-        return answers
+        answers = ask(task, params, sites=asked, **meta)
+        return usable_answers(answers, asked, task, meta, {}, self._result, lambda line: self.log_error(fl_ctx, line))
 
     def _ask(
         self,

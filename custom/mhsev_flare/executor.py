@@ -33,7 +33,7 @@ from mhsev_flare.protocol import (
     Moments,
 )
 from mhsev_flare.site import load_site_data
-from mhsev_flare.site_context import place_of, run_folder, site_folders, site_policy
+from mhsev_flare.site_context import place_of, privacy_account, run_folder, site_folders, site_policy
 from mhsev_flare.site_data import SiteData, SiteError, grade_counts
 from mhsev_flare.site_evaluation import SiteEvaluation, asked_calibration
 from mhsev_flare.site_policy import REQUIRED
@@ -178,8 +178,8 @@ class SeverityExecutor(Executor):
             Meta.VALIDATION_LOSS: validation_loss,
         }
         if self.privacy is not None:
-            cache = site_folders(self._site, fl_ctx).cache_root
-            meta |= train_round_privately(local, data, self.privacy, cache, site_policy(fl_ctx))
+            account = privacy_account(self._site, fl_ctx)
+            meta |= train_round_privately(local, data, self.privacy, account, site_policy(fl_ctx))
         else:
             controls = run_folder(fl_ctx) / CONTROL_FILE
             meta |= train_round(local, data, round_number, message.meta or {}, controls)
@@ -273,8 +273,8 @@ class SeverityExecutor(Executor):
         policy = site_policy(fl_ctx)
         if self.privacy is None or policy.privacy.rule != REQUIRED:
             return
-        folder = site_folders(self._site, fl_ctx).cache_root
-        policy.check_cost(self._local(Signal()).planned_epsilon(len(data.train), self.privacy, folder, n_rounds))
+        account = privacy_account(self._site, fl_ctx)
+        policy.check_cost(self._local(Signal()).planned_epsilon(len(data.train), self.privacy, account, n_rounds))
 
     def _site_data(self, fl_ctx: FLContext) -> SiteData:
         # Each task asks for the data first, and none gets them against the policy, whatever the server left out.

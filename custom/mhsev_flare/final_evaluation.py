@@ -13,7 +13,8 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from nvflare.app_common.abstract.fl_model import FLModel
 
-from mhsev_flare.gates import ExpectedUpdate, array_refusal, is_number
+from mhsev_flare.analysis.answer_bounds import MOST_CASES_OF_A_SITE
+from mhsev_flare.answers import site_of
 from mhsev_flare.protocol import (
     TASK_COMPARE,
     TASK_PERSONALISE,
@@ -72,22 +73,17 @@ class TestAnswers:
     least: Mapping[str, int]
 
 
-def site_of(answer: FLModel) -> str:
-    """Name of the site that answered."""
-    return str(answer.meta["client_name"])
-
-
 def tables_of(answers: Sequence[FLModel]) -> dict[str, SeverityTable]:
     """Evaluation table by site."""
     return {site_of(a): SeverityTable.from_json(a.meta[Meta.TABLE]) for a in answers}
 
 
 def told_parts(answers: Sequence[FLModel], entry: str, read: Callable[[Any], Part]) -> Told:
-    """One entry of each answer."""
+    """One entry of each answer; one of more cases than the answer's table is malformed."""
     parts, without = {}, {}
     for answer in answers:
         part = _part(answer, entry, read)
-        if part is not None:
+        if part is not None and _n_cases(part) <= _most_cases(answer):
             parts[site_of(answer)] = part
         elif entry in answer.meta:
             without[site_of(answer)] = MALFORMED
@@ -103,6 +99,19 @@ def _part(answer: FLModel, entry: str, read: Callable[[Any], Part]) -> Part | No
         return None
 
 
+def _n_cases(part: Any) -> int:
+    """Cases that a part says it is of; 0 where it is of none."""
+    if not isinstance(part, Mapping):
+        return int(getattr(part, "n", 0))
+    tables = ([each for each in groups.values() if isinstance(each, SeverityTable)] for groups in part.values())
+    return max((sum(table.n for table in each) for each in tables), default=0)
+
+
+def _most_cases(answer: FLModel) -> int:
+    table = _part(answer, Meta.TABLE, SeverityTable.from_json)
+    return MOST_CASES_OF_A_SITE if table is None else table.n
+
+
 def _why_without(answer: FLModel) -> str:
     """``<5`` where the site says that it has fewer cases; it may also have decided not to tell."""
     least, table = _part(answer, Meta.LEAST, whole_number), _part(answer, Meta.TABLE, SeverityTable.from_json)
@@ -115,43 +124,6 @@ def whole_number(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= 10**6:
         raise ValueError("a threshold must be a whole number above 0")
     return value
-
-
-def is_usable(task: str, answer: FLModel, shapes: Mapping[str, tuple[int, ...]]) -> bool:
-    """Whether an answer is what the task asks for: a loss, with a table where models are judged; or a model.
-
-    Args:
-        task: name of the task.
-        answer: of a site.
-        shapes: of the model's weights.
-    """
-    if task == TASK_SUBMIT_MODEL:
-        return not array_refusal(answer.params or {}, ExpectedUpdate(shapes, ""))
-    if not is_number((answer.metrics or {}).get("loss")):
-        return False
-    if task == TASK_COMPARE:
-        return True
-    try:
-        SeverityTable.from_json((answer.meta or {}).get(Meta.TABLE, {}))
-    except (ValueError, TypeError, OverflowError):
-        return False
-    return True
-
-
-def sites_to_ask(sites: Sequence[str], result: Mapping[str, Any], task: str, asked: Mapping[str, Any]) -> list[str]:
-    """Who is asked: all sites, but for calibration sums only those that have answered this task before.
-
-    A site that is gone is waited for as long as a round's policy says. The test waits once more for one that may be
-    back; its part of a calibration is not worth that.
-    """
-    gone = set(result.get("absent", {}).get(task, ())) if Meta.TEMPERATURE in asked else set()
-    return [site for site in sites if site not in gone]
-
-
-def note_absent(result: dict[str, Any], task: str, absent: Sequence[str]) -> None:
-    """Enter the sites without an answer under ``absent`` of the result, beside those of earlier questions."""
-    by_task = result.setdefault("absent", {})
-    by_task[task] = sorted({*by_task.get(task, ()), *absent})
 
 
 @dataclass(frozen=True)

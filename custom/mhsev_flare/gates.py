@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from mhsev_flare.analysis.answer_bounds import MOST_CASES_OF_A_SITE
 from mhsev_flare.protocol import BUFFERS, PROTOCOL_VERSION, Meta
 from mhsev_monai.metrics import SeverityTable
 
@@ -42,6 +43,7 @@ class ExpectedUpdate:
         base: ``weights_digest`` of the weights that were sent in it; empty where it is not checked.
         cases: training cases by site, as each said in the handshake; empty where they are not checked.
         controls: whether changes of control variates must come with it.
+        validation_cases: by site, as each said in the handshake; of the sites that said a number.
     """
 
     shapes: Mapping[str, tuple[int, ...]]
@@ -50,6 +52,7 @@ class ExpectedUpdate:
     base: str = ""
     cases: Mapping[str, int] = field(default_factory=dict)
     controls: bool = False
+    validation_cases: Mapping[str, int] = field(default_factory=dict)
 
     @staticmethod
     def shapes_of(model: Mapping[str, np.ndarray]) -> dict[str, tuple[int, ...]]:
@@ -75,6 +78,7 @@ def meta_refusal(meta: Mapping[str, Any], site: str, expected: ExpectedUpdate) -
         _schema_refusal(meta, expected)
         or _moment_refusal(meta, expected)
         or _samples_refusal(meta, site, expected)
+        or table_refusal(meta, expected.validation_cases.get(site))
         or _evaluation_refusal(meta)
     )
 
@@ -110,11 +114,27 @@ def _samples_refusal(meta: Mapping[str, Any], site: str, expected: ExpectedUpdat
     return ""
 
 
-def _evaluation_refusal(meta: Mapping[str, Any]) -> str:
+def table_refusal(meta: Mapping[str, Any], told: int | None) -> str:
+    """Why the evaluation table of an answer cannot be pooled; empty where it can.
+
+    Tables of more cases than any study has do not add up, so one site's would end the sum of all.
+
+    Args:
+        meta: of the answer.
+        told: cases of its split in the handshake; None where it told no number.
+    """
     try:
-        SeverityTable.from_json(meta.get(Meta.TABLE, {}))
+        n = SeverityTable.from_json(meta.get(Meta.TABLE, {})).n
     except (ValueError, TypeError, OverflowError):
         return "an evaluation table that is not one"
+    if n > MOST_CASES_OF_A_SITE:
+        return f"an evaluation table of {n} cases, where a site has {MOST_CASES_OF_A_SITE} at most"
+    if told is not None and n > told:
+        return f"an evaluation table of {n} cases, where it had {told} in the handshake"
+    return ""
+
+
+def _evaluation_refusal(meta: Mapping[str, Any]) -> str:
     # A site that trains privately keeps its training loss.
     train_loss = meta.get(Meta.TRAIN_LOSS)
     if not (train_loss is None or is_number(train_loss)) or not is_number(meta.get(Meta.VALIDATION_LOSS)):

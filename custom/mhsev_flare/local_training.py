@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import fcntl
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
+from mhsev_flare.privacy_account import PrivacyAccount
 from mhsev_flare.protocol import BUFFERS
 from mhsev_flare.rounds import BestRound, training_seed
 from mhsev_flare.site_data import SiteData, SiteError
@@ -21,9 +19,6 @@ from mhsev_monai.metrics import SeverityTable, severity_metrics
 from mhsev_monai.private_training import PrivacyParameters, epsilon, planned_account, train_severity_privately
 from mhsev_monai.severity import GradingScale
 from mhsev_monai.training import TrainingHooks, TrainingParameters, severity_loss, train_severity
-
-ACCOUNT_FILE = "privacy_account.json"
-"""In the site's cache folder and not in a job's: what was spent on these cases stays spent in the next job."""
 
 
 @dataclass(frozen=True)
@@ -74,15 +69,17 @@ class LocalTraining:
         seed = training_seed(self.seed, self.site, round_number)
         return train_severity(self.network, data.lessons, self.scale, self.parameters, seed, hooks)
 
-    def planned_epsilon(self, n_records: int, privacy: PrivacyParameters, folder: Path, n_rounds: int = 1) -> float:
-        """What would have been spent on this site's cases after ``n_rounds`` more, by the account in ``folder``.
+    def planned_epsilon(
+        self, n_records: int, privacy: PrivacyParameters, account: PrivacyAccount, n_rounds: int = 1
+    ) -> float:
+        """What would have been spent on this site's cases after ``n_rounds`` more.
 
         Raises:
-            SiteError: if the package that keeps the account is not installed.
+            SiteError: if the account cannot be read, or the package that keeps it is not installed.
         """
         try:
-            account = planned_account(_stored_account(folder), self.parameters, privacy, n_records, n_rounds)
-            return epsilon(account, privacy.delta)
+            planned = planned_account(account.read(privacy.delta), self.parameters, privacy, n_records, n_rounds)
+            return epsilon(planned, privacy.delta)
         except ImportError as error:
             raise SiteError("opacus is not installed at this site; install mhsev with its extra dp") from error
 
@@ -90,34 +87,27 @@ class LocalTraining:
         self,
         data: SiteData,
         privacy: PrivacyParameters,
-        folder: Path,
+        account: PrivacyAccount,
         check_cost: Callable[[float], None] = lambda spent: None,
     ) -> tuple[int, float]:
         """Train a round with differential privacy of each scan; the number of steps and what is spent so far.
 
-        The account of all steps on this site's cases lies in ``folder``, and is written before anything can leave.
-        ``check_cost`` is called with what will have been spent, before anything is trained, and raises to refuse.
+        The account of all steps on this site's cases is written before anything can leave. ``check_cost`` is called
+        with what will have been spent, before anything is trained, and raises to refuse.
         """
-        path = folder / ACCOUNT_FILE
-        folder.mkdir(parents=True, exist_ok=True)
-        with path.with_suffix(".lock").open("w") as lock:
-            # Two jobs on the same cases must not each write what the other does not know.
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            check_cost(self.planned_epsilon(len(data.train), privacy, folder))
-            stored = _stored_account(folder)
-            steps, account = train_severity_privately(
+        with account.locked():
+            check_cost(self.planned_epsilon(len(data.train), privacy, account))
+            steps, spent = train_severity_privately(
                 self.network,
                 data.train,
                 self.scale,
                 self.parameters,
                 privacy,
-                accountant_state=stored,
+                accountant_state=account.read(privacy.delta),
                 should_stop=self.should_stop,
             )
-            temporary = path.with_suffix(".tmp")
-            temporary.write_text(json.dumps(account))
-            temporary.replace(path)
-        return steps, epsilon(account, privacy.delta)
+            account.write(spent)
+        return steps, epsilon(spent, privacy.delta)
 
     def train_alone(self, data: SiteData, rounds: int) -> BestRound:
         """The best of the model that is loaded and what ``rounds`` of this site's own training make of it."""
@@ -148,8 +138,3 @@ class LocalTraining:
         """Loss on the cases of a split."""
         self.network.eval()
         return float(severity_loss(self.network, data.split(split), self.scale, self.parameters.count_weight))
-
-
-def _stored_account(folder: Path) -> dict[str, Any] | None:
-    path = folder / ACCOUNT_FILE
-    return json.loads(path.read_text()) if path.is_file() else None

@@ -112,6 +112,10 @@ def _policy(
         "weighting of sites": result["weighting"],
         "encryption of updates": "homomorphic" if result.get("encrypted") else "none beside that of the connection",
     }
+    unusable = result.get("unusable", {}).values()
+    if unusable:
+        told = (f"{site}: {reason}" for by_site in unusable for site, reason in by_site.items())
+        policy["answers after training that were refused"] = "; ".join(dict.fromkeys(told))
     if "epsilon" in result:
         policy["differential privacy, epsilon spent"] = _epsilon(result["epsilon"])
     # Ciphertexts are many times as large as the weights in them.

@@ -7,6 +7,7 @@ from pathlib import Path
 from nvflare.apis.fl_constant import FLContextKey
 from nvflare.apis.fl_context import FLContext
 
+from mhsev_flare.privacy_account import PrivacyAccount
 from mhsev_flare.protocol import RUN_FOLDER
 from mhsev_flare.site import SiteFolders, find_site_folders
 from mhsev_flare.site_policy import SitePolicy
@@ -21,6 +22,11 @@ def site_policy(fl_ctx: FLContext) -> SitePolicy:
 def site_folders(site: str, fl_ctx: FLContext) -> SiteFolders:
     """The site's folders; raises ``SiteError`` where none is named or there."""
     return find_site_folders(site, fl_ctx.get_prop(FLContextKey.SCOPE_PROPERTIES), _local_folder(fl_ctx))
+
+
+def privacy_account(site: str, fl_ctx: FLContext) -> PrivacyAccount:
+    """What was spent on the site's cases; raises ``SiteError`` where its folders are none."""
+    return PrivacyAccount.of_site(site, _local_folder(fl_ctx).parent, site_folders(site, fl_ctx).cache_root)
 
 
 def run_folder(fl_ctx: FLContext) -> Path:

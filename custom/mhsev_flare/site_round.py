@@ -9,6 +9,7 @@ from typing import Any
 from nvflare.apis.dxo import MetaKey
 
 from mhsev_flare.local_training import LocalTraining
+from mhsev_flare.privacy_account import PrivacyAccount
 from mhsev_flare.protocol import Meta
 from mhsev_flare.site_data import SiteData
 from mhsev_flare.site_optimisers import ScaffoldRound, fedprox_penalty
@@ -48,8 +49,8 @@ def train_round(
 
 
 def train_round_privately(
-    local: LocalTraining, data: SiteData, privacy: PrivacyParameters, cache_root: Path, policy: SitePolicy
+    local: LocalTraining, data: SiteData, privacy: PrivacyParameters, account: PrivacyAccount, policy: SitePolicy
 ) -> dict[str, Any]:
     """Train a round privately; the training loss, which would tell of the training cases, does not leave."""
-    steps, spent = local.fit_privately(data, privacy, cache_root, policy.check_cost)
+    steps, spent = local.fit_privately(data, privacy, account, policy.check_cost)
     return {Meta.EPSILON: spent, MetaKey.NUM_STEPS_CURRENT_ROUND: steps}

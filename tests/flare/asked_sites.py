@@ -15,15 +15,20 @@ from nvflare.app_common.abstract.fl_model import FLModel
 from nvflare.app_common.app_constant import AppConstants
 from nvflare.app_common.utils.fl_model_utils import FLModelUtils
 
+from mhsev_flare.answers import usable_answers
 from mhsev_flare.executor import SeverityExecutor
-from mhsev_flare.final_evaluation import is_usable
-from mhsev_flare.result import NoAnswerError
 
 Sites = Mapping[str, tuple[SeverityExecutor, FLContext]]
 
 
-def ask_sites(sites: Sites, filters: Mapping[str, Sequence[Filter]], num_rounds: int = 2):
-    """What ``FinalPhase`` takes to ask with: usable answers sorted by site, each behind that site's filters."""
+def ask_sites(
+    sites: Sites, filters: Mapping[str, Sequence[Filter]], num_rounds: int = 2, result: dict[str, Any] | None = None
+):
+    """What ``FinalPhase`` takes to ask with: usable answers sorted by site, each behind that site's filters.
+
+    ``result`` is the study's: it may hold what sites told in the handshake, and receives who is absent and why.
+    """
+    known = {} if result is None else result
 
     def ask(task: str, params: Mapping[str, np.ndarray], **meta: Any) -> list[FLModel]:
         answers = []
@@ -40,9 +45,7 @@ def ask_sites(sites: Sites, filters: Mapping[str, Sequence[Filter]], num_rounds:
             answer = FLModelUtils.from_shareable(reply)
             answer.meta["client_name"] = site
             answers.append(answer)
-        usable = [a for a in answers if is_usable(task, a, {key: np.shape(value) for key, value in params.items()})]
-        if not usable:
-            raise NoAnswerError(f"no site answered {task}")
-        return usable
+        shapes = {key: np.shape(value) for key, value in params.items()}
+        return usable_answers(answers, sorted(sites), task, meta, shapes, known, print)
 
     return ask

@@ -16,15 +16,15 @@ from nvflare.apis.signal import Signal
 from nvflare.app_common.app_constant import AppConstants
 
 from mhsev_flare.executor import SeverityExecutor
-from mhsev_flare.protocol import TASK_TRAIN, Meta
+from mhsev_flare.protocol import TASK_TRAIN, TASK_VALIDATE, Meta
 
 
 class FaultySite(SeverityExecutor):
     """A site that is honest but for its faults.
 
     Args:
-        faults: by site name, each with its ``kind`` and the round ``at`` which it happens; ``once`` names a file that
-            keeps it from happening again.
+        faults: by site name, each with its ``kind`` and the round ``at`` which it happens, or the split that is judged
+            when it does; ``once`` names a file that keeps it from happening again.
     """
 
     def __init__(self, faults: dict[str, list[dict[str, Any]]], **arguments: Any) -> None:
@@ -40,10 +40,12 @@ class FaultySite(SeverityExecutor):
 
     def execute(self, task_name: str, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> Shareable:
         self.fault: dict[str, Any] = {}
-        if task_name == TASK_TRAIN:
-            round_number = shareable.get_header(AppConstants.CURRENT_ROUND, -1)
+        if task_name in (TASK_TRAIN, TASK_VALIDATE):
+            now = shareable.get_header(AppConstants.CURRENT_ROUND, -1)
+            if task_name == TASK_VALIDATE:
+                now = from_shareable(shareable).get_meta_prop(Meta.SPLIT)
             faults = self.faults.get(fl_ctx.get_identity_name(), [])
-            self.fault = next((f for f in faults if f["at"] == round_number and not done_before(f)), {})
+            self.fault = next((f for f in faults if f["at"] == now and not done_before(f)), {})
         if not self.fault:
             return super().execute(task_name, shareable, fl_ctx, abort_signal)
         before(self.fault)
@@ -79,6 +81,9 @@ def spoiled(reply: Shareable, kind: str) -> Shareable:
     if kind in ("kill", "slow", "exception"):
         return reply
     dxo = from_shareable(reply)
+    if kind == "claims":
+        dxo.set_meta_prop(Meta.TABLE, of_so_many_cases(dxo.get_meta_prop(Meta.TABLE), 10**7))
+        return dxo.to_shareable()
     first = sorted(dxo.data)[0]
     if kind == "nan":
         dxo.data[first] = np.full_like(dxo.data[first], np.nan)
@@ -99,3 +104,13 @@ def spoiled(reply: Shareable, kind: str) -> Shareable:
     else:
         raise ValueError(f"no fault is called {kind}")
     return dxo.to_shareable()
+
+
+def of_so_many_cases(table: dict[str, Any], n: int) -> dict[str, Any]:
+    """A table that is possible by itself: further cases of the lowest grade, all graded so and sure of it."""
+    further = n - table["n"]
+    confusion, histograms = (np.array(table[name]) for name in ("confusion", "score_histograms"))
+    confusion[0, 0] += further
+    histograms[0, 1, -1] += further
+    histograms[1:, 0, 0] += further
+    return {**table, "n": n, "confusion": confusion.tolist(), "score_histograms": histograms.tolist()}

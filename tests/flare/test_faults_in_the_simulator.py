@@ -23,6 +23,7 @@ REFUSED = (
     ("huge", "times as long as the median"),
     ("samples", "training cases where it had"),
     ("stale", "an update of round"),
+    ("claims", "an evaluation table of 10000000 cases"),
 )
 
 
@@ -43,7 +44,9 @@ def weights(path):
 def test_what_one_of_three_sends_is_refused_by_name_and_the_others_go_on(tmp_path, cohort):
     faults = [{"kind": kind, "at": number} for number, (kind, _) in enumerate(REFUSED)]
     faults.append({"kind": "exception", "at": len(REFUSED)})
-    spec = tiny_spec(num_rounds=len(faults) + 1)
+    n_rounds_with_faults = len(faults)
+    faults.append({"kind": "claims", "at": "test"})
+    spec = tiny_spec(num_rounds=n_rounds_with_faults + 1)
     result, ledger, model = simulate(tmp_path, cohort, spec, {"site-3": faults})
     assert result["status"] == "completed", result["reason"]
     for (kind, words), row in zip(REFUSED, ledger, strict=False):
@@ -54,9 +57,12 @@ def test_what_one_of_three_sends_is_refused_by_name_and_the_others_go_on(tmp_pat
     assert set(ledger[len(REFUSED) + 1]["sites"]) == set(SITES)
     assert all(np.isfinite(row["validation"]["loss"]) for row in ledger)
     assert all(bool(torch.isfinite(value).all()) for value in weights(model).values())
-    assert result["left_out"] == {"site-3": len(faults)}
+    assert result["left_out"] == {"site-3": n_rounds_with_faults}
+    assert set(result["test"]["sites"]) == {"site-1", "site-2"}
+    assert result["absent"]["validate"] == ["site-3"]
+    assert "an evaluation table of 10000000 cases" in result["unusable"]["validate"]["site-3"]
     log = (tmp_path / "workspace-simulator.log").read_text()
-    assert f"site-3 WAS LEFT OUT OF {len(faults)} ROUNDS" in log
+    assert f"site-3 WAS LEFT OUT OF {n_rounds_with_faults} ROUNDS" in log
     server = tmp_path / "workspace" / "server"
     assert not [f for f in server.rglob("*") if f.is_file() and CANARY.encode() in f.read_bytes()]
 

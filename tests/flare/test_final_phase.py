@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 from asked_sites import ask_sites
+from faulty_sites import of_so_many_cases
 from nvflare.apis.dxo import from_shareable
 from nvflare.apis.signal import Signal
 
+from mhsev_flare.answers import note_absent, sites_to_ask
 from mhsev_flare.entry_blocker import EntryBlocker
-from mhsev_flare.final_evaluation import note_absent, sites_to_ask
 from mhsev_flare.final_phase import FinalPhase
 from mhsev_flare.payload_guard import PayloadGuard
 from mhsev_flare.protocol import Meta
@@ -86,9 +87,9 @@ def joined(cases: list[JudgedCases]) -> JudgedCases:
     return JudgedCases(**{k: np.concatenate([vars(one)[k] for one in cases]) for k in vars(cases[0])})
 
 
-def phase_of(sites, filters=None) -> FinalPhase:
+def phase_of(sites, filters=None, result=None) -> FinalPhase:
     guards = {name: [PayloadGuard()] for name in sites}
-    return FinalPhase(ask_sites(sites, guards | (filters or {})), PAPER_SCALE, seed=1)
+    return FinalPhase(ask_sites(sites, guards | (filters or {}), result=result), PAPER_SCALE, seed=1)
 
 
 def test_the_calibration_is_that_of_all_cases_of_the_sites_that_told(sites, trained):
@@ -332,10 +333,41 @@ def ten_million_cases(sums):
     return {"temperatures": {"n": 10**7, "losses": [0.0] * 56}, "scores": {"counts": counts}, "odd": odd}
 
 
-def test_sums_that_do_not_add_up_leave_a_study_its_model_and_its_test(sites, trained):
+def test_calibration_sums_of_more_cases_than_a_site_judged_cost_that_site_alone(sites, trained):
     phase = phase_of(sites, {"site-1": [PayloadGuard(), Spoiled(Meta.CALIBRATION_SUMS, ten_million_cases)]})
-    with pytest.raises(NoAnswerError, match="do not add up"):  # what both studies go on from
-        phase.calibrate(trained)
+    calibration, entry = phase.calibrate(trained)
+    assert entry["sites"]["site-1"] == "malformed"
+    assert entry["n"] == entry["sites"]["site-2"]
+    assert calibration.temperature == entry["temperature"]
+
+
+@pytest.mark.parametrize(
+    ("n", "told", "reason"),
+    [
+        (10**7, None, "an evaluation table of 10000000 cases, where a site has 100000 at most"),
+        (100, 42, "an evaluation table of 100 cases, where it had 42 in the handshake"),
+    ],
+)
+def test_a_site_that_claims_too_many_cases_is_left_out_by_name_and_the_rest_pooled(sites, trained, n, told, reason):
+    result = {} if told is None else {"sites": {"site-1": {"cases": {"test": told}}}}
+    filters = {"site-1": [PayloadGuard(), Spoiled(Meta.TABLE, lambda table: of_so_many_cases(table, n))]}
+    tables, entries = phase_of(sites, filters, result).test(trained, None)
+    assert set(entries["test"]["sites"]) == {"site-2", "site-3"}
+    assert entries["test"]["pooled"]["table"]["n"] == sum(table.n for table in tables.values())
+    assert result["absent"] == {"validate": ["site-1"]}
+    assert result["unusable"] == {"validate": {"site-1": reason}}
+
+
+def test_subgroups_of_more_cases_than_the_table_cost_that_site_alone(sites, trained):
+    def inflated(told):
+        tables = {label: group for label, group in told["scanner"].items() if not isinstance(group, str)}
+        assert tables
+        return {**told, "scanner": {label: of_so_many_cases(table, 10**6) for label, table in tables.items()}}
+
+    filters = {"site-1": [PayloadGuard(), Spoiled(Meta.SUBGROUPS, inflated)]}
+    _, entries = phase_of(sites, filters).test(trained, None)
+    assert entries["subgroups"]["malformed"] == ["site-1"]
+    assert "site-1" in entries["test"]["sites"]
 
 
 def test_models_are_compared_on_the_cases_of_sites_that_judged_them_all(sites, trained):

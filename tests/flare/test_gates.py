@@ -168,6 +168,28 @@ def test_round_and_base_are_checked_where_a_base_is_known():
     assert refusal(params(), without(Meta.ROUND), "site-1", unchecked) == ""
 
 
+def judged_cases(n: int) -> dict[str, Any]:
+    """A table of ``n`` cases without a bleed, all graded so and all but sure."""
+    probabilities = np.tile([0.97, 0.01, 0.01, 0.01], (n, 1))
+    return SeverityTable.from_predictions(probabilities, np.zeros(n), np.zeros(n), np.zeros(n, int)).to_json()
+
+
+@pytest.mark.parametrize(
+    ("n", "told", "reason"),
+    [
+        (20, {}, ""),
+        (20, {"site-1": 20}, ""),
+        (10, {"site-1": 20, "site-2": 5}, ""),  # another site's number is no matter
+        (21, {"site-1": 20}, "an evaluation table of 21 cases, where it had 20 in the handshake"),
+        (100_000, {}, ""),
+        (100_001, {}, "an evaluation table of 100001 cases, where a site has 100000 at most"),
+    ],
+)
+def test_a_table_holds_no_more_cases_than_a_site_can_have(n, told, reason):
+    expected = dataclasses.replace(EXPECTED, validation_cases=told)
+    assert refusal(params(), meta(**{Meta.TABLE: judged_cases(n)}), "site-1", expected) == reason
+
+
 def test_numbers_of_cases_are_those_of_the_very_site():
     assert refusal(params(), meta(**{Meta.N_SAMPLES: 12}), "site-2", EXPECTED) == ""
     assert "30 training cases where it had 12" in refusal(params(), meta(), "site-2", EXPECTED)

@@ -20,6 +20,7 @@ from mhsev_monai.model_file import load_model, save_model
 from mhsev_monai.networks import SeverityMLP
 from mhsev_monai.report import FORMS, run_document
 from mhsev_monai.report.document_json import document_json, report_schema
+from mhsev_monai.roc_areas import area_entry
 
 LEDGER = [
     {
@@ -125,6 +126,24 @@ def test_every_part_of_the_result_has_its_part_in_the_report(run, result):
     assert own["low"] < own["value"] <= own["high"] or "low" not in own
 
 
+def test_areas_have_the_interval_of_delong_beside_that_of_draws(run, result):
+    rows = told(read_report(run))[1]["areas"]["rows"]
+    pooled = result["test"]["pooled"]
+    entries = [*pooled["delong"]["per_class"], pooled["delong"]["macro_auc"]]
+    drawn = [*(grade["auc"] for grade in pooled["intervals"]["per_class"]), pooled["intervals"]["macro_auc"]]
+    assert len(rows) == len(entries) == 5
+    for row, entry, ends in zip(rows, entries, drawn, strict=True):
+        assert row[2]["value"] == entry["auc"]
+        assert [row[3]["low"], row[3]["high"]] == ends
+        assert [row[4]["low"], row[4]["high"]] == entry["interval"]
+        assert row[5]["value"] == entry["standard_error"]
+    assert pooled["delong"] == area_entry(SeverityTable.from_json(pooled["table"]))
+    for groups in ("sex", "age", "scanner"):
+        for entry in result["subgroups"][groups].values():
+            table = entry["table"]
+            assert entry["delong"] == (None if table is None else area_entry(SeverityTable.from_json(table)))
+
+
 def test_what_a_site_hides_stays_hidden(run):
     _, tables = told(read_report(run))
     assert tables["cases"]["rows"][0] == ["site-1", "98 (40 / 1-4 / 5+ / 5+)", "1-4 (grades hidden)", 0]
@@ -145,6 +164,14 @@ def test_the_ledger_and_what_was_exchanged_are_told(run):
     network = load_model(run / MODEL_FILE).network
     n_bytes = sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
     assert policy["weights, each way, a site and round"].startswith(f"{n_bytes / 1000:.1f} kB")
+
+
+def test_an_answer_that_was_refused_after_training_is_told_once_with_its_reason(run, result):
+    reason = "an evaluation table of 10000000 cases, where a site has 100000 at most"
+    told_why = {"validate": {"site-3": reason}, "personalise": {"site-3": reason}}
+    write_result(run, {**result, "unusable": told_why, "model": {"file": MODEL_FILE, "sha256": "0" * 64}})
+    policy = read_report(run).analyses.policy
+    assert policy["answers after training that were refused"] == f"site-3: {reason}"
 
 
 def test_intervals_of_all_models_that_are_compared_are_drawn_within_the_same_sites(run, result):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -20,10 +21,10 @@ from small_site import context, executor, make_root
 from mhsev_flare.encrypted_payload import PackUpdate
 from mhsev_flare.entry_blocker import EntryBlocker
 from mhsev_flare.handshake import SiteReport, site_refusal
-from mhsev_flare.local_training import ACCOUNT_FILE
 from mhsev_flare.payload_forms import Sentence
 from mhsev_flare.payload_guard import PayloadGuard
 from mhsev_flare.payload_rules import REFUSAL_NAMES
+from mhsev_flare.privacy_account import ACCOUNT_FILE, STATE_FOLDER
 from mhsev_flare.protocol import Meta
 from mhsev_flare.site_data import SiteError
 from mhsev_flare.site_policy import BLOCKABLE, NEEDED_ENTRIES, PolicyError, PrivacyDemand, SitePolicy
@@ -190,9 +191,18 @@ def test_a_round_beyond_what_may_be_spent_is_not_trained_though_the_server_said_
     assert codes[0] == ReturnCode.OK
     assert codes[-1] == ReturnCode.EXECUTION_EXCEPTION
     assert 0 < epsilon(json.loads(path.read_text()), PRIVATE.delta) <= 2.5
-    # Another job finds the same account.
-    made, fl_ctx = site(policy(tmp_path, privacy=few), privacy=PRIVATE, batch_size=4)
-    assert "its policy allows 2.50 at most" in handshake(made, fl_ctx, rounds=1)
+    # Another job finds the same account, also where one of its two places was lost, and writes both again.
+    beside_policy = tmp_path / STATE_FOLDER / f"site-1_{ACCOUNT_FILE}"
+    assert beside_policy.read_text() == path.read_text()
+    for lost in ((), (path.parent,), (beside_policy.parent,)):
+        for folder in lost:
+            shutil.rmtree(folder)
+        made, fl_ctx = site(policy(tmp_path, privacy=few), privacy=PRIVATE, batch_size=4)
+        assert "its policy allows 2.50 at most" in handshake(made, fl_ctx, rounds=1)
+        allowed = dataclasses.replace(few, max_epsilon=100.0)
+        made, fl_ctx = site(policy(tmp_path, privacy=allowed), privacy=PRIVATE, batch_size=4)
+        assert made.execute("train", message(made), fl_ctx, Signal()).get_return_code() == ReturnCode.OK
+        assert beside_policy.read_text() == path.read_text()
 
 
 def test_no_table_of_the_training_cases_leaves_a_job_with_privacy(site, tmp_path):

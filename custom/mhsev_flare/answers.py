@@ -1,0 +1,113 @@
+"""Which answers of a study's sites can be used, and what the result says of the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from nvflare.app_common.abstract.fl_model import FLModel
+
+from mhsev_flare.gates import ExpectedUpdate, array_refusal, is_number, table_refusal
+from mhsev_flare.protocol import TASK_COMPARE, TASK_SUBMIT_MODEL, Meta
+from mhsev_flare.result import NoAnswerError
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def site_of(answer: FLModel) -> str:
+    """Name of the site that answered."""
+    return str(answer.meta["client_name"])
+
+
+def told_cases(result: Mapping[str, Any], split: str) -> dict[str, int]:
+    """Cases of a split by site, as told in the handshake; sites that told a range, or no number, are not there."""
+    told: dict[str, int] = {}
+    for site, summary in result.get("sites", {}).items():
+        cases = summary.get("cases")
+        n = cases.get(split) if isinstance(cases, Mapping) else None
+        if isinstance(n, int) and not isinstance(n, bool):
+            told[site] = n
+    return told
+
+
+def answer_refusal(task: str, answer: FLModel, shapes: Shapes, told: int | None = None) -> str:
+    """Why an answer is not what the task asks for; empty where it is.
+
+    A loss, with a table where models are judged; or a model.
+
+    Args:
+        task: name of the task.
+        answer: of a site.
+        shapes: of the model's weights.
+        told: cases of the split that is judged, as the site said in the handshake; None where it said no number.
+    """
+    if task == TASK_SUBMIT_MODEL:
+        return array_refusal(answer.params or {}, ExpectedUpdate(shapes, ""))
+    if not is_number((answer.metrics or {}).get("loss")):
+        return "a loss that is not a finite number"
+    return "" if task == TASK_COMPARE else table_refusal(answer.meta or {}, told)
+
+
+def sites_to_ask(sites: Sequence[str], result: Mapping[str, Any], task: str, asked: Mapping[str, Any]) -> list[str]:
+    """Who is asked: all sites, but for calibration sums only those that have answered this task before.
+
+    A site that is gone is waited for as long as a round's policy says. The test waits once more for one that may be
+    back; its part of a calibration is not worth that.
+    """
+    gone = set(result.get("absent", {}).get(task, ())) if Meta.TEMPERATURE in asked else set()
+    return [site for site in sites if site not in gone]
+
+
+def note_absent(
+    result: dict[str, Any], task: str, absent: Sequence[str], reasons: Mapping[str, str] | None = None
+) -> None:
+    """Enter sites without a usable answer under ``absent`` of the result, beside those of earlier questions.
+
+    Args:
+        result: of the study; changed.
+        task: that was asked.
+        absent: sites.
+        reasons: why the answer of a site that did answer was refused; the last one stands under ``unusable``.
+    """
+    by_task = result.setdefault("absent", {})
+    by_task[task] = sorted({*by_task.get(task, ()), *absent})
+    if reasons:
+        by_task = result.setdefault("unusable", {})
+        by_task[task] = dict(sorted({**by_task.get(task, {}), **reasons}.items()))
+
+
+def usable_answers(
+    answers: Sequence[FLModel],
+    asked: Sequence[str],
+    task: str,
+    meta: Mapping[str, Any],
+    shapes: Shapes,
+    result: dict[str, Any],
+    log_error: Callable[[str], None],
+) -> list[FLModel]:
+    """The answers that can be used; every other site is named in the result and in the log.
+
+    Args:
+        answers: that came.
+        asked: sites.
+        task: that was asked.
+        meta: what came with the question.
+        shapes: of the model's weights.
+        result: of the study; changed.
+        log_error: writes a line of the server's log.
+
+    Raises:
+        NoAnswerError: if none can be used.
+    """
+    told = told_cases(result, str(meta.get(Meta.SPLIT, "test")))
+    found = {site_of(a): answer_refusal(task, a, shapes, told.get(site_of(a))) for a in answers}
+    reasons = {site: reason for site, reason in found.items() if reason}
+    usable = [answer for answer in answers if site_of(answer) not in reasons]
+    absent = sorted(set(asked) - {site_of(answer) for answer in usable})
+    if absent:
+        note_absent(result, task, absent, reasons)
+        for site in absent:
+            log_error(f"{task}: the result is without {site}: {reasons.get(site, 'no answer')}")
+    if not usable:
+        raise NoAnswerError(f"no site answered {task}; see the sites' logs, then send the job again")
+    return usable
