@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Callable
 
@@ -10,12 +11,13 @@ import pytest
 import torch
 from tiny_study import tiny_spec
 
-from mhsev_flare.benchmark.averaging import SiteUpdate, average_federated, federate
+from mhsev_flare.benchmark.averaging import SiteUpdate, average_federated, federate, load_weights
 from mhsev_flare.combination import TooFewUpdatesError
 from mhsev_flare.job_spec import OPTIMISERS
 from mhsev_flare.participation import RoundPolicy
 from mhsev_flare.site_data import SiteData
-from mhsev_monai.training import LabelledFeatures
+from mhsev_monai.severity import PAPER_SCALE
+from mhsev_monai.training import LabelledFeatures, severity_loss
 
 SPEC = tiny_spec(num_rounds=3, rule="clip")
 
@@ -76,6 +78,21 @@ def test_what_is_odd_beside_the_others_is_refused_as_if_it_had_not_come(change):
     assert all(np.array_equal(found.best.weights[key], value) for key, value in without.best.weights.items())
 
 
+def test_whose_update_is_refused_does_not_judge_the_round():
+    """Its loss comes with its update. The last aggregate, with which no update comes, is judged by all sites."""
+    flipped = dataclasses.replace(SITES["b"].validation, counts=19 - SITES["b"].validation.counts)
+    sites = {**SITES, "b": dataclasses.replace(SITES["b"], validation=flipped)}
+    found = federate(SPEC, sites, spoil("b", scaled(-1.0)))
+    assert found.best.round_number < SPEC.num_rounds
+    network = copy.deepcopy(SPEC.network)
+    load_weights(network, found.best.weights)
+    network.eval()
+    with torch.no_grad():
+        losses = [severity_loss(network, SITES[n].validation, PAPER_SCALE, SPEC.count_weight) for n in ("a", "c")]
+    # Both have 12 cases, so the mean over cases is that of the sites; 1e-6: float32.
+    assert -found.best.score[0] == pytest.approx(float(sum(losses)) / 2, rel=1e-6)
+
+
 def test_keys_that_are_not_the_models_are_left_out():
     def more(u: SiteUpdate) -> SiteUpdate:
         return dataclasses.replace(u, update={**u.update, "DOE^JANE_19500101": np.zeros(1, np.float32)})
@@ -112,7 +129,10 @@ def test_without_an_attacker_too_few_updates_are_an_error():
 
 
 def test_patience_ends_training_early_and_keeps_the_best():
-    """Steps that go back and forth improve nothing after the first: two losses are waited for, then it ends."""
+    """Steps that go back improve nothing after the first: two losses are waited for.
+
+    As in FLARE's processes a loss comes with the update of its round, so the round that tells is trained too.
+    """
     spec = dataclasses.replace(SPEC, num_rounds=12, policy=RoundPolicy(min_sites=2, patience=2))
     n_asked = []
 
@@ -123,10 +143,10 @@ def test_patience_ends_training_early_and_keeps_the_best():
     found = federate(spec, SITES, worse_each_time)
     assert found.stopped == ""
     assert found.best.round_number == 1
-    assert n_asked == [0, 1, 2]
-    assert len(found.oddities) == 3
-    patient = dataclasses.replace(spec, policy=RoundPolicy(min_sites=2, patience=0), num_rounds=4)
-    assert len(federate(patient, SITES, worse_each_time).oddities) == 4
+    assert n_asked == [0, 1, 2, 3]
+    assert len(found.oddities) == 4
+    patient = dataclasses.replace(spec, policy=RoundPolicy(min_sites=2, patience=0), num_rounds=6)
+    assert len(federate(patient, SITES, worse_each_time).oddities) == 6
 
 
 @pytest.mark.parametrize("name", [name for name in OPTIMISERS if name != "fedavg"])

@@ -126,10 +126,8 @@ def federate(spec: JobSpec, sites: Mapping[str, SiteData], meddle: Meddle | None
     expected = ExpectedUpdate(ExpectedUpdate.shapes_of(sent), "")
     told, losses = [len(sites[name].train) for name in names], []
     oddities: list[Mapping[str, Oddity | None]] = []
-    for round_number in range(spec.num_rounds):
-        losses.append(_offer(best, round_number, spec, network, sent, sites))
-        if has_converged(losses, spec.policy.patience, spec.policy.least_improvement):
-            return Averaged(best, tuple(oddities))
+    while len(oddities) < spec.num_rounds:
+        round_number = len(oddities)
         updates = [_update(spec, network, sent, name, sites[name], round_number) for name in names]
         arrived = updates if meddle is None else meddle(round_number, updates)
         kept = [u for u in arrived if not array_refusal(u.update, expected)]
@@ -138,11 +136,17 @@ def federate(spec: JobSpec, sites: Mapping[str, SiteData], meddle: Meddle | None
                 [u.update for u in kept], [u.n_samples for u in kept], told, len(arrived) - len(kept)
             )
         except TooFewUpdatesError as error:
+            _offer(best, round_number, spec, network, sent, sites)
             return Averaged(best, tuple(oddities), str(error))
         oddities.append({u.site: oddity for u, oddity in zip(kept, combined.oddities, strict=True)})
+        # As in a study: the table and the loss of a site come with its update, and are refused with it.
+        judges = {site: sites[site] for site, oddity in oddities[-1].items() if oddity is None or not oddity.reason}
+        losses.append(_offer(best, round_number, spec, network, sent, judges))
         mean = combined.update
         sent = {key: value + mean[key] if key in mean else value for key, value in sent.items()}
-    _offer(best, spec.num_rounds, spec, network, sent, sites)
+        if has_converged(losses, spec.policy.patience, spec.policy.least_improvement):
+            break
+    _offer(best, len(oddities), spec, network, sent, sites)
     return Averaged(best, tuple(oddities))
 
 
