@@ -15,6 +15,7 @@ from mhsev_monai.agreement_tests import worst_site
 from mhsev_monai.intervals import metric_intervals, uncertainty_entry
 from mhsev_monai.metrics import SeverityTable, majority_table, severity_metrics
 from mhsev_monai.pair_table import N_DRAWS, PairTable, compare, comparisons_json
+from mhsev_monai.roc_areas import area_entry
 from mhsev_monai.severity import GradingScale
 from mhsev_monai.uncertainty import UncertaintySums
 
@@ -64,7 +65,7 @@ def pool_tables(tables: Mapping[str, SeverityTable]) -> SeverityTable:
 def entry_with_intervals(
     tables: Mapping[str, SeverityTable], seed: int, sums: Mapping[str, UncertaintySums] | None = None
 ) -> dict[str, Any]:
-    """The pooled ``tables`` with metrics and their intervals, drawn within each site.
+    """The pooled ``tables`` with metrics, their intervals, drawn within each site, and DeLong's of the AUCs.
 
     Args:
         tables: by site.
@@ -73,7 +74,8 @@ def entry_with_intervals(
     """
     sites, known = sorted(tables), sums or {}
     intervals = metric_intervals([tables[s] for s in sites], seed, [known.get(s) for s in sites])
-    return {**evaluation_entry(pool_tables(tables)), "intervals": intervals}
+    pooled = pool_tables(tables)
+    return {**evaluation_entry(pooled), "intervals": intervals, "delong": area_entry(pooled)}
 
 
 def test_results(

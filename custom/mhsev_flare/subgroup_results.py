@@ -8,6 +8,7 @@ from typing import Any
 
 from mhsev_monai.intervals import metric_intervals
 from mhsev_monai.metrics import SeverityTable, severity_metrics
+from mhsev_monai.roc_areas import area_entry
 from mhsev_monai.subgroups import DIMENSIONS, HIDDEN, subgroup_labels
 
 SiteSubgroups = Mapping[str, Mapping[str, SeverityTable | str]]
@@ -64,9 +65,10 @@ def _subgroup(label: str, told: Mapping[str, Mapping[str, SeverityTable | str]],
     entry: dict[str, Any] = {"n": sum(table.n for table in tables)}
     entry["sites"] = {site: part.n if isinstance(part, SeverityTable) else part for site, part in own.items()}
     if not tables:
-        return {**entry, "table": None, "metrics": None, "intervals": None}
+        return {**entry, "table": None, "metrics": None, "intervals": None, "delong": None}
     pooled = tables[0]
     for table in tables[1:]:
         pooled = pooled + table
     metrics, intervals = severity_metrics(pooled).to_json(), metric_intervals(tables, seed)
-    return {**entry, "table": pooled.to_json(), "metrics": metrics, "intervals": intervals}
+    judged = {"table": pooled.to_json(), "metrics": metrics, "intervals": intervals, "delong": area_entry(pooled)}
+    return {**entry, **judged}

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
+from mhsev_monai.report.area_table import area_table
 from mhsev_monai.report.data import Evaluation, ReportData, metric_number
 from mhsev_monai.report.document import (
     Beside,
@@ -106,12 +107,14 @@ def metrics_table(data: ReportData) -> Table:
 
 
 def result_section(data: ReportData) -> Section:
-    """All metrics, the confusion matrix, and each grade against the rest."""
+    """All metrics, the confusion matrix, and each grade against the rest, with both intervals of its AUC."""
     confusion = _pooled(data).confusion
     svg = confusion_matrix_svg(confusion, GRADES, "confusion") if confusion else None
     figure = Drawing("confusion", svg, "Cases and share of the row; the outlined diagonal is right.")
     groups: list[list[Block]] = [[metrics_table(data)], [Heading("Confusion matrix"), figure]]
-    return Section("result", "Result in full", [Beside(groups, "two stack"), class_table(data)])
+    areas = area_table(data.pooled)
+    rest: list[Block] = [class_table(data), *([] if areas is None else [areas])]
+    return Section("result", "Result in full", [Beside(groups, "two stack"), *rest])
 
 
 def class_table(data: ReportData) -> Table:
