@@ -1,6 +1,7 @@
 """What a round costs: over FLARE's processes, against FLARE's defaults; and at the server, with up to 100 sites.
 
 Writes ``docs/benchmarks/federation.md``. Run by ``python tests/benchmarks/benchmark_federation.py``; about ten minutes.
+With ``--sites 3 10`` only the part by number of sites is measured, and put in the place of the page's.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ N_PARAMETERS = 1_000_000
 SITES = (3, 10, 30, 100)
 RULES = ("mean", "clip", "median")
 SCALE_ROUNDS = 3
+SIMULATED = (3, 10)
+AT_THE_SERVER = "## At the server\n"
 PAGE = Path(__file__).parents[2] / "docs" / "benchmarks" / "federation.md"
 
 
@@ -36,9 +39,31 @@ def main() -> None:
     if sys.argv[1:2] == ["--server"]:
         print(json.dumps(server_cost(sys.argv[2], int(sys.argv[3]))))
         return
+    if sys.argv[1:2] == ["--sites"]:
+        replace_section(simulated_section([int(n) for n in sys.argv[2:]]))
+        return
     ours, flares = round_seconds()
     rows = [cost_in_its_own_process(rule, n) for rule in RULES for n in SITES]
-    PAGE.write_text(page(ours, flares, rows))
+    PAGE.write_text(page(ours, flares, simulated_section(SIMULATED), rows))
+    print(f"wrote {PAGE}")
+
+
+def simulated_section(sites: Sequence[int]) -> list[str]:
+    """The part by number of sites, in FLARE's simulator."""
+    from simulated_rounds import section, simulate_rounds
+
+    studies = []
+    for n in sites:
+        print(f"simulating {n} sites", file=sys.stderr, flush=True)
+        studies.append(simulate_rounds(n))
+    return section(studies)
+
+
+def replace_section(lines: list[str]) -> None:
+    """Put the part by number of sites before the one about the server, in the place of the one that was there."""
+    before, after = PAGE.read_text().split(AT_THE_SERVER)
+    before = before.split(lines[0])[0]
+    PAGE.write_text(before + "\n".join(lines) + "\n" + AT_THE_SERVER + after)
     print(f"wrote {PAGE}")
 
 
@@ -161,7 +186,7 @@ def messages(n_sites: int, round_number: int) -> Iterator[bytes]:
         yield fobs.dumps(DXO(DataKind.WEIGHT_DIFF, {"weight": common + own}, meta).to_shareable())
 
 
-def page(ours: list[float], flares: list[float], rows: list[dict[str, Any]]) -> str:
+def page(ours: list[float], flares: list[float], by_sites: list[str], rows: list[dict[str, Any]]) -> str:
     """The page, in Markdown."""
     lines = [
         "# What a round costs",
@@ -180,8 +205,8 @@ def page(ours: list[float], flares: list[float], rows: list[dict[str, Any]]) -> 
         f"| a perceptron over three features, `SeverityFedAvg` | {shown(ours)} |",
         f"| FLARE's numpy job | {shown(flares)} |",
         "",
-        "## At the server",
-        "",
+        *by_sites,
+        AT_THE_SERVER,
         f"Updates of {N_PARAMETERS:,} float32 parameters, serialised by FLARE's FOBS, taken in, checked and combined",
         "by `SeverityAggregator` in one process, one after the other. Seconds are of processor time, median of",
         f"{SCALE_ROUNDS} rounds; memory is the peak above that of the process before the first update.",
