@@ -156,10 +156,11 @@ class Memory:
 
 def section(studies: Sequence[SimulatedStudy]) -> list[str]:
     """The page's part, in Markdown."""
+    numbers = " ".join(str(study.sites) for study in studies)
     lines = [
         "## By number of sites",
         "",
-        f"`python tests/benchmarks/benchmark_federation.py --sites {' '.join(str(s.sites) for s in studies)}`, one run.",
+        f"`python tests/benchmarks/benchmark_federation.py --sites {numbers}`, one run.",
         "",
         "FLARE's simulator on one machine, a process a site, a perceptron over three features. Seconds from the start",
         f"of a round to that of the next, median of {N_ROUNDS - 2} rounds (lowest to highest). All processes share two",
