@@ -14,8 +14,8 @@ from mhsev_monai.severity_table import SeverityTable
 _CAPTION = (
     "Areas under the ROC curve, one grade against the rest, test cases of all sites, from scores in bins. The "
     "bootstrap draws cases within each site. DeLong's interval takes all cases for draws from the mix of the sites, "
-    "and is made on the logit scale. How the areas of the grades vary together is not known: the error of the macro AUC is the "
-    "largest that it can be, and both of its intervals are too wide."
+    "and is made on the logit scale. How the areas of the grades vary together is not known: the error of the macro "
+    "AUC is the largest that it can be, and both of its intervals are too wide."
 )
 
 

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
-from sklearn.metrics import balanced_accuracy_score, cohen_kappa_score, f1_score
+from sklearn.metrics import balanced_accuracy_score, cohen_kappa_score, f1_score, roc_auc_score
 from small_site import make_root
 
 from mhsev_flare.benchmark import rows as table_of_rows
+from mhsev_flare.benchmark.areas import regime_areas, row_areas
 from mhsev_flare.benchmark.averaging import (
     average_federated,
     load_weights,
@@ -25,6 +26,7 @@ from mhsev_flare.benchmark.averaging import (
 from mhsev_flare.benchmark.comparison import compare_regimes, compare_rows
 from mhsev_flare.benchmark.costs import seconds_per_scan
 from mhsev_flare.benchmark.graded import GradedCases, Grading, Setting, given_bleed, scores
+from mhsev_flare.benchmark.page import render_page
 from mhsev_flare.benchmark.protocol import Cohort, Regime, load_cohort, read_settings
 from mhsev_flare.benchmark.report import Plan, report_of
 from mhsev_flare.benchmark.rows import ROWS, Row
@@ -42,7 +44,7 @@ from mhsev_monai.feature_cache import CaseFeatures, CaseInputs, compute_features
 from mhsev_monai.inputs import CANDIDATE_SET, POSITION_SET, DSDInputs
 from mhsev_monai.model_file import class_config
 from mhsev_monai.networks import SeverityMLP, SeverityPrediction
-from mhsev_monai.severity import PAPER_SCALE
+from mhsev_monai.severity import PAPER_SCALE, Severity
 from mhsev_monai.training import LabelledFeatures, severity_loss
 
 SITES = {"site-1": 30, "site-2": 24, "site-3": 40}
@@ -286,6 +288,29 @@ def test_comparisons_name_every_other_row_and_both_other_regimes(report):
     ]
     # Several models are no one grader, whose right and wrong cases could be counted.
     assert [np.isnan(entry.mcnemar) for entry in regimes] == [False, True] * 2
+
+
+def test_areas_of_rows_with_probabilities_are_compared_grade_by_grade_on_the_raw_ones(report):
+    found = row_areas(report, Setting.ALL)
+    first, second = (result.repeats[0][Regime.FEDERATED][ONE_MODEL] for result in report.results[:2])
+    occurring = [grade for grade in Severity if (first.true_grades == grade).sum() >= 2]
+    # Rules give no probabilities.
+    assert [(entry.name, entry.grade) for entry in found] == [("short - other", grade.label) for grade in occurring]
+    for entry, grade in zip(found, occurring, strict=True):
+        truth = first.true_grades == grade
+        areas = [roc_auc_score(truth, graded.grading.probabilities[:, grade]) for graded in (first, second)]
+        assert [entry.found.first, entry.found.second] == pytest.approx(areas, abs=1e-12)
+        assert entry.found.p_value <= entry.adjusted <= 1
+    # Local models are several, and in the paper's setting nobody is without a bleed.
+    with_bleed = regime_areas(report, Setting.BLEEDING)
+    assert {entry.name for entry in with_bleed} == {f"{row}: federated - central" for row in ("short", "other")}
+    assert "none" not in {entry.grade for entry in with_bleed}
+    lines = render_page("a command", 2, [report]).splitlines()
+    start = lines.index("`short` against the other rows, areas under the ROC curve:")
+    assert lines[start + 2] == f"| difference in AUC | {' | '.join(grade.label for grade in occurring)} |"
+    cells = lines[start + 4].strip("| ").split(" | ")
+    assert cells[0] == "short - other"
+    assert [cell[:6] for cell in cells[1:]] == [f"{entry.found.difference:+.3f}" for entry in found]
 
 
 def test_the_difference_to_local_models_is_that_to_the_mean_of_their_kappas(report):

@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -132,8 +133,32 @@ def main_regime(result: RowResults) -> Regime | None:
     return next((regime for regime in order if regime in result.repeats[0]), None)
 
 
+class Contest(NamedTuple):
+    """Two graders that are compared.
+
+    Attributes:
+        name: first less second.
+        pairs: of each repeat the models of both.
+        have_probabilities: whether both give them.
+    """
+
+    name: str
+    pairs: Sequence[tuple[Models, Models]]
+    have_probabilities: bool
+
+
 def compare_rows(report: CohortReport, setting: Setting) -> list[Comparison]:
     """The reference row less each other row."""
+    return adjust([_compare(contest, setting, report.sizes) for contest in row_contests(report)])
+
+
+def compare_regimes(report: CohortReport, setting: Setting) -> list[Comparison]:
+    """Federated less central and less the mean of the local models, for each row that was run so."""
+    return adjust([_compare(contest, setting, report.sizes) for contest in regime_contests(report)])
+
+
+def row_contests(report: CohortReport) -> list[Contest]:
+    """The reference row and each other row."""
     by_name = {result.row.name: result for result in report.results}
     reference = by_name[report.reference]
     own = main_regime(reference)
@@ -142,20 +167,22 @@ def compare_rows(report: CohortReport, setting: Setting) -> list[Comparison]:
         regime = main_regime(result)
         if name != report.reference and own is not None and regime is not None:
             pairs = [(a[own], b[regime]) for a, b in zip(reference.repeats, result.repeats, strict=True)]
-            made.append(_compare(f"{report.reference} - {name}", pairs, setting, report.sizes))
-    return adjust(made)
+            both = reference.row.gives_probabilities and result.row.gives_probabilities
+            made.append(Contest(f"{report.reference} - {name}", pairs, both))
+    return made
 
 
-def compare_regimes(report: CohortReport, setting: Setting) -> list[Comparison]:
-    """Federated less central and less the mean of the local models, for each row that was run so."""
+def regime_contests(report: CohortReport) -> list[Contest]:
+    """Federated and central, and federated and the local models, for each row that was run so."""
     made = []
     for result in report.results:
         for other in (Regime.CENTRAL, Regime.LOCAL):
             if {Regime.FEDERATED, other} <= set(result.repeats[0]):
                 pairs = [(outcomes[Regime.FEDERATED], outcomes[other]) for outcomes in result.repeats]
                 label = "mean of local" if other is Regime.LOCAL else str(other)
-                made.append(_compare(f"{result.row.name}: federated - {label}", pairs, setting, report.sizes))
-    return adjust(made)
+                name = f"{result.row.name}: federated - {label}"
+                made.append(Contest(name, pairs, result.row.gives_probabilities))
+    return made
 
 
 def adjust(comparisons: Sequence[Comparison]) -> list[Comparison]:
@@ -172,10 +199,10 @@ def adjust(comparisons: Sequence[Comparison]) -> list[Comparison]:
     ]
 
 
-def _compare(name: str, pairs: Sequence[tuple[Models, Models]], setting: Setting, sizes: Sizes) -> Comparison:
+def _compare(contest: Contest, setting: Setting, sizes: Sizes) -> Comparison:
     """The first split decides by its cases; splits share cases, so all of them together only by the corrected test."""
-    first, second = ([models[key] for key in sorted(models)] for models in pairs[0])
-    _refuse_other_cases([*first, *second], name)
+    first, second = ([models[key] for key in sorted(models)] for models in contest.pairs[0])
+    same_cases([*first, *second], contest.name)
     cases = first[0]
     judged = cases.judged(setting)
     truth, sites = cases.true_grades[judged], cases.sites[judged]
@@ -185,11 +212,11 @@ def _compare(name: str, pairs: Sequence[tuple[Models, Models]], setting: Setting
     )
     single = len(first) == len(second) == 1
     return Comparison(
-        name=name,
+        name=contest.name,
         accuracy=drawn.accuracy,
         quadratic_kappa=drawn.quadratic_kappa,
         mcnemar=exact_mcnemar(graders[0][0] == truth, graders[1][0] == truth) if single else math.nan,
-        repeats=_over_repeats(pairs, setting, sizes),
+        repeats=_over_repeats(contest.pairs, setting, sizes),
     )
 
 
@@ -204,7 +231,8 @@ def _mean_kappa(models: Models, setting: Setting) -> float:
     return mean_scores(models, setting)["quadratic_kappa"]
 
 
-def _refuse_other_cases(graded: Sequence[GradedCases], name: str) -> None:
+def same_cases(graded: Sequence[GradedCases], name: str) -> None:
+    """Refuse to compare graders of different cases; raises ``ValueError``."""
     first = graded[0]
     for other in graded[1:]:
         if not (

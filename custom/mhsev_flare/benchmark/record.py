@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mhsev_flare.benchmark.areas import AreaDifference, regime_areas, row_areas
 from mhsev_flare.benchmark.comparison import (
     CohortReport,
     Comparison,
@@ -66,6 +67,10 @@ def _cohort_json(report: CohortReport) -> dict[str, Any]:
             ]
             for setting in Setting
         },
+        "areas": {
+            str(setting): [_area_json(a) for a in (*row_areas(report, setting), *regime_areas(report, setting))]
+            for setting in Setting
+        },
     }
 
 
@@ -88,6 +93,10 @@ def _comparison_json(comparison: Comparison) -> dict[str, Any]:
     entry["quadratic_kappa"] = comparison.quadratic_kappa._asdict()
     entry["repeats"] = None if comparison.repeats is None else comparison.repeats._asdict()
     return entry
+
+
+def _area_json(entry: AreaDifference) -> dict[str, Any]:
+    return {**entry._asdict(), "found": entry.found._asdict()}
 
 
 def _plain(value: Any) -> Any:
