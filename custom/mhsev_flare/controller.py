@@ -18,7 +18,7 @@ from mhsev_flare.checkpoint import CheckpointError
 from mhsev_flare.control_variates import added_controls, control_arrays, zero_controls
 from mhsev_flare.final_phase import FinalPhase
 from mhsev_flare.gates import ExpectedUpdate, weights_digest
-from mhsev_flare.handshake import SiteReport, shortage, sort_answers
+from mhsev_flare.handshake import Admission, SiteReport
 from mhsev_flare.participation import RoundPolicy
 from mhsev_flare.protocol import (
     MODEL_FILE,
@@ -42,7 +42,6 @@ from mhsev_flare.result import (
 from mhsev_flare.rounds import ledger_row
 from mhsev_flare.server_optimiser import ServerOptimiser
 from mhsev_flare.site import find_checkpoint_folder
-from mhsev_flare.standardisation import pool_standardisation
 from mhsev_flare.study_record import NAME, StudyRecord, configuration_digest
 from mhsev_flare.tracking import track_round
 from mhsev_monai.feature_cache import CaseInputs
@@ -288,19 +287,10 @@ class SeverityFedAvg(QuorumFedAvg):
         asked = self.sample_clients()
         answers = self._ask(TASK_STANDARDISE, asked, {"protocol": np.array([PROTOCOL_VERSION])}, n_rounds)
         own, n_features = SiteReport.of_this_machine(self.scale), len(self.inputs.feature_names)
-        accepted, refused = sort_answers(asked, answers, self._fingerprint, own, n_features)
-        self._result["sites"] = {site: accepted[site].meta[Meta.SITE_SUMMARY] for site in sorted(accepted)}
-        self._result["reports"] = {site: accepted[site].meta[Meta.REPORT] for site in sorted(accepted)}
-        self._result["refused"] = refused
-        for site, reason in refused.items():
-            self.error(f"{site} does not take part: {reason}")
-        problem = shortage(accepted, refused, len(asked), self.min_sites, self.policy)
-        if problem:
-            self._result["status"] = "refused"
-            raise StudyStoppedError(problem)
-        self._sites = sorted(accepted)
-        self._cases = {site: int(accepted[site].meta[Meta.N_SAMPLES]) for site in self._sites}
-        return pool_standardisation({site: answer.params for site, answer in accepted.items()}).buffers()
+        admission = Admission(self._fingerprint, n_features, own, self.min_sites, self.policy)
+        admitted = admission.admit(asked, answers, self._result, self.error)
+        self._sites, self._cases = list(admitted.sites), dict(admitted.cases)
+        return dict(admitted.buffers)
 
     def before_task(self, task_name: str, message: FLModel) -> None:
         """Before a round, tell the aggregator what fits to the model that is sent."""

@@ -24,7 +24,7 @@ from mhsev_flare.answers import sites_to_ask, told_cases, usable_answers
 from mhsev_flare.encrypted_payload import PACKED, as_arrays, as_message, packed, parameter_shapes
 from mhsev_flare.final_phase import FinalPhase
 from mhsev_flare.gates import ExpectedUpdate
-from mhsev_flare.handshake import SiteReport, shortage, sort_answers
+from mhsev_flare.handshake import Admission, SiteReport
 from mhsev_flare.participation import Attendance, RoundPolicy
 from mhsev_flare.protocol import (
     MODEL_FILE,
@@ -44,7 +44,6 @@ from mhsev_flare.result import (
     write_result,
 )
 from mhsev_flare.rounds import BestRound, ledger_row
-from mhsev_flare.standardisation import pool_standardisation
 from mhsev_monai.feature_cache import CaseInputs
 from mhsev_monai.metrics import SeverityTable
 from mhsev_monai.severity import SCALES
@@ -187,23 +186,14 @@ class EncryptedStudy(ScatterAndGather):
         asked, fingerprint = sorted(client.name for client in self._engine.get_clients()), self.inputs.fingerprint()
         answers = ask(TASK_STANDARDISE, {"protocol": np.array([PROTOCOL_VERSION])}, sites=asked)
         own, n_features = SiteReport.of_this_machine(self.scale), len(self.inputs.feature_names)
-        accepted, refused = sort_answers(asked, answers, fingerprint, own, n_features)
-        self._result["sites"] = {site: accepted[site].meta[Meta.SITE_SUMMARY] for site in sorted(accepted)}
-        self._result["reports"] = {site: accepted[site].meta[Meta.REPORT] for site in sorted(accepted)}
-        self._result["refused"] = refused
-        for site, reason in refused.items():
-            self.log_error(fl_ctx, f"{site} does not take part: {reason}")
-        problem = shortage(accepted, refused, len(asked), self.min_sites, self.policy)
-        if problem:
-            self._result["status"] = "refused"
-            raise StudyStoppedError(problem)
-        self._sites = sorted(accepted)
-        cases = {site: int(accepted[site].meta[Meta.N_SAMPLES]) for site in self._sites}
+        admission = Admission(fingerprint, n_features, own, self.min_sites, self.policy)
+        admitted = admission.admit(asked, answers, self._result, lambda line: self.log_error(fl_ctx, line))
+        self._sites = list(admitted.sites)
         n_parameters = sum(int(np.prod(shape)) for shape in parameter_shapes(self.network).values())
         judged = told_cases(self._result, "validation")
-        expected = ExpectedUpdate({}, fingerprint, cases=cases, validation_cases=judged)
+        expected = ExpectedUpdate({}, fingerprint, cases=admitted.cases, validation_cases=judged)
         self.aggregator.expect(expected, n_parameters)
-        return pool_standardisation({site: answer.params for site, answer in accepted.items()}).buffers()
+        return dict(admitted.buffers)
 
     def broadcast_and_wait(
         self,

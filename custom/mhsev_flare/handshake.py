@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
+import numpy as np
 import nvflare
 import torch
 
 from mhsev_flare.gates import told
 from mhsev_flare.participation import RoundPolicy
 from mhsev_flare.protocol import PROTOCOL_VERSION, Meta, Moments
+from mhsev_flare.result import StudyStoppedError
 from mhsev_flare.standardisation import pool_standardisation
 from mhsev_monai._version import __version__
 
@@ -132,6 +134,73 @@ def shortage(
     reasons = "; ".join(f"{site}: {reason}" for site, reason in sorted(refused.items()))
     mandatory = f"; {', '.join(absent)} must take part" if absent else ""
     return f"{len(accepted)} of {n_asked} sites can take part, {needed} are needed{mandatory} ({reasons})"
+
+
+@dataclass(frozen=True)
+class Admitted:
+    """Who takes part in a study.
+
+    Attributes:
+        sites: names in order.
+        cases: training cases by site, as each told them.
+        buffers: standardisation and class weights of all their training cases.
+    """
+
+    sites: tuple[str, ...]
+    cases: Mapping[str, int]
+    buffers: Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Admission:
+    """What a site must answer to take part in a study, and how many must.
+
+    Attributes:
+        fingerprint: of the feature schema.
+        n_features: that a site's moments must have.
+        own: the server's report.
+        min_sites: fewest sites to begin with; 0: all.
+        policy: of the rounds.
+    """
+
+    fingerprint: str
+    n_features: int
+    own: SiteReport
+    min_sites: int
+    policy: RoundPolicy
+
+    def admit(
+        self,
+        asked: Sequence[str],
+        answers: Sequence[AnswerLike],
+        result: dict[str, Any],
+        log_error: Callable[[str], None],
+    ) -> Admitted:
+        """Take in who can take part; all others are named in the result and in the log.
+
+        Args:
+            asked: names of all sites that were asked.
+            answers: of those that answered.
+            result: of the study; receives ``sites``, ``reports``, ``refused``, and its status where the study ends.
+            log_error: writes a line of the server's log.
+
+        Raises:
+            StudyStoppedError: if too few can.
+        """
+        accepted, refused = sort_answers(asked, answers, self.fingerprint, self.own, self.n_features)
+        sites = tuple(sorted(accepted))
+        result["sites"] = {site: accepted[site].meta[Meta.SITE_SUMMARY] for site in sites}
+        result["reports"] = {site: accepted[site].meta[Meta.REPORT] for site in sites}
+        result["refused"] = refused
+        for site, reason in refused.items():
+            log_error(f"{site} does not take part: {reason}")
+        problem = shortage(accepted, refused, len(asked), self.min_sites, self.policy)
+        if problem:
+            result["status"] = "refused"
+            raise StudyStoppedError(problem)
+        cases = {site: int(accepted[site].meta[Meta.N_SAMPLES]) for site in sites}
+        pooled = pool_standardisation({site: answer.params for site, answer in accepted.items()})
+        return Admitted(sites, cases, pooled.buffers())
 
 
 def _sums_refusal(answer: AnswerLike, n_features: int) -> str:

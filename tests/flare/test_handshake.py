@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mhsev_flare.handshake import SiteReport, site_refusal, sort_answers
+from mhsev_flare.handshake import Admission, SiteReport, site_refusal, sort_answers
+from mhsev_flare.participation import RoundPolicy
 from mhsev_flare.protocol import PROTOCOL_VERSION, Meta, Moments
+from mhsev_flare.result import StudyStoppedError
 
 OWN = SiteReport(mhsev="1.4.0", nvflare="2.9.0", torch="2.13.0", scale="paper", device="cpu")
 
@@ -197,3 +199,37 @@ def test_a_summary_that_no_result_file_can_hold_is_refused(summary):
     answered = [answer("a", **{Meta.SITE_SUMMARY: summary})]
     accepted, refused = sort_answers(["a"], answered, "f", OWN, 3)
     assert (accepted, refused) == ({}, {"a": "did not tell its numbers of cases by split and grade"})
+
+
+ASKED = ("site-1", "site-2", "site-3")
+
+
+def admission(min_sites: int) -> Admission:
+    return Admission("f", 3, OWN, min_sites, RoundPolicy(min_sites=2))
+
+
+def test_who_can_take_part_is_admitted_and_the_others_are_named():
+    result: dict[str, Any] = {}
+    lines: list[str] = []
+    further = sums(**{Moments.MEAN: np.array([3.0, 0.0, 2.5])})
+    answers = [
+        answer("site-2", further, **{Meta.N_SAMPLES: 30}),
+        answer("site-1"),
+        answer("site-3", **{Meta.PROTOCOL: 1}),
+    ]
+    admitted = admission(min_sites=2).admit(ASKED, answers, result, lines.append)
+    assert admitted.sites == ("site-1", "site-2")
+    assert admitted.cases == {"site-1": 20, "site-2": 30}
+    np.testing.assert_array_equal(admitted.buffers["feature_mean"], np.float32([2.0, -1.0, 1.5]))
+    assert list(result["sites"]) == list(result["reports"]) == ["site-1", "site-2"]
+    assert set(result["refused"]) == {"site-3"}
+    assert lines == [f"site-3 does not take part: {result['refused']['site-3']}"]
+    assert "status" not in result
+
+
+def test_too_few_end_the_study_before_it_begins():
+    result: dict[str, Any] = {}
+    with pytest.raises(StudyStoppedError, match=r"2 of 3 sites can take part, 3 are needed .*site-3: did not answer"):
+        admission(min_sites=0).admit(ASKED, [answer("site-1"), answer("site-2")], result, print)
+    assert result["status"] == "refused"
+    assert list(result["sites"]) == ["site-1", "site-2"]
