@@ -125,7 +125,7 @@ def picture_of(site: str, case: Case, model: SeverityModel) -> ExampleCase:
         image=shown.png,
         orientation=orientation_of(entries),
         candidates=[
-            CandidateRow(f"slice {z + 1}, depth {100 * finding.depth:.0f} %", finding.probability)
+            CandidateRow(f"slice {z + 1}, signal loss {100 * finding.depth:.0f} %", finding.probability)
             for finding in here[:MAX_LISTED_CANDIDATES]
         ],
         note=f"slice {z + 1} of {shown.n_slices} " + what_is_shown(len(here), grade, shown.has_map),

@@ -18,7 +18,7 @@ from mhsev_monai.report.data import (
     SiteCases,
 )
 
-TITLE = "Federated grading of cerebral micro-hemorrhages"
+TITLE = "Report of a federated run"
 
 
 def report_data(

@@ -78,7 +78,8 @@ def _digits(count: float | None) -> int:
 
 def _findings(case: ExampleCase, prefix: str) -> Block:
     if not case.candidates:
-        return Paragraph("Findings: not computed, or none on this slice", style="soft")
+        words = "Findings: not computed" if case.image is None else "No findings on this slice"
+        return Paragraph(words, style="soft")
     scored = any(candidate.score is not None for candidate in case.candidates)
     columns = (Column("Place"), *([Column("Score", "probability")] if scored else []))
     rows: list[Sequence[Cell]] = [(c.place, *([Number(c.score, 2)] if scored else [])) for c in case.candidates]

@@ -7,6 +7,8 @@ from typing import Any
 
 from mhsev_monai.report.data import ReportData, metric_number
 from mhsev_monai.report.document import (
+    NOT_COMPUTED,
+    UNDETERMINED,
     Block,
     Cell,
     Column,
@@ -29,6 +31,8 @@ _SMALL = (
     "others (“hidden”), so groups can have fewer cases than there were. The groups were not compared by a test; "
     "overlapping intervals of few cases say neither that groups differ nor that they are alike."
 )
+NO_LINE = " Without a line: the cases do not determine an interval, as where none is wrong."
+_AGES = {"<65": "under 65", "65-74": "65 to 74", ">=75": "75 or more"}
 _MATRIX = (
     "Each site's own model, trained without the others, on the test cases of each site; outlined: on its own site's "
     "cases. A model that does well at home alone has learned its site."
@@ -46,7 +50,7 @@ def subgroups_section(data: ReportData) -> Section | None:
     """Sex, age and scanner; None where no site told of them."""
     groups = data.analyses.subgroups
     rows = [
-        (title, name, entry)
+        (title, _AGES.get(name, name) if key == "age" else name, entry)
         for key, title in _GROUPS
         for name, entry in ((groups or {}).get(key) or {}).items()
         if isinstance(entry, Mapping)
@@ -57,6 +61,7 @@ def subgroups_section(data: ReportData) -> Section | None:
     axis = Axis("Balanced accuracy, with 95 % interval", 0.0, 1.0, _pooled_value(data))
     svg = forest_svg(points, axis, "subgroups-forest") if points else None
     words = "Dashed line: all test cases together." if axis.reference is not None else ""
+    words += NO_LINE if _lacks_ends(points) else ""
     columns = (
         Column("Group"),
         Column("Cases"),
@@ -71,6 +76,10 @@ def subgroups_section(data: ReportData) -> Section | None:
     )
     blocks: list[Block] = [Paragraph(_SMALL, style="soft"), Drawing("subgroups-forest", svg, words), table]
     return Section("subgroups", "Subgroups", blocks)
+
+
+def _lacks_ends(points: Sequence[ForestRow]) -> bool:
+    return any(point.value is not None and None in (point.low, point.high) for point in points)
 
 
 def _pooled_value(data: ReportData) -> float | None:
@@ -130,7 +139,7 @@ def paired_section(data: ReportData) -> Section | None:
     figure = Drawing(
         "paired-forest",
         forest_svg(points, axis, "paired-forest"),
-        "Right of the dashed line the global model is better.",
+        f"Right of the dashed line the global model is better.{NO_LINE if _lacks_ends(points) else ''}",
     )
     return Section(
         "paired",
@@ -146,9 +155,10 @@ def paired_section(data: ReportData) -> Section | None:
 
 
 def _difference(comparison: Mapping[str, Any], name: str) -> tuple[float | None, float | None, float | None]:
+    """Difference and ends; draws that are all alike, as of models that differ in no case, tell of no interval."""
     entry = comparison.get(name) or {}
     low, high = entry.get("interval") or (None, None)
-    return entry.get("difference"), low, high
+    return (entry.get("difference"), None, None) if low == high else (entry.get("difference"), low, high)
 
 
 def _differences(comparisons: Sequence[Mapping[str, Any]]) -> Table:
@@ -161,7 +171,8 @@ def _differences(comparisons: Sequence[Mapping[str, Any]]) -> Table:
         for name in ("accuracy", "quadratic_kappa"):
             entry = each.get(name) or {}
             value, low, high = _difference(each, name)
-            cells += [Number(value, 3, low, high), p_value(entry.get("p")), p_value(entry.get("p_holm"))]
+            why = UNDETERMINED if entry.get("interval") else NOT_COMPUTED
+            cells += [Number(value, 3, low, high, no_ends=why), p_value(entry.get("p")), p_value(entry.get("p_holm"))]
         rows.append(cells)
     return Table("paired-differences", "Global model less the other, with 95 % intervals", columns, rows)
 

@@ -55,6 +55,11 @@ class Number:
         """Whether both ends are numbers to print."""
         return all(end is not None and math.isfinite(end) for end in (self.low, self.high))
 
+    @property
+    def tells_ends(self) -> bool:
+        """Whether something is printed of its interval: the ends, or that the cases do not determine them."""
+        return self.known and (self.has_interval or self.no_ends == UNDETERMINED)
+
     def ends(self) -> Interval:
         """Its interval by itself."""
         if self.has_interval:
@@ -281,7 +286,7 @@ def text_of(cell: Cell, between: str = " to ") -> str:
         if not cell.known:
             return cell.missing
         own = cell.shown
-        return f"{own} ({text_of(cell.ends(), between)})" if cell.has_interval else own
+        return f"{own} ({text_of(cell.ends(), between)})" if cell.tells_ends else own
     return str(cell)
 
 

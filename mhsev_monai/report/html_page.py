@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Any
 
 from markupsafe import Markup, escape
 
@@ -29,7 +31,16 @@ _WHY = {
 def render_html(document: Document) -> str:
     """The page as text; equal documents give equal text."""
     environment = template_environment(Path(__file__).parent, cell=html_cell, score=html_score)
+    environment.finalize = _unbroken
     return environment.get_template("page.html.jinja").render(document=document)
+
+
+def _unbroken(value: Any) -> Any:
+    """Text whose lines do not end between a number and its percent sign, or inside ``b = 0``."""
+    if not isinstance(value, str):
+        return value
+    text = re.sub(r"(?<=\d) %|(?<=\bb) = (?=\d)", lambda found: found[0].replace(" ", "\u00a0"), value)
+    return Markup(text) if isinstance(value, Markup) else text
 
 
 def html_cell(cell: Cell) -> Markup:
@@ -40,7 +51,7 @@ def html_cell(cell: Cell) -> Markup:
         return _interval(cell) if cell.known else _why(cell.missing)
     if isinstance(cell, Number):
         own = html_score(cell)
-        return own + Markup(" <small>{}</small>").format(_interval(cell.ends())) if cell.has_interval else own
+        return own + Markup(" <small>{}</small>").format(html_cell(cell.ends())) if cell.tells_ends else own
     if isinstance(cell, Named):
         name = Markup("<strong>{}</strong>").format(cell.name) if cell.strong else escape(cell.name)
         return name + (Markup("<small>{}</small>").format(cell.note) if cell.note else Markup(""))

@@ -249,7 +249,7 @@ def _lines(cell: Cell) -> list[str]:
     """What stands below each other in a cell."""
     if isinstance(cell, Named):
         return [cell.name, *([cell.note] if cell.note else [])]
-    if isinstance(cell, Number) and cell.known and cell.has_interval:
+    if isinstance(cell, Number) and cell.tells_ends:
         return [cell.shown, text_of(cell.ends())]
     return [text_of(cell)]
 

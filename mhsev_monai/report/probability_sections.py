@@ -6,7 +6,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mhsev_monai.report.data import ReportData
-from mhsev_monai.report.document import Beside, Block, Cell, Column, Drawing, Named, Number, Paragraph, Section, Table
+from mhsev_monai.report.document import (
+    NOT_COMPUTED,
+    UNDETERMINED,
+    Beside,
+    Block,
+    Cell,
+    Column,
+    Drawing,
+    Named,
+    Number,
+    Paragraph,
+    Section,
+    Table,
+)
 from mhsev_monai.report.reliability import reliability_points, reliability_svg, wilson
 from mhsev_monai.report.words import GRADES
 
@@ -21,8 +34,8 @@ _ERRORS = (
 )
 _RELIABILITY = (
     "Each dot is a bin of test cases: where the model says a probability, how often it is right. On the dashed line "
-    "the two are equal; below it the model is too sure. Larger dots hold more cases; whiskers: 95 % Wilson intervals "
-    "of the last series."
+    "the two are equal; below it the model is too sure. Larger dots hold more cases; whiskers: 95 % Wilson "
+    "intervals{}."
 )
 
 
@@ -34,8 +47,9 @@ def calibration_section(data: ReportData) -> Section | None:
     blocks: list[Block] = [Paragraph(_fitted(fitted))]
     pooled = _pooled(data)
     if pooled:
-        blocks.append(Beside([[_errors(pooled, fitted["temperature"])], [_diagram(pooled)]], "two stack"))
-        blocks += [_bins(pooled), *_worse(pooled)]
+        is_fitted = fitted["temperature"] != 1
+        blocks.append(Beside([[_errors(pooled, is_fitted)], [_diagram(pooled, is_fitted)]], "two stack"))
+        blocks += [_bins(pooled, is_fitted), *_worse(pooled)]
     return Section("calibration", "Calibration", blocks)
 
 
@@ -75,14 +89,16 @@ def _worse(pooled: Mapping[str, Any]) -> list[Block]:
     return [Paragraph(told, "The temperature did not help.", style="verdict")]
 
 
-def _errors(pooled: Mapping[str, Any], temperature: float) -> Table:
-    rows: list[tuple[Cell, ...]] = []
-    for name, title, words in _ERRORS:
-        rows.append((Named(title, words), *(_error(pooled.get(when) or {}, name) for when in ("before", "after"))))
-    after = "temperature 1, none was fitted" if temperature == 1 else "fitted temperature"
-    columns = (Column("Error"), Column("Before", "temperature 1"), Column("After", after))
+def _errors(pooled: Mapping[str, Any], is_fitted: bool) -> Table:
+    """Before and after; at a temperature that stayed 1 both are the same, and stand there once."""
+    heads = {"before": Column("Before", "temperature 1"), "after": Column("After", "fitted temperature")}
+    shown = heads if is_fitted else {"before": Column("Value", "temperature 1")}
+    rows: list[Sequence[Cell]] = [
+        (Named(title, words), *(_error(pooled.get(when) or {}, name) for when in shown))
+        for name, title, words in _ERRORS
+    ]
     caption = f"Calibration on the test cases ({pooled['n']} cases), with 95 % intervals of the two scores"
-    return Table("calibration-errors", caption, columns, rows)
+    return Table("calibration-errors", caption, (Column("Error"), *shown.values()), rows)
 
 
 def _error(entry: Mapping[str, Any], name: str) -> Number:
@@ -92,20 +108,22 @@ def _error(entry: Mapping[str, Any], name: str) -> Number:
     return Number(entry.get(name), 3, low, high)
 
 
-def _diagram(pooled: Mapping[str, Any]) -> Drawing:
+def _diagram(pooled: Mapping[str, Any], is_fitted: bool) -> Drawing:
+    both = (("before", "before calibration"), ("after", "after calibration"))
     series = [
         (name, points)
-        for when, name in (("before", "before calibration"), ("after", "after calibration"))
+        for when, name in (both if is_fitted else [("after", "the network's own")])
         if (points := reliability_points(pooled[when]["reliability"]) if _has_sums(pooled, when) else [])
     ]
-    return Drawing("reliability", reliability_svg(series, "reliability") if series else None, _RELIABILITY)
+    words = _RELIABILITY.format(" of the last series" if is_fitted else "")
+    return Drawing("reliability", reliability_svg(series, "reliability") if series else None, words)
 
 
 def _has_sums(pooled: Mapping[str, Any], when: str) -> bool:
     return bool((pooled.get(when) or {}).get("reliability"))
 
 
-def _bins(pooled: Mapping[str, Any]) -> Table:
+def _bins(pooled: Mapping[str, Any], is_fitted: bool) -> Table:
     points = reliability_points(pooled["after"]["reliability"]) if _has_sums(pooled, "after") else []
     total = len(pooled["after"]["reliability"]["n"]) if points else 10
     rows = [
@@ -123,7 +141,8 @@ def _bins(pooled: Mapping[str, Any]) -> Table:
         Column("Mean probability"),
         Column("Share right", "95 % Wilson interval"),
     )
-    return Table("reliability-bins", "The dots after calibration, as numbers", columns, rows)
+    caption = "The dots after calibration, as numbers" if is_fitted else "The dots, as numbers"
+    return Table("reliability-bins", caption, columns, rows)
 
 
 def sets_section(data: ReportData) -> Section | None:
@@ -162,11 +181,12 @@ def _set_row(name: Cell, entry: Any) -> tuple[Cell, ...]:
     if not isinstance(entry, Mapping) or not entry.get("sets"):
         return (name, entry if isinstance(entry, str) else None, *(["not told"] * 4))
     sets = entry["sets"]
-    covered, size = (sets.get(f"{key}_interval") or (None, None) for key in ("coverage", "mean_size"))
+    (low, high), size = (sets.get(f"{key}_interval") or (None, None) for key in ("coverage", "mean_size"))
+    why = UNDETERMINED if "coverage_interval" in sets else NOT_COMPUTED
     return (
         name,
         entry["n"],
-        Number(sets.get("coverage"), 3, *covered),
+        Number(sets.get("coverage"), 3, low, high, no_ends=why),
         Number(sets.get("mean_size"), 2, *size),
         Number(sets.get("share_empty"), 3),
         entry.get("n_odd"),

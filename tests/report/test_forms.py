@@ -280,6 +280,10 @@ def test_a_temperature_that_stayed_1_is_not_called_fitted():
     text = render(run_document(changed), "md").decode()
     assert f"No temperature was fitted: {reason}." in text
     assert "fitted on 8 cases" not in text
+    # Before and after are the same then, and stand there once.
+    assert "| Error | Value (temperature 1) |" in text
+    assert "after calibration" not in text
+    assert "The dots, as numbers" in text
     assert "fitted temperature" not in text
     assert "fitted temperature" in render(run_document(data), "md").decode()
 
@@ -306,6 +310,27 @@ def test_coverage_by_grade_has_its_cases_and_an_interval_where_all_cases_tell_th
     columns, rows = coverage_rows(dataclasses.replace(data, analyses=analyses))
     assert columns == ["Grade", "Coverage"]
     assert [row[1]["value"] for row in rows] == list(sets["coverage_by_grade"].values())
+
+
+def test_draws_that_are_all_alike_are_no_interval_of_a_difference():
+    data = whole_data()
+    paired = copy.deepcopy(data.analyses.paired)
+    paired["comparisons"][0]["accuracy"] |= {"difference": 1.0, "interval": [1.0, 1.0]}
+    paired["comparisons"][0]["quadratic_kappa"] |= {"difference": 1.0, "interval": [1.0, 1.0]}
+    changed = dataclasses.replace(data, analyses=dataclasses.replace(data.analyses, paired=paired))
+    shown = {form: render(run_document(changed), form) for form in ("md", "html", "pdf")}
+    assert "1.000 (not determined)" in shown["md"].decode()
+    assert "1.000 to 1.000" not in shown["md"].decode()
+    assert "Without a line: the cases do not determine an interval" in shown["md"].decode()
+    assert "1.000 to 1.000" not in shown["html"].decode()
+    assert "1.000 to 1.000" not in "\n".join(page_texts(shown["pdf"]))
+    assert "Without a line" not in render(run_document(data), "md").decode().split("## Comparisons")[1]
+
+
+def test_a_line_does_not_end_before_a_percent_sign():
+    section = Section("s", "S", [Paragraph("In 90 % of <b>; b = 0 images. Per cent: %")])
+    page = render(Document("run", "T", "s", [("Research use only.", "")], sections=[section]), "html").decode()
+    assert "In 90\u00a0% of &lt;b&gt;; b\u00a0=\u00a00 images. Per cent: %" in page
 
 
 def test_the_calibration_error_has_no_interval_also_of_a_result_that_has_one():
