@@ -10,15 +10,13 @@ from functools import cached_property
 import numpy as np
 from attack_trials import SETUPS, Outcome, attack_job
 from attacks import ATTACKS, NONE
+from attacks_paired import EXCLUDED, PLAIN, Outcomes, paired_section
 from benchmark_dsd import table
 from simulated_sites import Population
 
 from mhsev_flare.combination import CLIP, Combination
 from mhsev_monai.severity import Severity
 
-PLAIN = "mean"
-EXCLUDED = "nan"
-"""Every update of the attackers is refused, by every rule."""
 POINT = 0.01
 LOST = 0.05
 """Of accuracy below the best clean run: more than this counts as harm."""
@@ -45,6 +43,8 @@ class Report:
         tried: names of rows by the parameter that they vary.
         tried_in: the setup in which they were.
         tried_on: the attacks.
+        pairs: outcomes of plain averaging and the default by setup, over more seeds.
+        n_trainings: of the page.
     """
 
     command: str
@@ -54,6 +54,8 @@ class Report:
     tried: Mapping[str, Sequence[str]]
     tried_in: str
     tried_on: Sequence[str]
+    pairs: Mapping[str, Outcomes]
+    n_trainings: int
 
     @cached_property
     def _found(self) -> dict[tuple[str, str, str], list[Measured]]:
@@ -91,9 +93,16 @@ def _wrapped(text: str, indent: str = "") -> str:
     )
 
 
+def _filled(line: str) -> str:
+    """A line of Markdown that may be a long paragraph or entry; tables and headings stay."""
+    return line if line.startswith(("|", "#")) else _wrapped(line, "  " if line.startswith("- ") else "")
+
+
 def render_page(report: Report) -> str:
     """Markdown."""
-    parts = [_introduction(report), _attack_table(), *(_setup(report, name) for name in SETUPS), _tried(report)]
+    paired = "\n".join(_filled(line) for line in paired_section(report.pairs)).rstrip()
+    setups = (_setup(report, name) for name in SETUPS)
+    parts = [_introduction(report), _attack_table(), paired, *setups, _tried(report)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -101,8 +110,9 @@ def _introduction(report: Report) -> str:
     own, job = Population(), attack_job(Combination(), 1)
     versions = ", ".join(f"{name} {version}" for name, version in report.versions.items())
     sizes = " and ".join(dict.fromkeys("/".join(map(str, s.sizes)) for s in SETUPS.values()))
-    made = f"""`{report.command}` with {versions}; {len(report.results)} trainings of
-    {np.mean([r.seconds for r in report.results]):.1f} s of one processor on average, seeds 1 to {report.n_seeds}."""
+    made = f"""`{report.command}` with {versions}; {report.n_trainings} trainings of
+    {np.mean([r.seconds for r in report.results]):.1f} s of one processor on average, seeds 1 to
+    {report.n_seeds} for all rules."""
     data = f"""No scan is behind these numbers. A simulated case is {own.n_features} features. Of these
     {own.n_telling} are log(1 + count) plus Gaussian noise of {own.noise:g}, and the others are the noise alone.
     Each scanner adds an offset to each feature (standard deviation {own.shift:g} over sites) and has a gain (log
@@ -120,10 +130,11 @@ _RULES_TEXT = """`mean` is plain federated averaging with no more than the check
 the sites' cases. `clip` is the default of the jobs, with all its parameters. The others are given the number of
 attackers that there are, and refuse beside the others what `clip` refuses too. A rule that cannot bear the number
 is not in the table, nor is trimming of one of three, which leaves the median. The kept model is that of the lowest
-validation loss, to which attackers contribute their own cases, poisoned where the attack poisons; a study chooses
-like that too. So a model destroyed in the first round is the untrained one."""
+validation loss, as in a study: of the sites whose update was not refused in that round, attackers with their own
+cases, poisoned where the attack poisons; the last aggregate, with which no update comes, is judged by all sites. So a
+model destroyed in the first round is the untrained one."""
 
-_GATES_TEXT = """These tables are made by `federate`, in which only the check of finite values runs before the rule.
+_GATES_TEXT = """These numbers are made by `federate`, in which only the check of finite values runs before the rule.
 In a FLARE run `SeverityAggregator` refuses by name what the last column says, whatever the rule; from then on the
 row is that of `nan`. A number of cases is compared with the handshake's: who already lied there is not refused, and
 counts for at most 3 times the median of all sites, as in these tables; only in the column `mean` nothing caps it. A

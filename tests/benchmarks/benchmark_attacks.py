@@ -1,12 +1,15 @@
 """Every rule against every attack, on simulated sites without a scan: accuracy and kappa of the honest sites' cases.
 
-It writes docs/benchmarks/attacks.md and a JSON file beside. No cohort is needed; sites are drawn in milliseconds.
+It writes docs/benchmarks/attacks.md and a JSON file beside. No cohort is needed; sites are drawn in milliseconds. With
+``--setups``, ``--attacks`` or ``--first`` it runs plain averaging and the default alone, there, and prints their paired
+differences instead of a page. Trainings are kept in a file (``--kept``), so that a run that was stopped goes on.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import json
 import multiprocessing
 import sys
@@ -22,7 +25,8 @@ import torch
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 from attack_trials import SETUPS, Outcome, Setup, attack_job, run_attack
 from attacks import ATTACKS, NONE
-from attacks_page import PLAIN, Measured, Report, render_page
+from attacks_page import EXCLUDED, PLAIN, Measured, Report, render_page
+from attacks_paired import Outcomes, paired_table
 from simulated_sites import simulate_sites
 
 from mhsev_flare.combination import CLIP, Combination
@@ -40,6 +44,9 @@ TRIED = {
 }
 TRIED_ON = ("none", "label_flip", "sign_flip", "scale_10", "scale_minus_10", "noise", "alie", "ipm_0.5", "replay")
 TRIED_IN = next(iter(SETUPS))
+PAIRED_IN = [name for name, setup in SETUPS.items() if len(setup.sizes) == 3]
+
+Key = tuple[str, str, str, int]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,8 +77,25 @@ def rules_for(setup: Setup) -> dict[str, Combination]:
     return found
 
 
+def paired_runs(seeds: Iterable[int], setups: Iterable[str], attacks: Iterable[str]) -> list[Run]:
+    """Plain averaging and the default."""
+    return [
+        Run(name, rule, attack, seed, rules_for(SETUPS[name])[rule])
+        for seed, name, attack, rule in itertools.product(seeds, setups, attacks, (PLAIN, CLIP))
+    ]
+
+
+def outcomes(results: Iterable[Measured], setup: str) -> Outcomes:
+    """Of one setup, by rule and attack, then by seed."""
+    found: dict[tuple[str, str], dict[int, Outcome]] = {}
+    for result in results:
+        if result.setup == setup:
+            found.setdefault((result.rule, result.attack), {})[result.seed] = result.outcome
+    return found
+
+
 def all_runs(seeds: Iterable[int]) -> Iterator[Run]:
-    """What the page is made of."""
+    """What the page's tables of all rules are made of."""
     for seed in seeds:
         for name, setup in SETUPS.items():
             rules = rules_for(setup)
@@ -96,23 +120,45 @@ def measure(run: Run) -> Measured:
     return Measured(run.setup, run.rule, run.attack, run.seed, outcome, time.process_time() - start)
 
 
-def measure_all(runs: list[Run], workers: int) -> list[Measured]:
-    """All runs in their order, with the progress on stderr."""
-    found: list[Measured] = []
+def measure_all(runs: list[Run], workers: int, kept: Path) -> list[Measured]:
+    """All runs in their order, with the progress on stderr; those in ``kept`` are not trained again."""
+    known = read_kept(kept)
+    todo = [run for run in dict.fromkeys(runs) if key_of(run) not in known]
     start = time.monotonic()
 
     def take(results: Iterable[Measured]) -> None:
-        for result in results:
-            found.append(result)
-            if len(found) % 20 == 0 or len(found) == len(runs):
-                left = (time.monotonic() - start) / len(found) * (len(runs) - len(found))
-                print(f"{len(found)} of {len(runs)} trainings, {left / 60:.1f} min left", file=sys.stderr, flush=True)
+        with kept.open("a", encoding="utf-8") as file:
+            for number, result in enumerate(results, start=1):
+                known[key_of(result)] = result
+                file.write(json.dumps(dataclasses.asdict(result)) + "\n")
+                file.flush()
+                if number % 20 == 0 or number == len(todo):
+                    left = (time.monotonic() - start) / number * (len(todo) - number)
+                    print(f"{number} of {len(todo)} trainings, {left / 60:.1f} min left", file=sys.stderr, flush=True)
 
     if workers == 1:
-        take(map(measure, runs))
+        take(map(measure, todo))
     else:
         with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-            take(pool.map(measure, runs, chunksize=4))
+            take(pool.map(measure, todo, chunksize=4))
+    return [known[key_of(run)] for run in runs]
+
+
+def key_of(run: Run | Measured) -> Key:
+    """What names a training."""
+    return run.setup, run.rule, run.attack, run.seed
+
+
+def read_kept(path: Path) -> dict[Key, Measured]:
+    """Trainings of an earlier run; none where there is no file. A last line that was cut off counts as none."""
+    found = {}
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+        try:
+            read = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        result = Measured(**{**read, "outcome": Outcome(**read["outcome"])})
+        found[key_of(result)] = result
     return found
 
 
@@ -143,19 +189,54 @@ def to_json(report: Report) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    """Measure and write the page."""
+def parse() -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("docs/benchmarks/attacks.md"), help="the page")
-    parser.add_argument("--seeds", type=int, default=3, metavar="N", help="seeds 1 to N (default: 3)")
+    parser.add_argument("--seeds", type=int, default=3, metavar="N", help="seeds 1 to N of all rules (default: 3)")
+    parser.add_argument("--paired", type=int, default=20, metavar="N", help="of mean and clip alone (default: 20)")
+    parser.add_argument("--first", type=int, default=1, metavar="SEED", help="first seed of the pairs; no page")
+    parser.add_argument("--setups", nargs="+", choices=list(SETUPS), help="of the pairs; no page")
+    parser.add_argument("--attacks", nargs="+", choices=list(ATTACKS), help="of the pairs; no page")
     parser.add_argument("--workers", type=int, default=1, choices=(1, 2), help="processes (default: 1)")
-    options = parser.parse_args()
+    parser.add_argument(
+        "--kept",
+        type=Path,
+        default=Path("docs/benchmarks/attacks_trainings.json"),
+        metavar="FILE",
+        help="trainings, one a line; delete it with new code",
+    )
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Measure and write the page, or print pairs."""
+    options = parse()
+    pair_seeds = range(options.first, options.first + options.paired)
+    # Harm is measured against the clean run, and what a gate refuses becomes training without the attackers.
+    attacks = [a for a in ATTACKS if a in {NONE, EXCLUDED, *(options.attacks or ATTACKS)}]
+    pairs = paired_runs(pair_seeds, options.setups or PAIRED_IN, attacks)
+    if options.setups or options.attacks or options.first != 1:
+        results = measure_all(pairs, options.workers, options.kept)
+        for setup in options.setups or PAIRED_IN:
+            print(f"{SETUPS[setup].title}, seeds {pair_seeds[0]} to {pair_seeds[-1]}:", "", sep="\n")
+            print(*paired_table(outcomes(results, setup), attacks), sep="\n")
+        return
+    write_page(options, pairs)
+
+
+def write_page(options: argparse.Namespace, pairs: list[Run]) -> None:
+    """All trainings of the page, the page, and its JSON file."""
     seeds = range(1, options.seeds + 1)
-    results = measure_all(list(all_runs(seeds)), options.workers)
+    runs = list(all_runs(seeds))
+    measured = measure_all([*runs, *pairs], options.workers, options.kept)
+    results, paired = measured[: len(runs)], measured[len(runs) :]
     report = Report(
-        command=f"python tests/benchmarks/benchmark_attacks.py --seeds {options.seeds}",
+        command=f"python tests/benchmarks/benchmark_attacks.py --seeds {options.seeds} --paired {options.paired}",
         versions={"mhsev": __version__, "numpy": np.__version__, "torch": torch.__version__},
         results=results,
+        pairs={setup: outcomes(paired, setup) for setup in PAIRED_IN},
+        n_trainings=len(set(map(key_of, measured))),
         mix={name: class_mix(setup, seeds) for name, setup in SETUPS.items()},
         tried={key: [f"{key} {value:g}" for value in values] for key, values in TRIED.items()},
         tried_in=TRIED_IN,
