@@ -36,6 +36,7 @@ FOLDER = Path("derivatives", "mhsev", "benchmark")
 """Below the cohort's folder. Files hold true and predicted counts by site, no case id; they stay with the cohort."""
 
 FEDERATED_SOURCE = (
+    "analysis/answer_bounds.py",
     "anomalies.py",
     "combination.py",
     "convergence.py",
