@@ -45,6 +45,7 @@ class Frame:
         slope, intercept: from stored to real values.
         echo_time: ms; None if the header does not tell.
         image_type: what the frame's own Image Type says beyond its file's; empty if nothing.
+        component: its Complex Image Component, such as MAGNITUDE or PHASE; empty if the header does not tell.
     """
 
     number: int
@@ -59,6 +60,7 @@ class Frame:
     intercept: float
     echo_time: float | None
     image_type: tuple[str, ...]
+    component: str = ""
 
 
 def read_frames(dataset: Dataset) -> tuple[Frame, ...]:
@@ -131,6 +133,7 @@ def _frame(number: int, sources: list[Dataset]) -> Frame:
         intercept=0.0 if intercept is None else intercept,
         echo_time=echo_time if echo_time is not None else one(0x00180081),
         image_type=tuple(word for word in next(filter(None, own_type), ()) if word not in file_type),
+        component=next((words[0] for item in everywhere if (words := tags.words(item, 0x00089208))), ""),
     )
 
 

@@ -7,7 +7,7 @@ b-values of the frames tell the volumes all the same.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,28 +20,33 @@ from mhsev_monai.ingest.dicom.pixels import stored_frames
 from mhsev_monai.ingest.dicom.positions import heights, places
 from mhsev_monai.ingest.dicom.preflight import SeriesPlan, is_derived
 
+_NO_MAGNITUDE = ("PHASE", "REAL", "IMAGINARY", "MIXED")
+
 
 class _Placed(NamedTuple):
-    """A frame, its file, and its stored values ``(rows, columns)``."""
+    """A frame, its file and the number of that in the plan, and its stored values ``(rows, columns)``."""
 
+    n_file: int
     file: DicomFile
     frame: Frame
     stored: NDArray[Any]
 
     @property
-    def order(self) -> tuple[bool, float, int, int, int]:
+    def order(self) -> tuple[bool, float, int, int, int, int]:
         """Where it stands among those of its place: originals first, by b-value, then as they were acquired."""
         file, frame = self.file, self.frame
-        return (is_derived(frame), frame.b_value or 0.0, file.acquisition or 0, file.instance or 0, frame.number)
+        acquired = (file.acquisition or 0, file.instance or 0, self.n_file, frame.number)
+        return (is_derived(frame), frame.b_value or 0.0, *acquired)
 
 
 def single_frame_copies(plan: SeriesPlan, folder: Path) -> list[Path] | None:
     """The frames of a plan's enhanced files as files of their own; None where they make no equal volumes.
 
-    Only what a volume is made of is written, under new identifiers: geometry, and pixels as stored, not rescaled. The
-    converter parts volumes by what it takes b-values and directions for, so they stay away; those of the plan's frames
-    count. GE's files are left alone: its EPI of reversed polarity lies upside down under its header, and only the
-    converter knows from private elements.
+    Volumes must follow each other in the same way at every place, or nothing would tell which slices belong together;
+    and all frames but maps must be magnitudes of one kind. Only what a volume is made of is written, under new
+    identifiers: geometry, and pixels as stored, not rescaled. The converter parts volumes by what it takes b-values and
+    directions for, so they stay away; those of the plan's frames count. GE's files are left alone: its EPI of reversed
+    polarity lies upside down under its header, and only the converter knows from private elements.
 
     Args:
         plan: of a series that passed its checks.
@@ -53,19 +58,36 @@ def single_frame_copies(plan: SeriesPlan, folder: Path) -> list[Path] | None:
     enhanced = any(len(file.frames) > 1 for file in plan.files)
     if not enhanced or any(file.mosaic or file.vendor == "GE" for file in plan.files):
         return None
-    frames = [_Placed(file, *pair) for file in plan.files for pair in _with_pixels(file)]
-    _, index = places(heights([item.frame for item in frames]))
-    by_place: dict[int, list[_Placed]] = defaultdict(list)
-    for place, item in zip(index.tolist(), frames, strict=True):
-        by_place[place].append(item)
-    if len({len(items) for items in by_place.values()}) > 1:
+    originals = {(f.component, f.image_type) for file in plan.files for f in file.frames if not is_derived(f)}
+    if len(originals) > 1 or any(component in _NO_MAGNITUDE for component, _ in originals):
+        return None
+    volumes = _by_place(plan)
+    if len({_steps(items) for items in volumes}) > 1:
         return None
     copies = []
-    for place, items in by_place.items():
-        for volume, item in enumerate(sorted(items, key=lambda each: each.order)):
-            number = volume * len(by_place) + place + 1
+    for place, items in enumerate(volumes):
+        for volume, item in enumerate(items):
+            number = volume * len(volumes) + place + 1
             copies.append(_write(item, number, volume + 1, folder / f"{number:06d}.dcm"))
     return copies
+
+
+def _by_place(plan: SeriesPlan) -> list[list[_Placed]]:
+    """The frames of each place, in the order of their volumes."""
+    frames = [_Placed(n, file, *pair) for n, file in enumerate(plan.files) for pair in _with_pixels(file)]
+    where, index = places(heights([item.frame for item in frames]))
+    found: list[list[_Placed]] = [[] for _ in where]
+    for place, item in zip(index.tolist(), frames, strict=True):
+        found[place].append(item)
+    return [sorted(items, key=lambda item: item.order) for items in found]
+
+
+def _steps(items: Sequence[_Placed]) -> tuple[tuple[int, int], ...]:
+    """Of the frames of one place, the file of each and how far it is from the file's first one here."""
+    first: dict[int, int] = {}
+    for item in items:
+        first.setdefault(item.n_file, item.frame.number)
+    return tuple((item.n_file, item.frame.number - first[item.n_file]) for item in items)
 
 
 def _with_pixels(file: DicomFile) -> list[tuple[Frame, NDArray[Any]]]:

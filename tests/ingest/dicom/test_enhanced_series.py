@@ -211,3 +211,54 @@ def test_ge_s_frames_are_not_taken_apart(tmp_path, bring):
     write_changed(tmp_path / "src", without_content, "GE MEDICAL SYSTEMS")
     brought = bring(tmp_path / "src")
     assert (brought.only.outcome, brought.images) == ("refused", [])
+
+
+def kinds_of_frames(dataset: pydicom.Dataset, kind_of: Callable[[int], tuple[str, str]]) -> None:
+    """Each frame's own Frame Type and Complex Image Component."""
+    for number, groups in enumerate(frames_of(dataset)):
+        kind, own = pydicom.Dataset(), kind_of(number)
+        kind.FrameType, kind.ComplexImageComponent = ["ORIGINAL", "PRIMARY", own[0], "NONE"], own[1]
+        groups.MRImageFrameTypeSequence = Items([kind])
+
+
+@pytest.mark.parametrize("told", [without_content, lambda dataset: None], ids=["untold", "told"])
+@pytest.mark.parametrize("own", [("DIFFUSION", "PHASE"), ("PHASE_MAP", "MAGNITUDE"), ("PHASE_MAP", "PHASE")])
+def test_phases_never_become_volumes(own, told, tmp_path, bring):
+    def change(dataset: pydicom.Dataset) -> None:
+        dataset.ComplexImageComponent = "MIXED"
+        kinds_of_frames(dataset, lambda n: own if n // N_SLICES % 2 else ("DIFFUSION", "MAGNITUDE"))
+        told(dataset)
+
+    write_changed(tmp_path / "src", change, "Philips Medical Systems", (0.0, 0.0, 1000.0, 1000.0))
+    brought = bring(tmp_path / "src")
+    assert (brought.only.outcome, brought.images) == ("refused", [])
+
+
+def test_volumes_of_two_files_are_not_mixed(tmp_path, bring):
+    """One file upwards, one downwards, and nothing that numbers them; even values in one, odd ones in the other."""
+    for odd, change in enumerate((without_content, from_above)):
+        path = write_enhanced(tmp_path / "src")
+        dataset = pydicom.dcmread(path)
+        dataset.PixelData = (np.frombuffer(dataset.PixelData, np.uint16) // 2 * 2 + odd).astype(np.uint16).tobytes()
+        dataset.SOPInstanceUID = f"1.2.3.4.7.{odd}"
+        change(dataset)
+        save(dataset, path.rename(path.with_name(f"{odd}.dcm")))
+    brought = bring(tmp_path / "src")
+    assert brought.only.outcome == "accepted", brought.only.reason
+    odd_values = np.asarray(brought.volume().dataobj) % 2
+    assert odd_values.shape[3] == 2 * len(B_VALUES)
+    assert sorted(odd_values.mean(axis=(0, 1, 2)).tolist()) == [0.0] * len(B_VALUES) + [1.0] * len(B_VALUES)
+
+
+def test_an_order_that_changes_from_place_to_place_is_refused(tmp_path, bring):
+    """Half of the places one by one, the others volume by volume: who numbers like that may number in any way."""
+
+    def change(dataset: pydicom.Dataset) -> None:
+        half, volumes = N_SLICES // 2, range(len(B_VALUES))
+        first = [v * N_SLICES + k for k in range(half) for v in volumes]
+        ordered(dataset, first + [v * N_SLICES + k for v in volumes for k in range(half, N_SLICES)])
+        without_content(dataset)
+
+    write_changed(tmp_path / "src", change, "Philips Medical Systems")
+    brought = bring(tmp_path / "src")
+    assert (brought.only.outcome, brought.images) == ("refused", [])
