@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -20,14 +21,22 @@ def site_of(answer: FLModel) -> str:
 
 
 def told_cases(result: Mapping[str, Any], split: str) -> dict[str, int]:
-    """Cases of a split by site, as told in the handshake; sites that told a range, or no number, are not there."""
+    """Most cases of a split by site, as told in the handshake; of a range its end. Without sites that told neither."""
     told: dict[str, int] = {}
     for site, summary in result.get("sites", {}).items():
         cases = summary.get("cases")
-        n = cases.get(split) if isinstance(cases, Mapping) else None
-        if isinstance(n, int) and not isinstance(n, bool):
-            told[site] = n
+        most = _most(cases.get(split)) if isinstance(cases, Mapping) else None
+        if most is not None:
+            told[site] = most
     return told
+
+
+def _most(cell: Any) -> int | None:
+    """Most cases that a cell of a site's summary can mean: a number, or a range such as ``1-4``."""
+    if isinstance(cell, int) and not isinstance(cell, bool):
+        return cell
+    spanned = re.fullmatch(r"[0-9]{1,7}-([0-9]{1,7})", cell) if isinstance(cell, str) else None
+    return int(spanned[1]) if spanned else None
 
 
 def answer_refusal(task: str, answer: FLModel, shapes: Shapes, told: int | None = None) -> str:
@@ -39,7 +48,7 @@ def answer_refusal(task: str, answer: FLModel, shapes: Shapes, told: int | None 
         task: name of the task.
         answer: of a site.
         shapes: of the model's weights.
-        told: cases of the split that is judged, as the site said in the handshake; None where it said no number.
+        told: most cases of the split that is judged, by what the site said in the handshake; None where it said none.
     """
     if task == TASK_SUBMIT_MODEL:
         return array_refusal(answer.params or {}, ExpectedUpdate(shapes, ""))
@@ -84,6 +93,7 @@ def usable_answers(
     shapes: Shapes,
     result: dict[str, Any],
     log_error: Callable[[str], None],
+    remedy: str,
 ) -> list[FLModel]:
     """The answers that can be used; every other site is named in the result and in the log.
 
@@ -95,6 +105,7 @@ def usable_answers(
         shapes: of the model's weights.
         result: of the study; changed.
         log_error: writes a line of the server's log.
+        remedy: what to do where none can be used, so that no training is lost that was done.
 
     Raises:
         NoAnswerError: if none can be used.
@@ -109,5 +120,5 @@ def usable_answers(
         for site in absent:
             log_error(f"{task}: the result is without {site}: {reasons.get(site, 'no answer')}")
     if not usable:
-        raise NoAnswerError(f"no site answered {task}; see the sites' logs, then send the job again")
+        raise NoAnswerError(f"no site answered {task}; see the sites' logs, then {remedy}")
     return usable

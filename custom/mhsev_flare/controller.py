@@ -52,6 +52,9 @@ from mhsev_monai.severity import SCALES
 
 Entries = TypeVar("Entries")
 
+RESUME = "send the job again with resume"
+"""What to do about a study that stopped: its rounds so far are kept."""
+
 
 class ConvergedError(Exception):
     """Ends FLARE's loop over rounds, which knows no other way to stop early without a metric of its own."""
@@ -254,7 +257,7 @@ class SeverityFedAvg(QuorumFedAvg):
         if self.record.next_round < self._total_rounds:
             raise StudyStoppedError(
                 f"training stopped after {self.record.next_round} of {self._total_rounds} rounds; a site's process "
-                "ended or the run was aborted: see the sites' logs, then send the job again with resume"
+                f"ended or the run was aborted: see the sites' logs, then {RESUME}"
             )
 
     def sample_clients(self, num_clients: int | None = None) -> list[str]:
@@ -281,7 +284,7 @@ class SeverityFedAvg(QuorumFedAvg):
         shapes = {key: np.shape(value) for key, value in self.record.sent.items()}
         asked = sites_to_ask(self._sites, self._result, task, meta)
         answers = self._ask(task, asked, params, **meta)
-        return usable_answers(answers, asked, task, meta, shapes, self._result, self.error)
+        return usable_answers(answers, asked, task, meta, shapes, self._result, self.error, RESUME)
 
     def _handshake(self, n_rounds: int) -> dict[str, np.ndarray]:
         asked = self.sample_clients()

@@ -51,6 +51,9 @@ from mhsev_monai.severity import SCALES
 SERVER_CONTEXT = "server_context.tenseal"
 """What FLARE's HEBuilder writes into the server's kit: the public part of the sites' keys."""
 
+AGAIN = "send the job again: a study over ciphertexts is not resumed"
+"""What to do about a study that stopped."""
+
 
 class EncryptedStudy(ScatterAndGather):
     """A study in which the server sees no site's update and no trained model.
@@ -167,7 +170,7 @@ class EncryptedStudy(ScatterAndGather):
             raise StudyStoppedError(
                 self._problem
                 or f"training stopped after {len(self._ledger)} of {self.num_rounds} rounds; see the server's and the "
-                "sites' logs, and send the job again: a study over ciphertexts is not resumed"
+                f"sites' logs, and {AGAIN}"
             )
         self._finish(ask, fl_ctx)
 
@@ -270,7 +273,8 @@ class EncryptedStudy(ScatterAndGather):
         """Ask every site of the study; those without a usable answer are named in the result."""
         asked = sites_to_ask(self._sites, self._result, task, meta)
         answers = ask(task, params, sites=asked, **meta)
-        return usable_answers(answers, asked, task, meta, {}, self._result, lambda line: self.log_error(fl_ctx, line))
+        log_error = partial(self.log_error, fl_ctx)
+        return usable_answers(answers, asked, task, meta, {}, self._result, log_error, AGAIN)
 
     def _ask(
         self,

@@ -165,9 +165,18 @@ class FinalEvaluation:
         answers = self.ask(TASK_SUBMIT_MODEL, initial)
         return {site_of(answer): self.judge(answer.params, "test")[0] for answer in answers}
 
-    def pairs(self, weights: Mapping[str, np.ndarray]) -> Told:
-        """Each site's test cases by ``weights`` and by the model that the site trained alone."""
-        return told_parts(self.ask(TASK_COMPARE, weights), Meta.PAIRS, PairTable.from_json)
+    def pairs(self, weights: Mapping[str, np.ndarray], tables: Mapping[str, SeverityTable]) -> Told:
+        """Each site's test cases by ``weights`` and by the model that the site trained alone.
+
+        Such an answer has no table of its own that limits it, so it must be of the very cases of the site's table.
+
+        Args:
+            weights: of the global model.
+            tables: of the global model's test by site; whoever has none there, or one of other cases, is malformed.
+        """
+        told = told_parts(self.ask(TASK_COMPARE, weights), Meta.PAIRS, PairTable.from_json)
+        fitting = {site: pairs for site, pairs in told.parts.items() if site in tables and pairs.n == tables[site].n}
+        return Told(fitting, {**told.without, **dict.fromkeys(set(told.parts) - set(fitting), MALFORMED)})
 
     def personalised(self, weights: Mapping[str, np.ndarray]) -> dict[str, SeverityTable]:
         """Tables of what each site's further training of ``weights`` makes of that site's own test cases."""

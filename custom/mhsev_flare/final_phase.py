@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from mhsev_flare.final_evaluation import MALFORMED, AskSites, FinalEvaluation, TestAnswers
+from mhsev_flare.final_evaluation import MALFORMED, AskSites, FinalEvaluation, TestAnswers, Told
 from mhsev_flare.result import (
     NoAnswerError,
     compare_with_site_models,
@@ -104,13 +104,11 @@ class FinalPhase:
         """
         matrix = self.evaluation.site_models(initial)
         try:
-            pairs = self.evaluation.pairs(weights).parts
+            told = self.evaluation.pairs(weights, tables)
         except NoAnswerError:
-            pairs = {}
-        return {
-            "comparison": compare_with_site_models(tables, matrix),
-            "paired": paired_results(tables, pairs, self.seed),
-        }
+            told = Told({}, {})
+        paired = paired_results(tables, told.parts, self.seed)
+        return {"comparison": compare_with_site_models(tables, matrix), "paired": {**paired, **_malformed(told)}}
 
     def majority_alone(self, tables: Mapping[str, SeverityTable]) -> dict[str, Any]:
         """``paired`` of the result where there are no site models."""
@@ -126,8 +124,13 @@ def _subgroups(answers: TestAnswers, seed: int) -> dict[str, Any] | None:
     """``subgroups`` of the result; names the sites whose answer was none, beside what the others told."""
     told = answers.subgroups
     entry = subgroup_results(told.parts, answers.least, seed)
-    malformed = sorted(site for site, reason in told.without.items() if reason == MALFORMED)
-    return {**entry, "malformed": malformed} if entry and malformed else entry
+    return {**entry, **_malformed(told)} if entry else entry
+
+
+def _malformed(told: Told) -> dict[str, list[str]]:
+    """The sites whose part was none, for the part's entry of the result; empty where there is no such site."""
+    sites = sorted(site for site, reason in told.without.items() if reason == MALFORMED)
+    return {"malformed": sites} if sites else {}
 
 
 def _pooled(parts: Mapping[str, CalibrationCases]) -> CalibrationCases:

@@ -43,7 +43,7 @@ class ExpectedUpdate:
         base: ``weights_digest`` of the weights that were sent in it; empty where it is not checked.
         cases: training cases by site, as each said in the handshake; empty where they are not checked.
         controls: whether changes of control variates must come with it.
-        validation_cases: by site, as each said in the handshake; of the sites that said a number.
+        validation_cases: at most, by site, as each said in the handshake; of the sites that said a number or a range.
     """
 
     shapes: Mapping[str, tuple[int, ...]]
@@ -121,7 +121,7 @@ def table_refusal(meta: Mapping[str, Any], told: int | None) -> str:
 
     Args:
         meta: of the answer.
-        told: cases of its split in the handshake; None where it told no number.
+        told: most cases of its split by what it said in the handshake; None where it said neither number nor range.
     """
     try:
         n = SeverityTable.from_json(meta.get(Meta.TABLE, {})).n
@@ -130,7 +130,7 @@ def table_refusal(meta: Mapping[str, Any], told: int | None) -> str:
     if n > MOST_CASES_OF_A_SITE:
         return f"an evaluation table of {n} cases, where a site has {MOST_CASES_OF_A_SITE} at most"
     if told is not None and n > told:
-        return f"an evaluation table of {n} cases, where it had {told} in the handshake"
+        return f"an evaluation table of {n} cases, where it had {told} at most in the handshake"
     return ""
 
 

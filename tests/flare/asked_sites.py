@@ -46,6 +46,6 @@ def ask_sites(
             answer.meta["client_name"] = site
             answers.append(answer)
         shapes = {key: np.shape(value) for key, value in params.items()}
-        return usable_answers(answers, sorted(sites), task, meta, shapes, known, print)
+        return usable_answers(answers, sorted(sites), task, meta, shapes, known, print, "ask again")
 
     return ask

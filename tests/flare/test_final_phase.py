@@ -345,7 +345,7 @@ def test_calibration_sums_of_more_cases_than_a_site_judged_cost_that_site_alone(
     ("n", "told", "reason"),
     [
         (10**7, None, "an evaluation table of 10000000 cases, where a site has 100000 at most"),
-        (100, 42, "an evaluation table of 100 cases, where it had 42 in the handshake"),
+        (100, 42, "an evaluation table of 100 cases, where it had 42 at most in the handshake"),
     ],
 )
 def test_a_site_that_claims_too_many_cases_is_left_out_by_name_and_the_rest_pooled(sites, trained, n, told, reason):
@@ -396,7 +396,7 @@ def test_a_site_that_is_gone_is_not_waited_for_again_to_calibrate():
 
 def test_without_an_answer_it_is_said(sites, trained):
     with pytest.raises(NoAnswerError, match="no site answered compare"):
-        phase_of(sites).evaluation.pairs(trained)  # no site has trained a model of its own
+        phase_of(sites).evaluation.pairs(trained, {})  # no site has trained a model of its own
 
 
 @pytest.mark.parametrize(

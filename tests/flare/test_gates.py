@@ -180,7 +180,7 @@ def judged_cases(n: int) -> dict[str, Any]:
         (20, {}, ""),
         (20, {"site-1": 20}, ""),
         (10, {"site-1": 20, "site-2": 5}, ""),  # another site's number is no matter
-        (21, {"site-1": 20}, "an evaluation table of 21 cases, where it had 20 in the handshake"),
+        (21, {"site-1": 20}, "an evaluation table of 21 cases, where it had 20 at most in the handshake"),
         (100_000, {}, ""),
         (100_001, {}, "an evaluation table of 100001 cases, where a site has 100000 at most"),
     ],
