@@ -11,7 +11,7 @@ import pytest
 import torch
 from tiny_study import tiny_spec
 
-from mhsev_flare.benchmark.averaging import SiteUpdate, average_federated, federate, load_weights
+from mhsev_flare.benchmark.averaging import SiteUpdate, average_federated, federate, load_weights, start_weights
 from mhsev_flare.combination import TooFewUpdatesError
 from mhsev_flare.job_spec import OPTIMISERS
 from mhsev_flare.participation import RoundPolicy
@@ -109,9 +109,31 @@ def test_where_all_are_bad_it_stops_and_keeps_the_last_good_model():
     found = federate(SPEC, SITES, bad_from_round_1)
     assert found.stopped == "0 acceptable updates in this round are too few for clip"
     assert len(found.oddities) == 1
-    good = federate(dataclasses.replace(SPEC, num_rounds=1), SITES)
-    assert found.best.round_number == good.best.round_number
-    assert all(np.array_equal(found.best.weights[key], value) for key, value in good.best.weights.items())
+    assert found.best.round_number == 0  # round 1 was not closed, so its model was not judged
+    start = start_weights(SPEC, SITES)
+    assert all(np.array_equal(found.best.weights[key], value) for key, value in start.items())
+
+
+@pytest.mark.parametrize("rule", ["mean", "clip"])
+@pytest.mark.parametrize("sent", [True, False], ids=["refused", "silent"])
+def test_it_stops_where_the_quorum_of_the_policy_is_missed(rule, sent):
+    """FLARE stops such a study; the rule by itself would go on with one site's update."""
+
+    def a_alone_in_round_2(round_number: int, updates: list[SiteUpdate]) -> list[SiteUpdate]:
+        others = [filled(np.nan)(u) for u in updates[1:]] if sent else []
+        return updates if round_number < 2 else [updates[0], *others]
+
+    found = federate(dataclasses.replace(SPEC, rule=rule), SITES, a_alone_in_round_2)
+    assert found.stopped == "1 usable answers where 2 are needed"
+    assert len(found.oddities) == 2
+    assert found.best.round_number < 2
+    alone = dataclasses.replace(SPEC, rule=rule, policy=RoundPolicy(min_sites=1))
+    assert federate(alone, SITES, a_alone_in_round_2).stopped == ""
+
+
+def test_fewer_sites_than_the_quorum_are_trained_where_all_answer():
+    """FLARE would not begin; a benchmark leaves out one of two sites and trains the other alone."""
+    assert average_federated(SPEC, {"a": SITES["a"]}).round_number > 0
 
 
 def test_a_rule_stops_where_too_few_are_left_for_it():

@@ -7,7 +7,7 @@ standardisation, seeds, weights of the sites, the choice of the best round.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,8 +81,8 @@ class Averaged:
     """What a federation in one process came to.
 
     Attributes:
-        best: the kept round and its weights.
-        oddities: of each round, by site; None where the rule does not compare updates.
+        best: the kept round and its weights: of those that were closed, as a study that stops judges no more.
+        oddities: of each closed round, by site; None where the rule does not compare updates.
         stopped: why it ended before its rounds did; empty if it did not.
     """
 
@@ -100,7 +100,7 @@ def average_federated(spec: JobSpec, sites: Mapping[str, SiteData]) -> BestRound
 
     Raises:
         ValueError: if the job has another optimiser than FedAvg, which only FLARE's own processes run.
-        TooFewUpdatesError: if a round's updates were too few for the rule.
+        TooFewUpdatesError: if a round's updates were too few for the rule or the quorum.
     """
     averaged = federate(spec, sites)
     if averaged.stopped:
@@ -122,7 +122,9 @@ def federate(spec: JobSpec, sites: Mapping[str, SiteData], meddle: Meddle | None
     if spec.optimiser.control_variates or spec.optimiser.server or spec.optimiser.fedprox_mu or spec.privacy:
         raise ValueError("one process trains by FedAvg alone; run other optimisers, and privacy, in FLARE's simulator")
     names = sorted(sites)
-    network, sent, best = copy.deepcopy(spec.network), start_weights(spec, sites), BestRound()
+    network, sent = copy.deepcopy(spec.network), start_weights(spec, sites)
+    # Until a round has been judged the untrained network is what is kept.
+    best = BestRound.restored(0, (None, None), sent)
     expected = ExpectedUpdate(ExpectedUpdate.shapes_of(sent), "")
     told, losses = [len(sites[name].train) for name in names], []
     oddities: list[Mapping[str, Oddity | None]] = []
@@ -136,11 +138,14 @@ def federate(spec: JobSpec, sites: Mapping[str, SiteData], meddle: Meddle | None
                 [u.update for u in kept], [u.n_samples for u in kept], told, len(arrived) - len(kept)
             )
         except TooFewUpdatesError as error:
-            _offer(best, round_number, spec, network, sent, sites)
             return Averaged(best, tuple(oddities), str(error))
-        oddities.append({u.site: oddity for u, oddity in zip(kept, combined.oddities, strict=True)})
+        told_of = {u.site: oddity for u, oddity in zip(kept, combined.oddities, strict=True)}
         # As in a study: the table and the loss of a site come with its update, and are refused with it.
-        judges = {site: sites[site] for site, oddity in oddities[-1].items() if oddity is None or not oddity.reason}
+        judges = {site: sites[site] for site, oddity in told_of.items() if oddity is None or not oddity.reason}
+        missing = _missing(spec, judges, names)
+        if missing:
+            return Averaged(best, tuple(oddities), missing)
+        oddities.append(told_of)
         losses.append(_offer(best, round_number, spec, network, sent, judges))
         mean = combined.update
         sent = {key: value + mean[key] if key in mean else value for key, value in sent.items()}
@@ -148,6 +153,15 @@ def federate(spec: JobSpec, sites: Mapping[str, SiteData], meddle: Meddle | None
             break
     _offer(best, len(oddities), spec, network, sent, sites)
     return Averaged(best, tuple(oddities))
+
+
+def _missing(spec: JobSpec, accepted: Collection[str], names: Collection[str]) -> str:
+    """Why a round with these sites' updates does not count; empty where it does.
+
+    FLARE begins no study of fewer sites than the quorum. Such a federation, as of two sites of which one is left out,
+    is trained here all the same, and stopped by what is refused alone.
+    """
+    return spec.policy.missing(accepted, len(names)) if len(accepted) < len(names) else ""
 
 
 def _update(
