@@ -12,7 +12,7 @@ from sqlite3 import Connection
 from mhsev_monai.pacs.gateway.delivery_rules import STAND_INS
 from mhsev_monai.pacs.gateway.journal_database import Database
 from mhsev_monai.pacs.gateway.journal_rows import Delivery
-from mhsev_monai.pacs.gateway.journal_schema import PENDING, REQUESTED, SENT, TRANSACTIONS
+from mhsev_monai.pacs.gateway.journal_schema import DEAD, PENDING, REQUESTED, SENT, TRANSACTIONS
 from mhsev_monai.pacs.gateway.series_states import settle
 
 _COLUMNS = (
@@ -77,6 +77,15 @@ class Deliveries:
         """What was given up."""
         return self._found("WHERE deliveries.state = 'dead' ORDER BY deliveries.id LIMIT ?", limit)
 
+    def beside_taken(self, ids: Collection[int]) -> set[int]:
+        """Those of whose series, in its revision, their destination has taken something."""
+        return self._beside(ids, "deliveries.state IN ('sent', 'requested', 'committed')")
+
+    def beside_waiting(self, ids: Collection[int]) -> set[int]:
+        """Those of whose series something is pending there for which nothing stands in; maybe they themselves."""
+        kinds = ", ".join(f"'{kind}'" for kind in STAND_INS.values())
+        return self._beside(ids, f"deliveries.state = 'pending' AND results.kind NOT IN ({kinds})")
+
     def sent(self, ids: Iterable[int], commitment: bool) -> None:
         """Stored at the destination; without ``commitment`` that is all that is asked of it."""
         self._set(ids, "sent" if commitment else "committed")
@@ -109,16 +118,30 @@ class Deliveries:
         self._close(errors, "skipped")
 
     def stand_in(self, errors: Mapping[int, str]) -> set[int]:
-        """Skip what a destination refuses and that has a stand-in, which becomes due there; which those were."""
+        """Skip what a destination refuses and that has a stand-in, which becomes due there; which those were.
+
+        None of a revision that a late image has replaced: its report must not come after all.
+        """
         with self._database.change() as rows:
             return {number for number, error in errors.items() if self._replace(rows, number, error)}
 
     def bury(self, errors: Mapping[int, str]) -> None:
         """Give up until somebody retries; the series is failed once nothing else of it is open."""
-        self._close(errors, "dead")
+        self._close(errors, DEAD)
 
     def _found(self, condition: str, *values: object) -> list[Delivery]:
         return [Delivery(**row) for row in self._database.rows(_COLUMNS + condition, *values)]
+
+    def _beside(self, ids: Collection[int], condition: str) -> set[int]:
+        marks = ", ".join("?" * len(ids))
+        found = self._database.rows(
+            "SELECT DISTINCT mine.id FROM deliveries AS mine JOIN results AS own ON own.id = mine.result_id "
+            "JOIN results ON results.series_id = own.series_id AND results.revision = own.revision "
+            "JOIN deliveries ON deliveries.result_id = results.id AND deliveries.destination = mine.destination "
+            f"WHERE mine.id IN ({marks}) AND {condition}",
+            *ids,
+        )
+        return {row["id"] for row in found}
 
     def _set(self, ids: Iterable[int], state: str) -> None:
         with self._database.change() as rows:
@@ -135,8 +158,9 @@ class Deliveries:
 
     def _replace(self, rows: Connection, number: int, error: str) -> bool:
         refused = rows.execute(
-            "SELECT result_id, series_id, revision, kind FROM deliveries JOIN results ON result_id = results.id "
-            "WHERE deliveries.id = ?",
+            "SELECT result_id, series_id, results.revision, kind FROM deliveries "
+            "JOIN results ON result_id = results.id JOIN series ON series_id = series.id "
+            "WHERE deliveries.id = ? AND results.revision = series.revision",
             (number,),
         ).fetchone()
         kinds = [] if refused is None else [kind for kind, of in STAND_INS.items() if of == refused["kind"]]
@@ -174,6 +198,13 @@ class Deliveries:
         if state not in (SENT, REQUESTED):
             # What is sent again is another matter: an answer about the first sending must not settle the second.
             rows.execute("UPDATE transactions SET is_open = 0 WHERE delivery_id = ?", (number,))
+        if state in (PENDING, DEAD):
+            # As in `reopen`: of an older revision nothing is sent any more, and nobody is to look after it.
+            rows.execute(
+                "DELETE FROM deliveries WHERE id = ? AND (SELECT results.revision < series.revision "
+                "FROM results JOIN series ON series_id = series.id WHERE results.id = result_id)",
+                (number,),
+            )
         found = rows.execute(
             "SELECT series_id FROM results JOIN deliveries ON result_id = results.id WHERE deliveries.id = ?", (number,)
         ).fetchone()

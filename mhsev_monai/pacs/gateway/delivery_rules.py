@@ -24,10 +24,16 @@ class Outcome(Enum):
 
 @dataclass(frozen=True)
 class Judgement:
-    """An outcome and, unless all is well, one sentence about it."""
+    """An outcome and, unless all is well, one sentence about it.
+
+    Attributes:
+        of_form: the answer is about the object's class or content, so that the same findings as an object of another
+            class may be taken. A wrong address or a missing right is no such answer, and neither is a full disk.
+    """
 
     outcome: Outcome
     reason: str = ""
+    of_form: bool = False
 
 
 @dataclass(frozen=True)
@@ -86,12 +92,13 @@ def judge_status(status: int | None) -> Judgement:
     if status & 0xFF00 == 0xA700:
         return Judgement(Outcome.RETRY, f"the PACS is out of resources ({code})")
     if status & 0xFF00 == 0xA900:
-        return Judgement(Outcome.REFUSED, f"the PACS finds that the object does not match its class ({code})")
+        return Judgement(Outcome.REFUSED, f"the PACS finds that the object does not match its class ({code})", True)
     if status & 0xF000 == 0xC000:
-        return Judgement(Outcome.REFUSED, f"the PACS cannot understand the object ({code})")
+        return Judgement(Outcome.REFUSED, f"the PACS cannot understand the object ({code})", True)
     if status in _REFUSED:
-        return Judgement(Outcome.REFUSED, f"the PACS refused it: {_REFUSED[status]} ({code})")
-    return Judgement(Outcome.RETRY, f"the PACS failed to store it ({code})")
+        return Judgement(Outcome.REFUSED, f"the PACS refused it: {_REFUSED[status]} ({code})", status == 0x0122)
+    # Some PACS answer 0110 to what they cannot store, as well as to what failed by chance.
+    return Judgement(Outcome.RETRY, f"the PACS failed to store it ({code})", True)
 
 
 # What a series may have as results, by the kind's name in the configuration.

@@ -147,8 +147,10 @@ def judge_http(status: int, failure: int | None) -> Judgement:
     if status in (401, 403):
         return Judgement(Outcome.RETRY, f"{reason}; let the gateway's certificate write there")
     # Too many requests, a time-out, and all that is the server's own fault may pass.
-    passes = status in (408, 425, 429) or status >= 500
-    return Judgement(Outcome.RETRY if passes else Outcome.REFUSED, reason)
+    if status in (408, 425, 429) or status >= 500:
+        return Judgement(Outcome.RETRY, reason)
+    told = None if failure is None else _judge_failure(failure)
+    return Judgement(Outcome.REFUSED, reason, told is not None and told.outcome is Outcome.REFUSED and told.of_form)
 
 
 def listed(client: DICOMwebClient, deliveries: Iterable[Delivery]) -> set[str] | None:

@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -28,6 +28,7 @@ from mhsev_monai.pacs.gateway.journal import Journal
 from mhsev_monai.pacs.gateway.journal_rows import Delivery
 from mhsev_monai.pacs.gateway.journal_schema import REQUESTED
 from mhsev_monai.pacs.gateway.postponement import ask_again_or_bury, postpone_or_bury
+from mhsev_monai.pacs.gateway.refusals import note_failures
 from mhsev_monai.pacs.gateway.scu import PeerError, peer_of
 
 logger = logging.getLogger(__name__)
@@ -110,23 +111,11 @@ class Courier:
         judged = [(item, one.judgement) for item, one in zip(going, sent, strict=True)]
         stored = [item.id for item, judgement in judged if judgement.outcome is Outcome.STORED]
         self._deliveries.sent(stored, self._destination.commitment)
-        self._give_up(
-            {item.id: j.reason for item, j in judged if j.outcome is Outcome.NOT_ACCEPTED},
-            {item.id: j.reason for item, j in judged if j.outcome is Outcome.REFUSED},
-        )
-        failed = [(item, j.reason) for item, j in judged if j.outcome is Outcome.RETRY]
-        postpone_or_bury(self._deliveries, self._destination.backoff, failed, self._clock())
+        note_failures(self._deliveries, self._destination, judged, self._clock())
         counts = {outcome.value: sum(j.outcome is outcome for _, j in judged) for outcome in Outcome}
         self._audit.note("sent", destination=self._destination.name, **{k: n for k, n in counts.items() if n})
         for reason in sorted({j.reason for _, j in judged if j.outcome is not Outcome.STORED}):
             logger.warning("destination %s: %s", self._destination.name, reason)
-
-    def _give_up(self, not_accepted: Mapping[int, str], refused: Mapping[int, str]) -> None:
-        """Write down what the destination will not take, whether as a kind or as this object."""
-        replaced = self._deliveries.stand_in({**not_accepted, **refused})
-        close = self._deliveries.skip if self._destination.skip_refused else self._deliveries.bury
-        close({number: reason for number, reason in not_accepted.items() if number not in replaced})
-        self._deliveries.bury({number: reason for number, reason in refused.items() if number not in replaced})
 
     # Storage SCP
 

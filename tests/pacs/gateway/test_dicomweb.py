@@ -80,6 +80,20 @@ def test_what_a_refusal_over_http_means(status, failure, outcome):
     assert judge_http(status, failure).outcome is outcome
 
 
+@pytest.mark.parametrize(
+    ("status", "failure", "of_form"),
+    [
+        *[(409, failure, True) for failure in (0x0122, 0xA900, 0xC000)],
+        (400, 0x0122, True),
+        (409, 0x0124, False),
+        *[(status, None, False) for status in (400, 404, 409, 413, 415)],
+        (503, 0x0122, False),
+    ],
+)
+def test_only_a_failure_reason_says_that_another_kind_of_report_may_be_taken(status, failure, of_form):
+    assert judge_http(status, failure).of_form is of_form
+
+
 @contextlib.contextmanager
 def answering(
     status: int, body: str, context: ssl.SSLContext | None = None, content_type: str | None = "application/dicom+json"

@@ -3,53 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 from journals import Clock, Notes, add_results, open_journal
 from orthanc_server import AET, free_port
 from pydicom import dcmread
-from pynetdicom import AE, evt
-from result_objects import ENHANCED_SR, SOP_CLASSES, six_kinds, write_object
+from result_objects import write_object
 from selective_pacs import SelectivePacs, needs_storescp
+from two_reports import FIRST, OTHERS, SECOND, Sending, answering_pacs
 
 from mhsev_monai.pacs.gateway.commitment import CommitmentReport, settle_report
 from mhsev_monai.pacs.gateway.config_sending import Destination
-from mhsev_monai.pacs.gateway.journal import Journal
 from mhsev_monai.pacs.gateway.sender import Courier
-
-FIRST, SECOND = SOP_CLASSES["sr"], ENHANCED_SR
-OTHERS = [uid for uid in SOP_CLASSES.values() if uid != FIRST]
-
-
-class Sending:
-    """A journal with one series of seven results, and the courier of one PACS."""
-
-    def __init__(self, state: Path, port: int, **changes: object) -> None:
-        self.state, self.clock = state, Clock()
-        self.destination = Destination("pacs", host="127.0.0.1", port=port, ae_title=AET, timeout_s=5, **changes)
-        self.open()
-        first, *others = six_kinds(state / "results")
-        study = dcmread(first).StudyInstanceUID
-        second = write_object(state / "results" / "sr-enhanced.dcm", SECOND, "sr", study=study)
-        self.series_uid = add_results(self.journal, state, [first, second, *others], ["pacs"])
-
-    def open(self) -> None:
-        """As after a start."""
-        self.journal: Journal = open_journal(self.state, self.clock)
-        arguments = (self.destination, "MHSEV", self.journal, self.state / "results", Notes(), self.clock)
-        self.courier = Courier(*arguments)
-
-    def go(self) -> tuple[str, str | None]:
-        """Send until nothing is due; what became of the series."""
-        while self.courier.step():
-            pass
-        (row,) = self.journal.series()
-        return row.state, row.reason
-
-    def errors(self, state: str) -> list[tuple[str, str | None]]:
-        """SOP class and error of the deliveries in a state."""
-        return [(item.sop_class, item.error) for item in self.journal.deliveries._found("") if item.state == state]
 
 
 @pytest.fixture
@@ -110,20 +75,9 @@ def test_a_site_that_skips_what_is_refused_goes_without_a_report_only_if_both_ar
 
 @pytest.mark.parametrize("status", [0x0122, 0xA900, 0xC000])
 def test_a_status_that_refuses_the_first_report_for_good_sends_the_second(tmp_path, status):
-    got: list[str] = []
-
-    def store(event: evt.Event) -> int:
-        got.append(str(event.request.AffectedSOPClassUID))
-        return status if got[-1] == FIRST else 0x0000
-
-    application, port = AE(ae_title=AET), free_port()
-    for sop_class in (*SOP_CLASSES.values(), SECOND):
-        application.add_supported_context(sop_class)
-    server = application.start_server(("127.0.0.1", port), block=False, evt_handlers=[(evt.EVT_C_STORE, store)])
-    try:
+    port = free_port()
+    with answering_pacs(port, lambda sop_class: status if sop_class == FIRST else 0x0000) as got:
         assert Sending(tmp_path / "state", port).go() == ("committed", None)
-    finally:
-        server.shutdown()
     assert sorted(got) == sorted([*OTHERS, FIRST, SECOND])
 
 
