@@ -43,7 +43,8 @@ class Destination:
             it was sent.
         commitment_s: how long to wait for the answer before asking again.
         only: kinds of result that it gets (sr, seg, map, marks, capture, report); empty for all.
-        skip_refused: results whose SOP class the destination does not accept are skipped instead of given up.
+        skip_refused: results whose SOP class the destination does not accept are skipped instead of given up, where it
+            took something else of the series.
         routine_hours: such as ``20:00-06:00``, local time, when results of routine priority are sent; empty for always.
         retry_s: waiting time after the first failure; it doubles up to ``retry_most_s``.
         max_attempts: after which a result is given up until somebody retries; by default some eight days.
