@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy import special, stats
 
 from mhsev_monai.checked_arrays import whole_numbers
 from mhsev_monai.severity_table import SeverityTable
@@ -82,8 +82,8 @@ def logit_interval(area: float, standard_error: float, level: float = LEVEL) -> 
     if not (0 < area < 1 and np.isfinite(standard_error) and standard_error > 0):
         return None
     reach = float(stats.norm.ppf((1 + level) / 2)) * standard_error / (area * (1 - area))
-    centre = np.log(area / (1 - area))
-    return float(1 / (1 + np.exp(reach - centre))), float(1 / (1 + np.exp(-reach - centre)))
+    centre = special.logit(area)
+    return float(special.expit(centre - reach)), float(special.expit(centre + reach))
 
 
 def most_error_of_mean(parts: Sequence[AreaVariance]) -> float:

@@ -15,7 +15,7 @@ from sklearn.metrics import balanced_accuracy_score, cohen_kappa_score, f1_score
 from small_site import make_root
 
 from mhsev_flare.benchmark import rows as table_of_rows
-from mhsev_flare.benchmark.areas import regime_areas, row_areas
+from mhsev_flare.benchmark.areas import LEAST_CASES, regime_areas, row_areas
 from mhsev_flare.benchmark.averaging import (
     average_federated,
     load_weights,
@@ -293,7 +293,8 @@ def test_comparisons_name_every_other_row_and_both_other_regimes(report):
 def test_areas_of_rows_with_probabilities_are_compared_grade_by_grade_on_the_raw_ones(report):
     found = row_areas(report, Setting.ALL)
     first, second = (result.repeats[0][Regime.FEDERATED][ONE_MODEL] for result in report.results[:2])
-    occurring = [grade for grade in Severity if (first.true_grades == grade).sum() >= 2]
+    occurring = [grade for grade in Severity if (first.true_grades == grade).sum() >= LEAST_CASES]
+    assert 0 < len(occurring) < len(Severity)
     # Rules give no probabilities.
     assert [(entry.name, entry.grade) for entry in found] == [("short - other", grade.label) for grade in occurring]
     for entry, grade in zip(found, occurring, strict=True):

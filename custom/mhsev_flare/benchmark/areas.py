@@ -14,6 +14,10 @@ from mhsev_monai.agreement_tests import AucComparison, delong
 from mhsev_monai.severity import Severity
 from mhsev_monai.statistics import holm
 
+LEAST_CASES = 10
+"""Of a grade and of the others, for a test. The test is one of many cases: with two or three of a grade, p-values far
+below 0.05 come several times too often where both scores know equally much, and Holm's method looks at just those."""
+
 
 class AreaDifference(NamedTuple):
     """The area of one grade against the rest, one grader less another, in the first repeat.
@@ -42,7 +46,7 @@ def regime_areas(report: CohortReport, setting: Setting) -> list[AreaDifference]
 
 
 def _areas(contest: Contest, setting: Setting) -> list[AreaDifference]:
-    """One entry a grade with two or more cases of it and of others; none where a side is several models or a rule."""
+    """One entry a grade with enough cases of it and of others; none where a side is several models or a rule."""
     first, second = contest.pairs[0]
     if not contest.have_probabilities or len(first) > 1 or len(second) > 1:
         return []
@@ -54,7 +58,7 @@ def _areas(contest: Contest, setting: Setting) -> list[AreaDifference]:
     found = []
     for grade in Severity:
         of_grade = truth == grade
-        if min(of_grade.sum(), (~of_grade).sum()) >= 2:
+        if min(of_grade.sum(), (~of_grade).sum()) >= LEAST_CASES:
             test = delong(of_grade, scores[0][:, grade], scores[1][:, grade])
             found.append(AreaDifference(contest.name, grade.label, test))
     return found

@@ -61,7 +61,7 @@ are of repeat 1, with 95 % intervals from {N_DRAWS} draws of its test cases with
 exact one, on the same cases. Those over repeats go with the corrected resampled t-test. P-values of one column of a
 table are adjusted by Holm's method. Areas under the ROC curve, each grade against the rest, are compared on the test
 cases of repeat 1 by DeLong's paired test of the raw probabilities, with 95 % intervals; their p-values are adjusted
-over the whole table.
+over the whole table. A grade of fewer than 10 cases is not compared: the test finds too much there.
 
 Macro sensitivity is the balanced accuracy. Weights exchanged are those of the federated training, to all sites and
 back. Seconds are of one thread; a scan's are from its files to its grade."""
