@@ -178,19 +178,19 @@ def _accountant(state: Mapping[str, Any] | None) -> Any:
         raise ImportError("private training needs opacus, which is not installed: pip install 'mhsev[dp]'") from error
     accountant = accountants.RDPAccountant()
     if state is not None:
-        accountant.history = _history(state)
+        accountant.history = account_history(state)
     return accountant
 
 
-def _history(state: Mapping[str, Any]) -> list[tuple[float, float, int]]:
-    """The steps of an account by noise multiplier and sample rate."""
+def account_history(state: Mapping[str, Any]) -> list[tuple[float, float, int]]:
+    """The steps of an account: noise multiplier, sample rate and number; raises ``ValueError`` if it is none."""
     try:
         if state["mechanism"] != _MECHANISM:
             raise ValueError
         rows = [(float(noise), float(rate), int(steps)) for noise, rate, steps in state["history"]]
         if any(not (noise >= 0 and 0 < rate <= 1 and steps >= 1) for noise, rate, steps in rows):
             raise ValueError
-    except (TypeError, KeyError, ValueError):
+    except (TypeError, KeyError, ValueError, OverflowError):
         raise ValueError(
             f"accountant_state must hold the mechanism {_MECHANISM} and a history of noise multipliers, sample rates "
             "and steps, as train_severity_privately returns it; an account that is lost cannot be made again"

@@ -78,7 +78,7 @@ class LocalTraining:
             SiteError: if the account cannot be read, or the package that keeps it is not installed.
         """
         try:
-            planned = planned_account(account.read(privacy.delta), self.parameters, privacy, n_records, n_rounds)
+            planned = planned_account(account.read(), self.parameters, privacy, n_records, n_rounds)
             return epsilon(planned, privacy.delta)
         except ImportError as error:
             raise SiteError("opacus is not installed at this site; install mhsev with its extra dp") from error
@@ -103,7 +103,7 @@ class LocalTraining:
                 self.scale,
                 self.parameters,
                 privacy,
-                accountant_state=account.read(privacy.delta),
+                accountant_state=account.read(),
                 should_stop=self.should_stop,
             )
             account.write(spent)
