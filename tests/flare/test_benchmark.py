@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from pretended_cohort import ALL_INPUTS, OTHER, RULES, SHORT, SITES, make_cohort
 from scipy import stats
 from sklearn.metrics import balanced_accuracy_score, cohen_kappa_score, f1_score, roc_auc_score
 from small_site import make_root
@@ -25,7 +25,7 @@ from mhsev_flare.benchmark.averaging import (
 )
 from mhsev_flare.benchmark.comparison import compare_regimes, compare_rows
 from mhsev_flare.benchmark.costs import seconds_per_scan
-from mhsev_flare.benchmark.graded import GradedCases, Grading, Setting, given_bleed, scores
+from mhsev_flare.benchmark.graded import Setting, scores
 from mhsev_flare.benchmark.page import render_page
 from mhsev_flare.benchmark.protocol import Cohort, Regime, load_cohort, read_settings
 from mhsev_flare.benchmark.report import Plan, report_of
@@ -35,67 +35,16 @@ from mhsev_flare.cli import main
 from mhsev_flare.job_spec import JobSpec
 from mhsev_flare.jobs import JOBS
 from mhsev_flare.progress import bar
-from mhsev_flare.site import DERIVATIVES
-from mhsev_monai.cases import Case, read_cases
-from mhsev_monai.dsd.descriptors import DESCRIPTORS
-from mhsev_monai.dsd.features import FEATURE_NAMES
 from mhsev_monai.errors import CohortError
-from mhsev_monai.feature_cache import CaseFeatures, CaseInputs, compute_features
-from mhsev_monai.inputs import CANDIDATE_SET, POSITION_SET, DSDInputs
 from mhsev_monai.model_file import class_config
-from mhsev_monai.networks import SeverityMLP, SeverityPrediction
+from mhsev_monai.networks import SeverityMLP
 from mhsev_monai.severity import PAPER_SCALE, Severity
 from mhsev_monai.training import LabelledFeatures, severity_loss
-
-SITES = {"site-1": 30, "site-2": 24, "site-3": 40}
-VECTOR = DSDInputs(features=["focal_count_12", "focal_count_20", "log_count_12", "depth_30"])
-SHORT = JobSpec("short", VECTOR, SeverityMLP(4, [16], 4, 0.3, 3.0, 1), num_rounds=2, epochs=2)
-OTHER = dataclasses.replace(JOBS["dsd_mlp"], num_rounds=2, epochs=1)
-DSD_JOBS = ("dsd_mlp", "dsd_mlp_literal")
-RULES = ("majority by site", "naive LoG count", "calibrated LoG count")
-ALL_INPUTS = [VECTOR, *(inputs for name in (*DSD_JOBS, *RULES) for inputs in ROWS[name].all_inputs)]
-
-
-@dataclass(frozen=True)
-class PretendedScan:
-    """Stands for the decomposition when the cache is filled: features that follow the count, with noise."""
-
-    inputs: CaseInputs
-
-    @property
-    def feature_names(self) -> tuple[str, ...]:
-        return self.inputs.feature_names
-
-    def fingerprint(self) -> str:
-        return self.inputs.fingerprint()
-
-    def computation(self) -> str:
-        return self.inputs.computation()
-
-    def assemble(self, found: CaseFeatures) -> np.ndarray:
-        return self.inputs.assemble(found)
-
-    def __call__(self, case: Case) -> CaseFeatures:
-        rng, count = np.random.default_rng([case.count or 0, int(case.subject[4:])]), case.count or 0
-        found = np.log1p(rng.binomial(count, 0.8) + rng.poisson(1.0, len(FEATURE_NAMES)))
-        candidates = rng.normal(size=(count + 4, len(DESCRIPTORS))).astype(np.float32)
-        candidates[:count] += 1.0
-        values = dict(zip(FEATURE_NAMES, found.tolist(), strict=True))
-        positions = rng.normal(size=(count + 4, 3)).astype(np.float32)
-        return CaseFeatures(values, {}, {CANDIDATE_SET: candidates, POSITION_SET: positions})
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    root = tmp_path_factory.mktemp("benchmark") / "pretended"
-    for seed, (name, n) in enumerate(SITES.items()):
-        make_root(root / name, n, seed)
-        for inputs in ALL_INPUTS:
-            table = compute_features(read_cases(root / name).cases, PretendedScan(inputs), root / name / DERIVATIVES)
-            assert len(table.case_ids) == n
-    manifest = {"n_subjects": 94, "seed": 5, "settings": {"difficulty": "easy", "backgrounds": "/data/private/heads"}}
-    (root / "cohort.json").write_text(json.dumps({**manifest, "hospitals": [{"name": "site-1"}]}))
-    return root
+    return make_cohort(tmp_path_factory.mktemp("benchmark") / "pretended")
 
 
 @pytest.fixture(scope="module")
@@ -109,19 +58,6 @@ def report(cohort):
     regimes = frozenset(Regime) - {Regime.RULE}
     plan = Plan(chosen, "short", regimes, n_repeats=2, workers=1)
     return report_of(cohort, plan, run_rows(cohort, chosen, regimes, 2, 1))
-
-
-def labelled(counts, columns=4) -> LabelledFeatures:
-    """Cases whose every feature is log(1 + count)."""
-    values = torch.tensor(counts, dtype=torch.float32)
-    return LabelledFeatures(torch.log1p(values)[:, None].repeat(1, columns), values)
-
-
-def certain(probabilities, truths, counts) -> GradedCases:
-    tensor = torch.tensor(probabilities)
-    median = (tensor.flip(1).cumsum(1).flip(1)[:, 1:] > 0.5).sum(1)
-    prediction = SeverityPrediction(median, tensor, torch.tensor(counts, dtype=torch.float32))
-    return GradedCases.of("a", labelled(truths), Grading.of_network(prediction), PAPER_SCALE)
 
 
 def test_every_job_and_every_rule_is_a_row():
@@ -138,27 +74,6 @@ def test_each_ablation_changes_the_network_or_the_input_or_the_masks_of_a_job():
         ]
         assert ROWS[name].masks or described[0] not in described[1:], name
         assert method.network.in_features == len(method.inputs.feature_names)
-
-
-def test_with_a_bleed_known_the_grade_is_the_median_of_what_is_left():
-    """(.6, .21, .14, .05) is none; of the .4 left, .21 is mild, more than half."""
-    cases = certain(
-        [[0.6, 0.21, 0.14, 0.05], [0.5, 0.125, 0.25, 0.125], [0.0, 0.1, 0.2, 0.7], [1.0, 0.0, 0.0, 0.0]],
-        truths=[3, 7, 30, 0],
-        counts=[0, 0, 20, 0],
-    )
-    assert cases.grading.grades.tolist() == [0, 0, 3, 0]
-    assert cases.grades_in(Setting.BLEEDING).tolist() == [1, 2, 3]
-    table = cases.table(Setting.BLEEDING)
-    assert table.n == 3
-    assert scores(table)["accuracy"] == 1.0
-    assert table.count_absolute_error == (3 - 1) + (7 - 1) + (30 - 20)
-    assert cases.table(Setting.ALL).count_absolute_error == 3 + 7 + 10
-
-
-def test_probabilities_with_a_bleed_sum_to_one_and_all_to_mild_where_nothing_is_left():
-    found = given_bleed(np.array([[0.2, 0.4, 0.2, 0.2], [1.0, 0.0, 0.0, 0.0]]))
-    np.testing.assert_allclose(found, [[0.0, 0.5, 0.25, 0.25], [0.0, 1.0, 0.0, 0.0]])
 
 
 def test_a_federation_of_one_site_is_that_site_alone(cohort):

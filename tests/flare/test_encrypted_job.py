@@ -11,8 +11,8 @@ import pytest
 import torch
 import yaml
 from asked_sites import ask_sites
+from judged_sites import Spoiled, ten_million_cases
 from small_site import NumbersInFile, context
-from test_final_phase import Spoiled, ten_million_cases
 from tiny_study import tiny_spec
 
 from mhsev_flare.cli import main

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import jsonschema
 import pytest
-from test_final_phase import describe_patients, phase_of, sites, trained, weights_of  # noqa: F401  fixtures
+from judged_sites import phase_of, weights_of
 
 from mhsev_flare.cli import main
 from mhsev_flare.protocol import MODEL_FILE
@@ -53,7 +53,7 @@ def result(request):
     return json.loads(_KEPT["result"])
 
 
-def make_result(sites, trained):  # noqa: F811
+def make_result(sites, trained):
     phase = phase_of(sites)
     calibration, entry = phase.calibrate(trained)
     tables, entries = phase.test(trained, calibration)
