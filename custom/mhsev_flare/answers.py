@@ -57,32 +57,39 @@ def answer_refusal(task: str, answer: FLModel, shapes: Shapes, told: int | None 
     return "" if task == TASK_COMPARE else table_refusal(answer.meta or {}, told)
 
 
+def question(task: str, asked: Mapping[str, Any]) -> str:
+    """What a question is called in the result: the task, and the split where one is asked for."""
+    return f"{task} {asked[Meta.SPLIT]}" if Meta.SPLIT in asked else task
+
+
 def sites_to_ask(sites: Sequence[str], result: Mapping[str, Any], task: str, asked: Mapping[str, Any]) -> list[str]:
     """Who is asked: all sites, but for calibration sums only those that have answered this task before.
 
     A site that is gone is waited for as long as a round's policy says. The test waits once more for one that may be
     back; its part of a calibration is not worth that.
     """
-    gone = set(result.get("absent", {}).get(task, ())) if Meta.TEMPERATURE in asked else set()
+    if Meta.TEMPERATURE not in asked:
+        return list(sites)
+    gone = {site for name, absent in result.get("absent", {}).items() if name.split()[0] == task for site in absent}
     return [site for site in sites if site not in gone]
 
 
 def note_absent(
-    result: dict[str, Any], task: str, absent: Sequence[str], reasons: Mapping[str, str] | None = None
+    result: dict[str, Any], asked: str, absent: Sequence[str], reasons: Mapping[str, str] | None = None
 ) -> None:
     """Enter sites without a usable answer under ``absent`` of the result, beside those of earlier questions.
 
     Args:
         result: of the study; changed.
-        task: that was asked.
+        asked: name of the :func:`question`.
         absent: sites.
         reasons: why the answer of a site that did answer was refused; the last one stands under ``unusable``.
     """
-    by_task = result.setdefault("absent", {})
-    by_task[task] = sorted({*by_task.get(task, ()), *absent})
+    by_question = result.setdefault("absent", {})
+    by_question[asked] = sorted({*by_question.get(asked, ()), *absent})
     if reasons:
-        by_task = result.setdefault("unusable", {})
-        by_task[task] = dict(sorted({**by_task.get(task, {}), **reasons}.items()))
+        by_question = result.setdefault("unusable", {})
+        by_question[asked] = dict(sorted({**by_question.get(asked, {}), **reasons}.items()))
 
 
 def usable_answers(
@@ -116,9 +123,9 @@ def usable_answers(
     usable = [answer for answer in answers if site_of(answer) not in reasons]
     absent = sorted(set(asked) - {site_of(answer) for answer in usable})
     if absent:
-        note_absent(result, task, absent, reasons)
+        note_absent(result, question(task, meta), absent, reasons)
         for site in absent:
-            log_error(f"{task}: the result is without {site}: {reasons.get(site, 'no answer')}")
+            log_error(f"{question(task, meta)}: the result is without {site}: {reasons.get(site, 'no answer')}")
     if not usable:
         raise NoAnswerError(f"no site answered {task}; see the sites' logs, then {remedy}")
     return usable

@@ -123,7 +123,9 @@ def test_a_table_beyond_the_range_that_was_told_is_not_pooled():
     tables, _ = phase.evaluation.judge(WEIGHTS, "validation")
     assert {site: table.n for site, table in tables.items()} == {"site-1": 4, "site-3": 40}
     reason = "an evaluation table of 20 cases, where it had 19 at most in the handshake"
-    assert result["unusable"] == {TASK_VALIDATE: {"site-2": reason}}
+    assert result["unusable"] == {"validate validation": {"site-2": reason}}
+    phase.test(WEIGHTS, None)  # of the test cases nothing was told, so nothing is refused
+    assert result["absent"] == {"validate validation": ["site-2"]}
 
 
 def test_where_none_answers_it_is_said_how_to_keep_what_was_trained():

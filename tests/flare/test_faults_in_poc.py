@@ -144,7 +144,7 @@ def test_the_others_go_on_without_a_machine_that_is_gone(poc, clean, tmp_path, r
     assert [row["absent"] for row in ledger[:4]] == [[], ["site-3"], ["site-3"], ["site-3"]]
     assert result["left_out"] == {"site-3": 3}
     assert set(result["test"]["sites"]) == {"site-1", "site-2"}
-    assert result["absent"]["validate"] == ["site-3"]
+    assert result["absent"]["validate test"] == ["site-3"]
 
 
 def test_after_all_of_it_no_job_runs_and_no_process_is_left(poc, clean):

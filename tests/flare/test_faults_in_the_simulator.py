@@ -59,8 +59,8 @@ def test_what_one_of_three_sends_is_refused_by_name_and_the_others_go_on(tmp_pat
     assert all(bool(torch.isfinite(value).all()) for value in weights(model).values())
     assert result["left_out"] == {"site-3": n_rounds_with_faults}
     assert set(result["test"]["sites"]) == {"site-1", "site-2"}
-    assert result["absent"]["validate"] == ["site-3"]
-    assert "an evaluation table of 10000000 cases" in result["unusable"]["validate"]["site-3"]
+    assert result["absent"]["validate test"] == ["site-3"]
+    assert "an evaluation table of 10000000 cases" in result["unusable"]["validate test"]["site-3"]
     log = (tmp_path / "workspace-simulator.log").read_text()
     assert f"site-3 WAS LEFT OUT OF {n_rounds_with_faults} ROUNDS" in log
     server = tmp_path / "workspace" / "server"

@@ -141,8 +141,8 @@ def test_a_site_that_claims_too_many_cases_is_left_out_by_name_and_the_rest_pool
     tables, entries = phase_of(sites, filters, result).test(trained, None)
     assert set(entries["test"]["sites"]) == {"site-2", "site-3"}
     assert entries["test"]["pooled"]["table"]["n"] == sum(table.n for table in tables.values())
-    assert result["absent"] == {"validate": ["site-1"]}
-    assert result["unusable"] == {"validate": {"site-1": reason}}
+    assert result["absent"] == {"validate test": ["site-1"]}
+    assert result["unusable"] == {"validate test": {"site-1": reason}}
 
 
 def test_subgroups_of_more_cases_than_the_table_cost_that_site_alone(sites, trained):
@@ -159,12 +159,12 @@ def test_subgroups_of_more_cases_than_the_table_cost_that_site_alone(sites, trai
 
 def test_a_site_that_is_gone_is_not_waited_for_again_to_calibrate():
     result: dict = {}
-    note_absent(result, "validate", ["b"])
+    note_absent(result, "validate validation", ["b"])
     calibrating, testing = {Meta.SPLIT: "validation", Meta.TEMPERATURE: 1.0}, {Meta.SPLIT: "test"}
     assert sites_to_ask(["a", "b", "c"], result, "validate", calibrating) == ["a", "c"]
     assert sites_to_ask(["a", "b", "c"], result, "validate", testing) == ["a", "b", "c"]
-    note_absent(result, "validate", ["a"])
-    assert result == {"absent": {"validate": ["a", "b"]}}
+    note_absent(result, "validate validation", ["a"])
+    assert result == {"absent": {"validate validation": ["a", "b"]}}
 
 
 def test_without_an_answer_it_is_said(sites, trained):

@@ -168,7 +168,7 @@ def test_the_ledger_and_what_was_exchanged_are_told(run):
 
 def test_an_answer_that_was_refused_after_training_is_told_once_with_its_reason(run, result):
     reason = "an evaluation table of 10000000 cases, where a site has 100000 at most"
-    told_why = {"validate": {"site-3": reason}, "personalise": {"site-3": reason}}
+    told_why = {"validate test": {"site-3": reason}, "personalise": {"site-3": reason}}
     write_result(run, {**result, "unusable": told_why, "model": {"file": MODEL_FILE, "sha256": "0" * 64}})
     policy = read_report(run).analyses.policy
     assert policy["answers after training that were refused"] == f"site-3: {reason}"
