@@ -31,6 +31,8 @@ _TICK_S = 0.5
 _RETENTION_S = 60.0
 _FAULT_S = 60.0
 _JOIN_S = 15.0
+# How often it is looked whether a signal came.
+_SIGNAL_S = 0.2
 
 
 @dataclass
@@ -118,11 +120,15 @@ class Service:
 
     def run(self) -> None:
         """Work until SIGTERM or SIGINT, then end in order."""
+        asked: list[int] = []
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: self.stop.set())
+            # It does not set the event: this thread may be holding its lock just then, and would wait for itself.
+            signal.signal(number, lambda number, _: asked.append(number))
         self.start()
         try:
-            self.stop.wait()
+            # A signal that comes right before a wait, or to another thread, does not end the wait.
+            while not asked and not self.stop.wait(_SIGNAL_S):
+                pass
         finally:
             self.close()
 
