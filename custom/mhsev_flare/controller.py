@@ -42,7 +42,7 @@ from mhsev_flare.result import (
 from mhsev_flare.rounds import ledger_row
 from mhsev_flare.server_optimiser import ServerOptimiser
 from mhsev_flare.site import find_checkpoint_folder
-from mhsev_flare.study_record import NAME, StudyRecord, configuration_digest
+from mhsev_flare.study_record import NAME, RESUME, StudyRecord, configuration_digest
 from mhsev_flare.tracking import track_round
 from mhsev_monai.feature_cache import CaseInputs
 from mhsev_monai.grade_calibration import GradeCalibration
@@ -51,9 +51,6 @@ from mhsev_monai.model_file import save_model
 from mhsev_monai.severity import SCALES
 
 Entries = TypeVar("Entries")
-
-RESUME = "send the job again with resume"
-"""What to do about a study that stopped: its rounds so far are kept."""
 
 
 class ConvergedError(Exception):

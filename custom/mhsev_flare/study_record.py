@@ -22,6 +22,9 @@ from mhsev_flare.rounds import BestRound
 NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}"
 """What the name of a study or job may be, since a folder is called by it."""
 
+RESUME = "send the job again with resume"
+"""What to do about a study that stopped: its rounds so far are kept."""
+
 
 def configuration_digest(settings: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> str:
     """SHA-256 over what must be equal for one run to go on from another: settings, and the network's own weights."""
