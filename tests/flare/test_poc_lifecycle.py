@@ -117,7 +117,9 @@ def test_a_call_that_is_interrupted_ends_its_job(pair, tmp_path):
     faults = {"site-1": [{"kind": "slow", "at": 1, "seconds": 300.0}]}
     job = export_tiny(tmp_path, tiny_spec(name="interrupted"), faults)
     command = [sys.executable, "-m", "mhsev_flare.cli", "poc", "run", str(federation.folder), str(job)]
-    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # A shell's background jobs are born with SIGINT ignored, and so would be what they start.
+    heeding = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731
+    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heeding)
     job_id = run.stdout.readline().split()[1]
     checkpoints = federation.kits / SERVER / "mhsev_checkpoints" / "interrupted" / job_id
     federation.wait_for(lambda: (checkpoints / "round-0001").is_dir(), 150)

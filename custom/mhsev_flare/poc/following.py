@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 
 from mhsev_flare.poc.administrator import FINISHED, Administrator, NoServerError
 from mhsev_flare.poc.federation import RESULTS, PocError, PocFederation
-from mhsev_flare.poc.interruption import noted_interruption
 from mhsev_flare.poc.processes import federation_processes, resident_bytes
 from mhsev_flare.poc.project import SERVER
 from mhsev_flare.protocol import LEDGER_FILE, RUN_FOLDER
@@ -70,9 +69,8 @@ def run_job(
         on_start(job_id)
         follower = JobFollower(federation, server, job_id)
         try:
-            with noted_interruption() as check:
-                for row in follower.rows(check):
-                    on_row(row)
+            for row in follower.rows():
+                on_row(row)
         except (KeyboardInterrupt, SystemExit):
             # Left alone it would run on, and a second one of the same study would drop its checkpoints.
             server.ask(lambda administrator: administrator.abort(job_id))
@@ -101,11 +99,8 @@ class JobFollower:
     status: str = ""
     most_bytes: int = 0
 
-    def rows(self, check: Callable[[], None] = lambda: None) -> Iterator[Mapping[str, Any]]:
+    def rows(self) -> Iterator[Mapping[str, Any]]:
         """The rows of the ledger, each as soon as it is written; ends with the job.
-
-        Args:
-            check: called again and again; may raise.
 
         Raises:
             PocError: if the job is lost or the server gone.
@@ -121,7 +116,6 @@ class JobFollower:
                 raise PocError(f"job {self.job_id}, {self.status}, has no process left; run it again with --resume")
             time.sleep(POLL_SECONDS)
             self._ask()
-            check()
         yield from self._new_rows(seen)
 
     def _ask(self) -> None:
