@@ -12,6 +12,8 @@ from monai.networks.layers.utils import get_norm_layer
 from monai.transforms import Compose, Transform
 from torch import Tensor, nn
 
+from mhsev_monai.volume_scale import even_scale, on_standard_scale
+
 BACKBONES = ("resnet10", "resnet18", "resnet34", "densenet121", "densenet169")
 """Networks of ``monai.networks.nets`` that a configuration may name."""
 AUGMENTATIONS = (
@@ -31,9 +33,11 @@ _TARGET = "_target_"
 class SeverityCNN3d(nn.Module):
     """A 3-D network of MONAI from a volume to an ordinal grade and a count, with the head of ``SeverityMLP``.
 
-    Channels are standardised by ``feature_mean`` and ``feature_scale``, over the brain's voxels of the federation; what
-    lies outside the brain becomes 0. ``class_weights`` weigh the ordinal loss. Configurations are JSON values; they may
-    name what ``BACKBONES`` and ``AUGMENTATIONS`` list, since a job or a model file may come from elsewhere.
+    Channels are standardised by ``feature_mean`` and ``feature_scale``, over the brain's voxels of the federation, or
+    with ``nyul`` by ``standard_scale``, the mean of the landmarks of the federation's cases (Nyul, Udupa and Zhang,
+    IEEE TMI 19:143, 2000); what lies outside the brain becomes 0. ``class_weights`` weigh the ordinal loss.
+    Configurations are JSON values; they may name what ``BACKBONES`` and ``AUGMENTATIONS`` list, since a job or a model
+    file may come from elsewhere.
 
     Args:
         in_features: channels.
@@ -44,6 +48,7 @@ class SeverityCNN3d(nn.Module):
         augmentation: in this order, in training only: ``{"_target_": ..., ...}``, array transforms of MONAI.
         num_classes: number of grades.
         seed: of the initial weights; equal arguments give equal weights.
+        nyul: map each case's intensities to the federation's standard scale, piecewise linearly.
 
     Raises:
         ValueError: if a name is not on its list, MONAI does not take the arguments, or the network has running
@@ -53,6 +58,10 @@ class SeverityCNN3d(nn.Module):
     feature_mean: Tensor
     feature_scale: Tensor
     class_weights: Tensor
+    standard_scale: Tensor
+
+    # Model files from before it was there do not hold it; a job is to say it whatever the default will be.
+    _always_serialize_args = ("nyul",)
 
     def __init__(
         self,
@@ -61,6 +70,7 @@ class SeverityCNN3d(nn.Module):
         augmentation: Sequence[Mapping[str, Any]],
         num_classes: int,
         seed: int,
+        nyul: bool = False,
     ) -> None:
         super().__init__()
         self.in_features = in_features
@@ -68,6 +78,7 @@ class SeverityCNN3d(nn.Module):
         self.augmentation = [dict(entry) for entry in augmentation]
         self.num_classes = num_classes
         self.seed = seed
+        self.nyul = nyul
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.layers = _make_backbone(self.backbone, in_features, num_classes)
@@ -77,6 +88,8 @@ class SeverityCNN3d(nn.Module):
         self.register_buffer("feature_mean", torch.zeros(in_features))
         self.register_buffer("feature_scale", torch.ones(in_features))
         self.register_buffer("class_weights", torch.ones(num_classes))
+        if nyul:
+            self.register_buffer("standard_scale", even_scale(in_features))
 
     def forward(self, features: Tensor) -> Tensor:
         """Logits and log count in one tensor, see ``networks.split_output``.
@@ -88,12 +101,16 @@ class SeverityCNN3d(nn.Module):
         Returns:
             ``(n, num_classes)``: ``num_classes - 1`` ordinal logits, then log(1 + count).
         """
-        standardised = (features.float() - self.feature_mean) / self.feature_scale
-        volumes = standardised.nan_to_num(nan=0.0).movedim(-1, 1)
+        volumes = self._standardised(features.float()).nan_to_num(nan=0.0).movedim(-1, 1)
         if self.training and self.augmentation:
             volumes = self._augmented(volumes)
         outputs: Tensor = self.layers(volumes.contiguous(memory_format=torch.channels_last_3d))
         return outputs
+
+    def _standardised(self, features: Tensor) -> Tensor:
+        if self.nyul:
+            return on_standard_scale(features, self.standard_scale)
+        return (features - self.feature_mean) / self.feature_scale
 
     def _augmented(self, volumes: Tensor) -> Tensor:
         cases = []
@@ -108,6 +125,11 @@ def place_network(network: nn.Module) -> nn.Module:
     """Move a network over volumes to CUDA, in place, where there is one; perceptrons are fastest where they are."""
     wanted = isinstance(network, SeverityCNN3d) and torch.cuda.is_available()
     return network.to("cuda") if wanted else network
+
+
+def nyul_channels(network: nn.Module) -> int:
+    """How many channels' landmarks a network wants to know of the federation; 0: none."""
+    return network.in_features if isinstance(network, SeverityCNN3d) and network.nyul else 0
 
 
 def device_name(network: nn.Module) -> str:

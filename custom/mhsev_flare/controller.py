@@ -286,8 +286,7 @@ class SeverityFedAvg(QuorumFedAvg):
     def _handshake(self, n_rounds: int) -> dict[str, np.ndarray]:
         asked = self.sample_clients()
         answers = self._ask(TASK_STANDARDISE, asked, {"protocol": np.array([PROTOCOL_VERSION])}, n_rounds)
-        own, n_features = SiteReport.of_this_machine(self.scale), len(self.inputs.feature_names)
-        admission = Admission(self._fingerprint, n_features, own, self.min_sites, self.policy)
+        admission = Admission.to(self.network, self.inputs, self.scale, self.min_sites, self.policy)
         admitted = admission.admit(asked, answers, self._result, self.error)
         self._sites, self._cases = list(admitted.sites), dict(admitted.cases)
         return dict(admitted.buffers)

@@ -114,7 +114,7 @@ class PackUpdate(DXOFilter):
             self.log_error(fl_ctx, reason)
             raise ContentBlockedException(reason)
         state = self.network.state_dict()
-        zeros = {key: np.zeros(state[key].numel()) for key in BUFFERS if key in state}
+        zeros = {key: np.zeros(tuple(state[key].shape)) for key in BUFFERS if key in state}
         meta = {key: value for key, value in dxo.meta.items() if key in IN_THE_CLEAR}
         meta[MetaKey.NUM_STEPS_CURRENT_ROUND] = raw_weight(self.weighting, meta[Meta.N_SAMPLES])
         return DXO(DataKind.WEIGHT_DIFF, data={PACKED: vector, **zeros}, meta=meta)

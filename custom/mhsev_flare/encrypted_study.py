@@ -188,8 +188,7 @@ class EncryptedStudy(ScatterAndGather):
     def _handshake(self, ask: Any, fl_ctx: FLContext) -> dict[str, np.ndarray]:
         asked, fingerprint = sorted(client.name for client in self._engine.get_clients()), self.inputs.fingerprint()
         answers = ask(TASK_STANDARDISE, {"protocol": np.array([PROTOCOL_VERSION])}, sites=asked)
-        own, n_features = SiteReport.of_this_machine(self.scale), len(self.inputs.feature_names)
-        admission = Admission(fingerprint, n_features, own, self.min_sites, self.policy)
+        admission = Admission.to(self.network, self.inputs, self.scale, self.min_sites, self.policy)
         admitted = admission.admit(asked, answers, self._result, lambda line: self.log_error(fl_ctx, line))
         self._sites = list(admitted.sites)
         n_parameters = sum(int(np.prod(shape)) for shape in parameter_shapes(self.network).values())

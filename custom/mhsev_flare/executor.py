@@ -34,16 +34,17 @@ from mhsev_flare.protocol import (
 )
 from mhsev_flare.site import load_site_data
 from mhsev_flare.site_context import place_of, privacy_account, run_folder, site_folders, site_policy
-from mhsev_flare.site_data import SiteData, SiteError, grade_counts
+from mhsev_flare.site_data import SiteData, SiteError
 from mhsev_flare.site_evaluation import SiteEvaluation, asked_calibration
 from mhsev_flare.site_policy import REQUIRED
 from mhsev_flare.site_round import train_round, train_round_privately
+from mhsev_flare.site_sums import site_sums
 from mhsev_monai.feature_cache import CaseInputs
 from mhsev_monai.grade_calibration import GradeCalibration
 from mhsev_monai.model_file import save_model
 from mhsev_monai.private_training import PrivacyParameters
 from mhsev_monai.severity import SCALES
-from mhsev_monai.training import FeatureMoments, TrainingAbortedError, TrainingParameters
+from mhsev_monai.training import TrainingAbortedError, TrainingParameters
 from mhsev_monai.twin_inputs import TwinInputs
 from mhsev_monai.volume_network import SeverityCNN3d, device_name, place_network
 
@@ -152,17 +153,10 @@ class SeverityExecutor(Executor):
         except SiteError as error:
             self.log_error(fl_ctx, f"this site cannot take part: {error}")
             return self._reply(DataKind.WEIGHTS, {Moments.N: np.zeros(1)}, {Meta.REFUSAL: str(error)})
-        moments = FeatureMoments.of(data.lessons.features)
         scale = SCALES[self.scale]
-        arrays = {
-            Moments.N: np.array([moments.n], dtype=np.float64),
-            Moments.MEAN: moments.mean,
-            Moments.SQUARED_DEVIATION: moments.squared_deviation,
-            Moments.CLASS_COUNTS: grade_counts(data.train, scale).astype(np.float64),
-        }
         report = SiteReport.of_this_machine(self.scale, device_name(self.network)).to_json()
         meta = {Meta.SITE_SUMMARY: data.summary(scale), Meta.N_SAMPLES: len(data.train), Meta.REPORT: report}
-        return self._reply(DataKind.WEIGHTS, arrays, meta)
+        return self._reply(DataKind.WEIGHTS, site_sums(self.network, data, scale), meta)
 
     def _train(self, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> DXO:
         data, local = self._site_data(fl_ctx), self._local(abort_signal)

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 import nvflare
 import torch
+from torch import nn
 
 from mhsev_flare.gates import told
 from mhsev_flare.participation import RoundPolicy
@@ -17,6 +18,8 @@ from mhsev_flare.protocol import PROTOCOL_VERSION, Meta, Moments
 from mhsev_flare.result import StudyStoppedError
 from mhsev_flare.standardisation import pool_standardisation
 from mhsev_monai._version import __version__
+from mhsev_monai.feature_cache import CaseInputs
+from mhsev_monai.volume_network import nyul_channels
 
 INSTALL = "install the same version at every site and the server"
 
@@ -90,7 +93,12 @@ class AnswerLike(Protocol):
 
 
 def sort_answers(
-    asked: Sequence[str], answers: Sequence[AnswerLike], fingerprint: str, own: SiteReport, n_features: int
+    asked: Sequence[str],
+    answers: Sequence[AnswerLike],
+    fingerprint: str,
+    own: SiteReport,
+    n_features: int,
+    n_landmark_channels: int = 0,
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Answers of the sites that can take part, and the reason of each that cannot.
 
@@ -100,12 +108,13 @@ def sort_answers(
         fingerprint: of the feature schema that the server expects.
         own: the server's report.
         n_features: that a site's moments must have.
+        n_landmark_channels: whose landmarks a site must tell; 0: none.
     """
     refused = dict.fromkeys(asked, "did not answer; see the log of that site")
     accepted: dict[str, Any] = {}
     for answer in answers:
         site = str(answer.meta["client_name"])
-        reason = site_refusal(answer.meta, fingerprint, own) or _sums_refusal(answer, n_features)
+        reason = site_refusal(answer.meta, fingerprint, own) or _sums_refusal(answer, n_features, n_landmark_channels)
         refused.pop(site, None)
         if reason:
             refused[site] = reason
@@ -161,6 +170,7 @@ class Admission:
         own: the server's report.
         min_sites: fewest sites to begin with; 0: all.
         policy: of the rounds.
+        n_landmark_channels: whose landmarks a site must tell, for Nyul's standard scale; 0: none.
     """
 
     fingerprint: str
@@ -168,6 +178,13 @@ class Admission:
     own: SiteReport
     min_sites: int
     policy: RoundPolicy
+    n_landmark_channels: int = 0
+
+    @classmethod
+    def to(cls, network: nn.Module, inputs: CaseInputs, scale: str, min_sites: int, policy: RoundPolicy) -> Admission:
+        """What a study asks that trains ``network`` on ``inputs``, with this process's versions."""
+        own, n_features = SiteReport.of_this_machine(scale), len(inputs.feature_names)
+        return cls(inputs.fingerprint(), n_features, own, min_sites, policy, nyul_channels(network))
 
     def admit(
         self,
@@ -181,13 +198,16 @@ class Admission:
         Args:
             asked: names of all sites that were asked.
             answers: of those that answered.
-            result: of the study; receives ``sites``, ``reports``, ``refused``, and its status where the study ends.
+            result: of the study; receives ``sites``, ``reports``, ``refused``, ``landmark_cases`` where landmarks are
+                asked for, and its status where the study ends.
             log_error: writes a line of the server's log.
 
         Raises:
             StudyStoppedError: if too few can.
         """
-        accepted, refused = sort_answers(asked, answers, self.fingerprint, self.own, self.n_features)
+        accepted, refused = sort_answers(
+            asked, answers, self.fingerprint, self.own, self.n_features, self.n_landmark_channels
+        )
         sites = tuple(sorted(accepted))
         result["sites"] = {site: accepted[site].meta[Meta.SITE_SUMMARY] for site in sites}
         result["reports"] = {site: accepted[site].meta[Meta.REPORT] for site in sites}
@@ -199,15 +219,19 @@ class Admission:
             result["status"] = "refused"
             raise StudyStoppedError(problem)
         cases = {site: int(accepted[site].meta[Meta.N_SAMPLES]) for site in sites}
-        pooled = pool_standardisation({site: answer.params for site, answer in accepted.items()})
+        pooled = pool_standardisation(
+            {site: answer.params for site, answer in accepted.items()}, self.n_landmark_channels
+        )
+        if self.n_landmark_channels:
+            result["landmark_cases"] = list(pooled.landmark_cases)
         return Admitted(sites, cases, pooled.buffers())
 
 
-def _sums_refusal(answer: AnswerLike, n_features: int) -> str:
+def _sums_refusal(answer: AnswerLike, n_features: int, n_landmark_channels: int) -> str:
     if not isinstance(answer.params, Mapping):
         return "sent no moments of its features"
     try:
-        pool_standardisation({"it": answer.params})
+        pooled = pool_standardisation({"it": answer.params}, n_landmark_channels)
     except ValueError as error:
         return str(error)
     if len(answer.params[Moments.MEAN]) != n_features:
@@ -219,8 +243,10 @@ def _sums_refusal(answer: AnswerLike, n_features: int) -> str:
     if not isinstance(summary, dict) or not {"cases", "grades", "excluded"} <= set(summary):
         return "did not tell its numbers of cases by split and grade"
     samples = answer.meta.get(Meta.N_SAMPLES)
-    counted = isinstance(samples, int) and not isinstance(samples, bool) and samples > 0
-    return "" if counted else "did not tell its number of training cases"
+    if not isinstance(samples, int) or isinstance(samples, bool) or samples < 1:
+        return "did not tell its number of training cases"
+    # Landmarks of more cases than it has would draw the scale of all to its own.
+    return "sent landmarks of more cases than it has" if max(pooled.landmark_cases, default=0) > samples else ""
 
 
 def _minor(version: object) -> str:

@@ -14,6 +14,7 @@ from torch import nn
 from mhsev_flare.combination import Combination
 from mhsev_flare.participation import RoundPolicy
 from mhsev_monai.feature_cache import CaseInputs
+from mhsev_monai.model_file import class_config
 from mhsev_monai.private_training import PrivacyParameters
 from mhsev_monai.severity import PAPER_SCALE
 from mhsev_monai.twin_inputs import TwinInputs
@@ -124,6 +125,11 @@ class JobSpec:
         parts = {name: getattr(self, name) for name in ("optimiser", "privacy")}
         described = {name: None if part is None else dataclasses.asdict(part) for name, part in parts.items()}
         return hashlib.sha256(json.dumps({**decisive, **described}, sort_keys=True).encode()).hexdigest()
+
+    def with_network(self, **changes: Any) -> JobSpec:
+        """The job with other arguments of its network."""
+        arguments = {**class_config(self.network)["args"], **changes}
+        return dataclasses.replace(self, network=type(self.network)(**arguments))
 
     @property
     def combination(self) -> Combination:

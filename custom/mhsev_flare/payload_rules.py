@@ -165,7 +165,8 @@ def task_rules(
         raise ValueError(f"most_bytes must be positive and weight_keys not empty, got {most_bytes} and {patterns}")
     weights, numbers = re.compile("|".join(f"(?:{p})" for p in patterns)), _MOST_BYTES_OF_NUMBERS
     whole_model = re.compile("|".join([f"(?:{p})" for p in patterns] + list(BUFFERS)))
-    moments = (Moments.N, Moments.MEAN, Moments.SQUARED_DEVIATION, Moments.CLASS_COUNTS)
+    moments = [Moments.N, Moments.MEAN, Moments.SQUARED_DEVIATION, Moments.CLASS_COUNTS]
+    moments += [Moments.LANDMARK_CASES, Moments.LANDMARK_SUMS]
     loss = Record({"loss": Number()})
     table: dict[str, Form] = {Meta.TABLE: _TABLE, Meta.SPLIT: one_of(*_SPLITS)}
     return {

@@ -55,10 +55,12 @@ class Moments:
     MEAN = "mean"
     SQUARED_DEVIATION = "squared_deviation"
     CLASS_COUNTS = "class_counts"
+    LANDMARK_CASES = "landmark_cases"  # this and the next where the network asks for Nyul's standard scale
+    LANDMARK_SUMS = "landmark_sums"
 
 
-BUFFERS = ("feature_mean", "feature_scale", "class_weights")
-"""Entries of a model that the federation sets once, and that training never changes."""
+BUFFERS = ("feature_mean", "feature_scale", "class_weights", "standard_scale")
+"""Entries of a model that the federation sets once, and that training never changes; the last not in every model."""
 
 RUN_FOLDER = "mhsev"
 RESULT_FILE = "result.json"

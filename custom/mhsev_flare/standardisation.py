@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from mhsev_flare.landmark_pooling import pool_landmarks
 from mhsev_flare.protocol import Moments
 from mhsev_monai.severity import Severity
 from mhsev_monai.training import FeatureMoments, balanced_class_weights
@@ -14,27 +15,42 @@ from mhsev_monai.training import FeatureMoments, balanced_class_weights
 
 @dataclass(frozen=True)
 class Standardisation:
-    """Entries of the global model that come from all sites' training cases, and their twins, together."""
+    """Entries of the global model that come from all sites' training cases, and their twins, together.
+
+    Attributes:
+        feature_mean: ``(n_features,)``.
+        feature_scale: ``(n_features,)``.
+        class_weights: ``(n_grades,)``.
+        standard_scale: Nyul's, ``(n_channels, 11)``, of the training cases alone; None where no job asks for it.
+        landmark_cases: over how many cases each channel's scale is the mean.
+    """
 
     feature_mean: np.ndarray
     feature_scale: np.ndarray
     class_weights: np.ndarray
+    standard_scale: np.ndarray | None = None
+    landmark_cases: tuple[int, ...] = ()
 
     def buffers(self) -> dict[str, np.ndarray]:
         """The entries by the names that they have in the model."""
-        return {
-            "feature_mean": self.feature_mean.astype(np.float32),
-            "feature_scale": self.feature_scale.astype(np.float32),
-            "class_weights": self.class_weights.astype(np.float32),
+        entries = {
+            "feature_mean": self.feature_mean,
+            "feature_scale": self.feature_scale,
+            "class_weights": self.class_weights,
+            "standard_scale": self.standard_scale,
         }
+        return {name: values.astype(np.float32) for name, values in entries.items() if values is not None}
 
 
-def pool_standardisation(messages: Mapping[str, Mapping[str, np.ndarray]]) -> Standardisation:
+def pool_standardisation(
+    messages: Mapping[str, Mapping[str, np.ndarray]], n_landmark_channels: int = 0
+) -> Standardisation:
     """Global mean, scale and class weights from per-site counts, means and sums of squared deviations.
 
     Args:
         messages: site name to the arrays of ``Moments``; added in order of the names, so the result does not depend on
             which site answered first.
+        n_landmark_channels: channels whose landmarks each site must tell, for Nyul's standard scale; 0: no scale.
 
     Returns:
         The mean and standard deviation over all sites' training cases and twins, equal to those of the pooled ones.
@@ -57,7 +73,11 @@ def pool_standardisation(messages: Mapping[str, Mapping[str, np.ndarray]]) -> St
         class_counts = counts if class_counts is None else class_counts + counts
     assert pooled is not None
     assert class_counts is not None
-    return Standardisation(pooled.mean, pooled.scale(), balanced_class_weights(class_counts))
+    whole = Standardisation(pooled.mean, pooled.scale(), balanced_class_weights(class_counts))
+    if not n_landmark_channels:
+        return whole
+    standard_scale, cases = pool_landmarks(messages, n_landmark_channels)
+    return replace(whole, standard_scale=standard_scale, landmark_cases=tuple(cases))
 
 
 def _moments(site: str, message: Mapping[str, np.ndarray]) -> FeatureMoments:

@@ -41,6 +41,31 @@ class NumbersInFile:
         return CaseFeatures(dict(zip(self.feature_names, map(float, json.loads(text)), strict=True)), {})
 
 
+@dataclass(frozen=True)
+class VolumesOfFile:
+    """Inputs that make a small volume of the numbers in the file: the first darkens it, the second is its gain."""
+
+    feature_names: tuple[str, ...] = ("b0", "trace")
+    size: tuple[int, int, int] = (10, 12, 8)
+
+    def fingerprint(self) -> str:
+        return hashlib.sha256(b"volumes-1").hexdigest()
+
+    def computation(self) -> str:
+        return self.fingerprint()
+
+    def assemble(self, found: CaseFeatures) -> np.ndarray:
+        return found.sets["volume"]
+
+    def __call__(self, case: Case) -> CaseFeatures:
+        dark, gain, curve = json.loads(case.image.read_text())
+        brain = np.random.default_rng(int(abs(curve) * 1e6)).gamma(3.0, size=(*self.size, 2))
+        brain[:2, ..., 0] *= np.exp(-dark)
+        volume = ((2.0 + gain) * brain).astype(np.float16)
+        volume[:, 0] = np.nan
+        return CaseFeatures({}, {}, {"volume": volume})
+
+
 class OneFolderWorkspace:
     """The two questions that the executor asks of FLARE's workspace."""
 

@@ -20,21 +20,21 @@ from mhsev_flare.combination import TooFewUpdatesError
 from mhsev_flare.convergence import has_converged
 from mhsev_flare.gates import ExpectedUpdate, array_refusal
 from mhsev_flare.job_spec import JobSpec
-from mhsev_flare.protocol import BUFFERS, Moments
+from mhsev_flare.protocol import BUFFERS
 from mhsev_flare.result import pool_tables
 from mhsev_flare.rounds import BestRound, ledger_row, training_seed
-from mhsev_flare.site_data import SiteData, grade_counts
+from mhsev_flare.site_data import SiteData
+from mhsev_flare.site_sums import site_sums
 from mhsev_flare.standardisation import pool_standardisation
 from mhsev_monai.evaluation import evaluate_severity
 from mhsev_monai.severity import SCALES
 from mhsev_monai.training import (
-    FeatureMoments,
     LabelledFeatures,
     TrainingParameters,
     severity_loss,
     train_severity,
 )
-from mhsev_monai.volume_network import place_network
+from mhsev_monai.volume_network import nyul_channels, place_network
 
 CENTRAL = "central"
 """Plays the site in the seeds of central training."""
@@ -43,18 +43,10 @@ Weights = Mapping[str, np.ndarray]
 
 
 def start_weights(spec: JobSpec, sites: Mapping[str, SiteData]) -> dict[str, np.ndarray]:
-    """The network's own weights, standardisation by all sites' training cases and twins, class weights by the cases."""
-    messages = {}
-    for name, data in sites.items():
-        moments = FeatureMoments.of(data.lessons.features)
-        messages[name] = {
-            Moments.N: np.array([moments.n], dtype=np.float64),
-            Moments.MEAN: moments.mean,
-            Moments.SQUARED_DEVIATION: moments.squared_deviation,
-            Moments.CLASS_COUNTS: grade_counts(data.train, SCALES[spec.scale]).astype(np.float64),
-        }
+    """The network's own weights; standardisation by all sites' training cases and twins, class weights by the cases."""
+    messages = {name: site_sums(spec.network, data, SCALES[spec.scale]) for name, data in sites.items()}
     own = {key: value.numpy().copy() for key, value in spec.network.state_dict().items()}
-    return {**own, **pool_standardisation(messages).buffers()}
+    return {**own, **pool_standardisation(messages, nyul_channels(spec.network)).buffers()}
 
 
 @dataclass(frozen=True)

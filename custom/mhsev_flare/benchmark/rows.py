@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from mhsev_flare.benchmark.rules import LOG_COUNTS, CalibratedCount, MajorityBySite, NaiveCount, Rule
 from mhsev_flare.job_spec import JobSpec
@@ -12,7 +11,6 @@ from mhsev_flare.jobs import GLOBAL_FEATURES, JOBS
 from mhsev_monai.clinical_inputs import ClinicalInputs
 from mhsev_monai.feature_cache import CaseInputs
 from mhsev_monai.inputs import DSDCandidateInputs, DSDInputs
-from mhsev_monai.model_file import class_config
 from mhsev_monai.radiomics.spot_inputs import SpotRadiomicsInputs
 from mhsev_monai.severity import SCALES, GradingScale
 
@@ -65,15 +63,9 @@ class Row:
         return SCALES[self.method.scale] if isinstance(self.method, JobSpec) else RULE_SCALE
 
 
-def _with_network(spec: JobSpec, **changes: Any) -> JobSpec:
-    """The job with other arguments of its network."""
-    arguments = {**class_config(spec.network)["args"], **changes}
-    return replace(spec, network=type(spec.network)(**arguments))
-
-
 def _vector(spec: JobSpec, inputs: CaseInputs) -> JobSpec:
     """The paper's classifier on another vector."""
-    return replace(_with_network(spec, in_features=len(inputs.feature_names)), inputs=inputs)
+    return replace(spec.with_network(in_features=len(inputs.feature_names)), inputs=inputs)
 
 
 _CANDIDATES, _LITERAL = JOBS["dsd_mlp"], JOBS["dsd_mlp_literal"]
@@ -84,11 +76,11 @@ _UNTWINNED = replace(_CANDIDATES, twins=False, epochs=2 * _CANDIDATES.epochs)
 _ABLATION = (
     Row("fused contrast", _vector(_LITERAL, DSDInputs(features=GLOBAL_FEATURES)), "literal, on b0 and trace joined"),
     Row("fused, all 63 features", _vector(_LITERAL, DSDInputs()), "and counts of candidates by fixed rules"),
-    Row("candidates, one member", _with_network(_CANDIDATES, members=1), "dsd_mlp without its ensemble"),
-    Row("candidates, count alone", _with_network(_CANDIDATES, grade_weight=0.0), "dsd_mlp without the ordinal loss"),
+    Row("candidates, one member", _CANDIDATES.with_network(members=1), "dsd_mlp without its ensemble"),
+    Row("candidates, count alone", _CANDIDATES.with_network(grade_weight=0.0), "dsd_mlp without the ordinal loss"),
     Row(
         "candidates, absolute",
-        _with_network(_CANDIDATES, within_scan=False, max_deviation=4.0),
+        _CANDIDATES.with_network(within_scan=False, max_deviation=4.0),
         "descriptors standardised over the federation, not within the scan",
     ),
     Row("candidates, no twins", _UNTWINNED, "dsd_mlp without protocol twins"),
@@ -111,7 +103,7 @@ _ABLATION = (
 )
 
 _CLINICAL = replace(
-    _with_network(_LITERAL, in_features=len(ClinicalInputs().feature_names), hidden_features=[], dropout=0.0),
+    _LITERAL.with_network(in_features=len(ClinicalInputs().feature_names), hidden_features=[], dropout=0.0),
     inputs=ClinicalInputs(),
 )
 

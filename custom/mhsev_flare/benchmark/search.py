@@ -23,7 +23,6 @@ from mhsev_flare.result import pool_tables
 from mhsev_monai.candidate_network import CandidateMLP
 from mhsev_monai.evaluation import evaluate_severity
 from mhsev_monai.metrics import severity_metrics
-from mhsev_monai.model_file import class_config
 from mhsev_monai.networks import SeverityMLP
 from mhsev_monai.patch_network import CandidateCNN
 from mhsev_monai.severity import SCALES
@@ -152,8 +151,8 @@ def draw_settings(spec: JobSpec, rng: np.random.Generator) -> dict[str, Any]:
 def with_settings(spec: JobSpec, settings: Mapping[str, Any]) -> JobSpec:
     """The job with other settings of its network and its training."""
     kind = type(spec.network)
-    arguments = {**class_config(spec.network)["args"], **{name: settings[name] for name in NETWORK_SPACES[kind]}}
-    return replace(spec, network=kind(**arguments), **{name: settings[name] for name in TRAINING_SPACES[kind]})
+    changed = spec.with_network(**{name: settings[name] for name in NETWORK_SPACES[kind]})
+    return replace(changed, **{name: settings[name] for name in TRAINING_SPACES[kind]})
 
 
 def settings_of(spec: JobSpec) -> dict[str, Any]:
