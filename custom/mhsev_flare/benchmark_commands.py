@@ -114,6 +114,7 @@ def add_search(verbs: Any) -> None:
 def _search(options: argparse.Namespace) -> int:
     import torch
 
+    from mhsev_flare.benchmark.kept import FOLDER
     from mhsev_flare.benchmark.protocol import load_cohort
     from mhsev_flare.benchmark.search import search_settings
     from mhsev_flare.jobs import JOBS
@@ -125,11 +126,11 @@ def _search(options: argparse.Namespace) -> int:
         complain(f"there is no job {options.job}; there are {', '.join(JOBS)}")
         return WRONG_CALL
     torch.set_num_threads(1)
-    spec = JOBS[options.job]
+    spec, kept = JOBS[options.job], options.cohort / FOLDER
     try:
         cohort = load_cohort(options.cohort, spec.all_inputs, cores(), bar)
         with bar("federated trainings", "trial") as progress:
-            trials = search_settings(spec, cohort, options.budget, options.seed, options.splits, progress)
+            trials = search_settings(spec, cohort, options.budget, options.seed, options.splits, progress, kept)
     except ValueError as error:
         complain(error)
         return WRONG_CALL

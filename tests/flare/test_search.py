@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from mhsev_flare.benchmark import search
+from mhsev_flare.benchmark.kept_scores import read_scores, write_scores
 from mhsev_flare.benchmark.search import (
     draw_settings,
     search_settings,
@@ -82,6 +84,31 @@ def test_trials_are_sorted_by_score_within_the_budget_and_hold_the_job_itself():
     assert len(set(scores)) == 3
     assert all(0 <= score <= 1 for score in scores)
     assert settings_of(short) in [trial.settings for trial in trials]
+
+
+def test_a_search_that_was_stopped_goes_on_and_ends_as_if_it_had_not_been(tmp_path, monkeypatch):
+    cohort, short, trained = SeedsAsked([]), dataclasses.replace(JOB, num_rounds=1, epochs=1), []
+    real = search.average_federated
+    monkeypatch.setattr(search, "average_federated", lambda *args: trained.append(1) or real(*args))
+    whole = search_settings(short, cohort, 3, 5, 1)
+    assert len(trained) == 3
+    search_settings(short, cohort, 2, 5, 1, kept=tmp_path)
+    assert search_settings(short, cohort, 3, 5, 1, kept=tmp_path) == whole
+    assert len(trained) == 3 + 2 + 1
+    assert search_settings(dataclasses.replace(short, num_rounds=2), cohort, 1, 5, 1, kept=tmp_path) != whole[:1]
+    assert len(trained) == 7, "other settings are another training"
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"rps": 0.1}', '{"rps": "x", "quadratic_kappa": 1}'])
+def test_damaged_scores_are_computed_again_and_said(tmp_path, text, caplog):
+    write_scores(tmp_path, "k", (0.25, np.nan))
+    rps, kappa = read_scores(tmp_path, "k")
+    assert rps == 0.25
+    assert np.isnan(kappa)
+    assert read_scores(tmp_path, "other") is None
+    (tmp_path / "k.json").write_text(text)
+    assert read_scores(tmp_path, "k") is None
+    assert "computed again" in caplog.text
 
 
 def test_other_networks_and_empty_budgets_are_refused():

@@ -11,15 +11,19 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import nn
 
 from mhsev_flare.benchmark.averaging import average_federated, load_weights
+from mhsev_flare.benchmark.kept import digest_sites, outcome_key
+from mhsev_flare.benchmark.kept_scores import read_scores, write_scores
 from mhsev_flare.benchmark.protocol import Cohort
 from mhsev_flare.job_spec import JobSpec
 from mhsev_flare.result import pool_tables
+from mhsev_flare.site_data import SiteData
 from mhsev_monai.candidate_network import CandidateMLP
 from mhsev_monai.evaluation import evaluate_severity
 from mhsev_monai.metrics import severity_metrics
@@ -110,6 +114,7 @@ def search_settings(
     seed: int,
     n_splits: int,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    kept: Path | None = None,
 ) -> list[Trial]:
     """Trials in the order of their score, the best first.
 
@@ -120,9 +125,11 @@ def search_settings(
         seed: of the draws.
         n_splits: splits that each trial is trained on, seeds 1 to this.
         progress: called with trials done and the total.
+        kept: folder where scores are kept, so that a search that was stopped goes on; None: they are not.
 
     Raises:
         ValueError: if the job's network has no space, or the budget is below 1.
+        OSError: if ``kept`` cannot be written.
     """
     if type(spec.network) not in NETWORK_SPACES or budget < 1 or n_splits < 1:
         raise ValueError(
@@ -133,7 +140,7 @@ def search_settings(
     trials = []
     for number in range(budget):
         tried = spec if number == 0 else with_settings(spec, draw_settings(spec, rng))
-        trials.append(_try(tried, cohort, n_splits))
+        trials.append(_try(tried, cohort, n_splits, kept))
         progress(number + 1, budget)
     return sorted(trials, key=lambda trial: (np.isnan(trial.rps), trial.rps))
 
@@ -162,15 +169,31 @@ def settings_of(spec: JobSpec) -> dict[str, Any]:
     return {**network, **{name: getattr(spec, name) for name in TRAINING_SPACES[kind]}}
 
 
-def _try(spec: JobSpec, cohort: Cohort, n_splits: int) -> Trial:
-    scores, kappas = [], []
+def _try(spec: JobSpec, cohort: Cohort, n_splits: int, kept: Path | None) -> Trial:
+    scores = []
     for split_seed in range(1, n_splits + 1):
-        seeded = replace(spec, seed=split_seed)
         sites = cohort.split(spec.inputs, split_seed, SCALES[spec.scale], twins=spec.twins)
-        network = copy.deepcopy(spec.network)
-        load_weights(network, average_federated(seeded, sites).weights)
-        tables = {name: evaluate_severity(network, data.validation, SCALES[spec.scale]) for name, data in sites.items()}
-        metrics = severity_metrics(pool_tables(tables))
-        scores.append(np.nan if metrics.rps is None else metrics.rps)
-        kappas.append(np.nan if metrics.quadratic_kappa is None else metrics.quadratic_kappa)
-    return Trial(settings_of(spec), float(np.mean(scores)), float(np.mean(kappas)))
+        scores.append(_kept_scores(replace(spec, seed=split_seed), sites, kept))
+    rps, kappas = zip(*scores, strict=True)
+    return Trial(settings_of(spec), float(np.mean(rps)), float(np.mean(kappas)))
+
+
+def _kept_scores(spec: JobSpec, sites: Mapping[str, SiteData], kept: Path | None) -> tuple[float, float]:
+    if kept is None:
+        return _score(spec, sites)
+    key = outcome_key(spec, "search", digest_sites(sites), spec.scale)
+    scores = read_scores(kept, key)
+    if scores is None:
+        scores = _score(spec, sites)
+        write_scores(kept, key, scores)
+    return scores
+
+
+def _score(spec: JobSpec, sites: Mapping[str, SiteData]) -> tuple[float, float]:
+    """Train federatedly; the pooled validation cases' ranked probability score and kappa, NaN where undefined."""
+    network = copy.deepcopy(spec.network)
+    load_weights(network, average_federated(spec, sites).weights)
+    tables = {name: evaluate_severity(network, data.validation, SCALES[spec.scale]) for name, data in sites.items()}
+    metrics = severity_metrics(pool_tables(tables))
+    rps, kappa = (np.nan if score is None else score for score in (metrics.rps, metrics.quadratic_kappa))
+    return float(rps), float(kappa)
