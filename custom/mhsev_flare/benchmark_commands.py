@@ -137,6 +137,9 @@ def _search(options: argparse.Namespace) -> int:
     except (CohortError, SiteError) as error:
         complain(error)
         return DATA_SAY_NO
+    except OSError as error:
+        complain(f"a file cannot be read or written ({type(error).__name__}); check the cohort's folder")
+        return WRONG_CALL
     for trial in trials:
         settings = "  ".join(f"{name} {value}" for name, value in trial.settings.items())
         print(f"rps {trial.rps:.4f}  quadratic kappa {trial.quadratic_kappa:.3f}  {settings}")

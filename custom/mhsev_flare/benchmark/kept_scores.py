@@ -17,7 +17,7 @@ _NAMES = ("rps", "quadratic_kappa")
 
 
 def read_scores(folder: Path, key: str) -> tuple[float, float] | None:
-    """Ranked probability score and quadratic kappa, NaN where undefined; None where none are kept or they are damaged."""
+    """Ranked probability score and quadratic kappa, NaN where undefined; None where none are kept, or damaged."""
     try:
         stored = json.loads((folder / f"{key}.json").read_text())
         rps, kappa = (math.nan if stored[name] is None else float(stored[name]) for name in _NAMES)
