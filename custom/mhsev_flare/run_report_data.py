@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from mhsev_flare.run_words import rule_words, weighting_words
 from mhsev_monai.metrics import SeverityTable, severity_intervals
 from mhsev_monai.report.data import (
     Analyses,
@@ -86,8 +87,8 @@ def _facts(result: Mapping[str, Any]) -> dict[str, str | int | float | None]:
         "job": result["job"],
         "rounds": result["num_rounds"],
         "round kept": result["best_round"],
-        "weighting of sites": result["weighting"],
-        "rule for updates": result["rule"],
+        "weighting of sites": weighting_words(result["weighting"]),
+        "rule for updates": rule_words(result["rule"]),
         "grading scale": result["scale"],
         "features": len(result["features"]["names"]),
         "seed": result["seed"],
@@ -108,8 +109,8 @@ def _policy(
         "updates in the average": taken,
         "updates refused": sum(len(row["refused"]) for row in ledger),
         "answers missing": sum(len(row["absent"]) for row in ledger),
-        "rule for updates": result["rule"],
-        "weighting of sites": result["weighting"],
+        "rule for updates": rule_words(result["rule"]),
+        "weighting of sites": weighting_words(result["weighting"]),
         "encryption of updates": "homomorphic" if result.get("encrypted") else "none beside that of the connection",
     }
     unusable = result.get("unusable", {}).values()
