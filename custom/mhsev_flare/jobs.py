@@ -103,19 +103,26 @@ def _patch_detector(name: str, inputs: CandidatePatchInputs) -> JobSpec:
         in_features=len(inputs.feature_names),
         channels=len(inputs.channels),
         side=inputs.side,
-        hidden_features=[12, 24, 24],
+        hidden_features=[16, 32, 32],
         members=1,
         num_classes=len(Severity),
         lower_bounds=list(PAPER_SCALE.lower_bounds),
-        dropout=0.2,
+        dropout=0.0,
         noise=0.1,
-        grade_weight=1.0,
+        grade_weight=2.0,
         mark_weight=0.5,
         max_deviation=6.0,
         seed=1,
     )
     return JobSpec(
-        name=name, inputs=inputs, network=network, num_rounds=30, epochs=1, learning_rate=3e-3, weight_decay=1e-2
+        name=name,
+        inputs=inputs,
+        network=network,
+        num_rounds=30,
+        epochs=1,
+        learning_rate=3e-3,
+        weight_decay=3e-2,
+        batch_size=8,
     )
 
 
