@@ -45,6 +45,7 @@ class Report:
         tried_on: the attacks.
         pairs: outcomes of plain averaging and the default by setup, over more seeds.
         n_trainings: of the page.
+        n_ended_early: of these, since a round had too few updates left.
     """
 
     command: str
@@ -56,6 +57,7 @@ class Report:
     tried_on: Sequence[str]
     pairs: Mapping[str, Outcomes]
     n_trainings: int
+    n_ended_early: int
 
     @cached_property
     def _found(self) -> dict[tuple[str, str, str], list[Measured]]:
@@ -112,7 +114,8 @@ def _introduction(report: Report) -> str:
     sizes = " and ".join(dict.fromkeys("/".join(map(str, s.sizes)) for s in SETUPS.values()))
     made = f"""`{report.command}` with {versions}; {report.n_trainings} trainings of
     {np.mean([r.seconds for r in report.results]):.1f} s of one processor on average, seeds 1 to
-    {report.n_seeds} for all rules."""
+    {report.n_seeds} for all rules. In {report.n_ended_early} of them a round had too few updates left: training ends
+    there, as a study does, and the best model of the rounds before is judged."""
     data = f"""No scan is behind these numbers. A simulated case is {own.n_features} features. Of these
     {own.n_telling} are log(1 + count) plus Gaussian noise of {own.noise:g}, and the others are the noise alone.
     Each scanner adds an offset to each feature (standard deviation {own.shift:g} over sites) and has a gain (log

@@ -231,12 +231,14 @@ def write_page(options: argparse.Namespace, pairs: list[Run]) -> None:
     runs = list(all_runs(seeds))
     measured = measure_all([*runs, *pairs], options.workers, options.kept)
     results, paired = measured[: len(runs)], measured[len(runs) :]
+    unique = {key_of(each): each for each in measured}
     report = Report(
         command=f"python tests/benchmarks/benchmark_attacks.py --seeds {options.seeds} --paired {options.paired}",
         versions={"mhsev": __version__, "numpy": np.__version__, "torch": torch.__version__},
         results=results,
         pairs={setup: outcomes(paired, setup) for setup in PAIRED_IN},
-        n_trainings=len(set(map(key_of, measured))),
+        n_trainings=len(unique),
+        n_ended_early=sum(bool(each.outcome.stopped) for each in unique.values()),
         mix={name: class_mix(setup, seeds) for name, setup in SETUPS.items()},
         tried={key: [f"{key} {value:g}" for value in values] for key, values in TRIED.items()},
         tried_in=TRIED_IN,
