@@ -37,21 +37,23 @@ def pool_landmarks(messages: Mapping[str, Mapping[str, np.ndarray]], n_channels:
 
 def _site_sums(site: str, message: Mapping[str, np.ndarray], n_channels: int) -> list[LandmarkSums | None]:
     cases, sums = message.get(Moments.LANDMARK_CASES), message.get(Moments.LANDMARK_SUMS)
-    if not all(isinstance(a, np.ndarray) and np.issubdtype(a.dtype, np.number) for a in (cases, sums)):
+    # Complex numbers have no order, and would end the study where they are compared.
+    if not (isinstance(cases, np.ndarray) and isinstance(sums, np.ndarray)) or not {
+        cases.dtype.kind,
+        sums.dtype.kind,
+    } <= set("fiu"):
         raise ValueError(
             f"{site} sent no sums of landmarks, which this job asks for; install the same mhsev everywhere"
         )
-    assert cases is not None
-    assert sums is not None
     if cases.shape != (n_channels,) or sums.ndim != 2 or len(sums) != n_channels:
         raise ValueError(f"{site} sent sums of landmarks whose shapes do not fit {n_channels} channels")
-    return [_channel_sums(site, n, row) for n, row in zip(cases.tolist(), sums.tolist(), strict=True)]
+    return [_channel_sums(site, n, row) for n, row in zip(cases.astype(float).tolist(), sums.tolist(), strict=True)]
 
 
 def _channel_sums(site: str, n: float, row: list[float]) -> LandmarkSums | None:
     if n == 0:
         return None
-    if not (n == int(n) if np.isfinite(n) else False) or n < FEWEST_SCANS:
+    if not n.is_integer() or n < FEWEST_SCANS:
         raise ValueError(f"{site} sent landmarks of fewer than {FEWEST_SCANS} cases, or of no whole number of them")
     try:
         return LandmarkSums(int(n), tuple(row))

@@ -94,6 +94,9 @@ def test_sums_of_landmarks_pass():
     [
         ({Moments.LANDMARK_SUMS: None}, "sent no sums of landmarks, which this job asks for"),
         ({Moments.LANDMARK_CASES: np.array(["DOE^JANE", "x"])}, "sent no sums of landmarks"),
+        ({Moments.LANDMARK_CASES: np.array([6.0 + 1.0j, 6.0])}, "sent no sums of landmarks"),
+        ({Moments.LANDMARK_SUMS: np.ones((2, 11), dtype=complex)}, "sent no sums of landmarks"),
+        ({Moments.LANDMARK_CASES: np.array([np.inf, 6.0])}, "no whole number of them"),
         ({Moments.LANDMARK_CASES: np.array([6.0])}, "shapes do not fit 2 channels"),
         ({Moments.LANDMARK_SUMS: np.zeros(22)}, "shapes do not fit 2 channels"),
         ({Moments.LANDMARK_CASES: np.array([4.0, 6.0])}, "landmarks of fewer than 5 cases"),
