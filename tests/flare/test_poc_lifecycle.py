@@ -142,6 +142,18 @@ def test_what_was_stopped_is_started_again_with_its_jobs(pair):
     assert [job["job_id"] for job in federation_jobs(federation)] == jobs != []
 
 
+def test_a_connection_from_before_a_restart_takes_a_job(pair, tmp_path):
+    """FLARE refuses an upload as the first command of such a session, by an AssertionError of its own."""
+    federation = pair[0]
+    first = federation.submit(export_tiny(tmp_path, tiny_spec(name="before")))
+    federation.wait(first)
+    assert mhsev(federation, "poc", "down", str(federation.folder), "--keep").returncode == 0
+    assert mhsev(federation, "poc", "up", str(federation.folder)).returncode == 0
+    job_id = federation.submit(export_tiny(tmp_path, tiny_spec(name="after")))
+    federation.wait(job_id)
+    assert federation.result(job_id)[0]["status"] == "completed"
+
+
 def federation_jobs(federation):
     with federation.administrator() as administrator:
         return administrator.jobs()

@@ -55,6 +55,9 @@ class Administrator:
 
     def submit(self, job: Path) -> str:
         """Submit the job in a folder; its id."""
+        # A server that was started again since the login takes an old session up with any command but an upload,
+        # which it answers with an AssertionError of its own; so a small question goes first.
+        self.sites()
         with _quiet(), _as_no_server():
             return str(self._session.submit_job(str(job.resolve())))
 
