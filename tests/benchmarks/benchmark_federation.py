@@ -6,6 +6,7 @@ With ``--sites 3 10`` only the part by number of sites is measured, and put in t
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import json
 import re
@@ -36,16 +37,26 @@ PAGE = Path(__file__).parents[2] / "docs" / "benchmarks" / "federation.md"
 
 def main() -> None:
     """Measure all, and write the page."""
-    if sys.argv[1:2] == ["--server"]:
-        print(json.dumps(server_cost(sys.argv[2], int(sys.argv[3]))))
+    options = parse()
+    if options.server:
+        print(json.dumps(server_cost(options.server[0], int(options.server[1]))))
         return
-    if sys.argv[1:2] == ["--sites"]:
-        replace_section(simulated_section([int(n) for n in sys.argv[2:]]))
+    if options.sites:
+        replace_section(simulated_section(options.sites))
         return
     ours, flares = round_seconds()
     rows = [cost_in_its_own_process(rule, n) for rule in RULES for n in SITES]
     PAGE.write_text(page(ours, flares, simulated_section(SIMULATED), rows))
     print(f"wrote {PAGE}")
+
+
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sites", type=int, nargs="+", metavar="N", help="measure the part by number of sites alone")
+    # What the whole benchmark calls itself with, so that a rule's memory is measured in a process of its own.
+    parser.add_argument("--server", nargs=2, metavar=("RULE", "N"), help=argparse.SUPPRESS)
+    return parser.parse_args()
 
 
 def simulated_section(sites: Sequence[int]) -> list[str]:
