@@ -151,7 +151,7 @@ def test_a_connection_from_before_a_restart_takes_a_job(pair, tmp_path):
     assert mhsev(federation, "poc", "up", str(federation.folder)).returncode == 0
     job_id = federation.submit(export_tiny(tmp_path, tiny_spec(name="after")))
     federation.wait(job_id)
-    assert federation.result(job_id)[0]["status"] == "completed"
+    assert federation.status(job_id) == "FINISHED:COMPLETED"
 
 
 def federation_jobs(federation):
