@@ -42,6 +42,8 @@ def main() -> None:
     rows = [ROWS[name] for name in options.rows]
     torch.set_num_threads(1)
     heads = dict(read_heads(common_inputs(rows)))
+    if not heads:
+        sys.exit("there are no real scans in shared/data/nifti_dwi beside the checkout; put them there")
     all_inputs = {one.fingerprint(): one for row in rows for one in row.all_inputs}
     cohort = load_cohort(options.cohort, all_inputs.values(), cores(), bar)
     print("\n".join(table(cohort, rows, options.seeds, heads)))
@@ -55,7 +57,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--seeds", type=int, nargs="+", default=[1, 2, 3], metavar="N", help="of splits (default: 1 2 3)"
     )
-    return parser.parse_args()
+    options = parser.parse_args()
+    if not options.cohort.is_dir():
+        parser.error(f"{options.cohort.name} is not a folder; make one with `mhsev cohort make`, or name another")
+    return options
 
 
 def common_inputs(rows: Sequence[Row]) -> DSDCandidateInputs:
