@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from mhsev_monai.candidate_network import FIRST_LOGIT, CandidateMLP
+from mhsev_monai.candidate_network import FEDERATION, FIRST_LOGIT, CandidateMLP
 
 
 class CandidateCNN(CandidateMLP):
@@ -68,7 +68,7 @@ class CandidateCNN(CandidateMLP):
             noise=noise,
             grade_weight=grade_weight,
             mark_weight=mark_weight,
-            within_scan=False,
+            yardstick=FEDERATION,
             context_features=[],
             max_deviation=max_deviation,
             seed=seed,

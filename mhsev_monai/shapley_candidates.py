@@ -73,7 +73,9 @@ class DescriptorGame:
             )
         present = scan[~scan[:, 0].isnan()]
         self._network = network
-        self._groups = group_index(groups, n_features).to(scan.device)
+        indices = group_index(groups, n_features).to(scan.device)
+        # A network may read a descriptor by two yardsticks; both go with it.
+        self._groups = indices[network.descriptor_read]
         usual = network.standardised(background)
         # Where there is no candidate a row of NaN says so, and the groups have nothing to add.
         own = network.standardised((present if len(present) else scan.new_full((1, n_features), torch.nan))[None])

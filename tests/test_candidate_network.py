@@ -23,7 +23,7 @@ ARGUMENTS = {
     "noise": 0.0,
     "grade_weight": 1.0,
     "mark_weight": 1.0,
-    "within_scan": False,
+    "yardstick": "federation",
     "context_features": [],
     "max_deviation": 4.0,
     "seed": 1,
@@ -129,7 +129,7 @@ def test_marks_of_a_few_scans_help_and_unknown_ones_do_nothing(network):
 def test_against_its_scan_a_candidate_knows_no_scanner():
     """The same scan through another gain, offset and unit of every descriptor gives the same count."""
     features, _ = scans(4)
-    network = CandidateMLP(**{**ARGUMENTS, "within_scan": True}).eval()
+    network = CandidateMLP(**{**ARGUMENTS, "yardstick": "scan"}).eval()
     other = 3.0 * features + torch.tensor([5.0, -1.0, 0.2, 100.0])
     torch.testing.assert_close(
         network.count_distribution(other), network.count_distribution(features), rtol=0, atol=1e-4
@@ -148,7 +148,7 @@ def test_a_scan_is_measured_by_its_median_and_quartiles():
 
 def test_what_is_missed_follows_what_the_scan_can_show():
     """Two found and m1 = softplus(a + b x): the mean is 2 (1 + m1), with x limited to two standard deviations."""
-    network = CandidateMLP(**{**ARGUMENTS, "members": 1, "within_scan": True, "context_features": [3]}).eval()
+    network = CandidateMLP(**{**ARGUMENTS, "members": 1, "yardstick": "scan", "context_features": [3]}).eval()
     with torch.no_grad():
         network.missed_base.fill_(-30.0)
         network.missed_per_found.fill_(0.5)
@@ -176,7 +176,7 @@ def test_sites_whose_scans_show_less_do_not_make_the_others_overcount():
     counts = torch.where(poor, visible + hidden, visible)
     errors = {}
     for context in ([], [3]):
-        network = CandidateMLP(**{**ARGUMENTS, "members": 1, "within_scan": True, "context_features": context})
+        network = CandidateMLP(**{**ARGUMENTS, "members": 1, "yardstick": "scan", "context_features": context})
         network.feature_mean[3], network.feature_scale[3] = 0.5, 0.5
         parameters = TrainingParameters(60, 2e-2, 0.0, 16, 1.0)
         train_severity(network, LabelledFeatures(features, counts), PAPER_SCALE, parameters, seed=1)

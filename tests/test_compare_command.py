@@ -34,7 +34,7 @@ STEEP, HALF_DEPTH = 15.0, 0.5
 def model(tmp_path_factory) -> Path:
     """A model by hand: a candidate is a bleed with probability a half where a round dip has half of the depth."""
     inputs = DSDCandidateInputs(features=["spot_depth"])
-    network = CandidateMLP(1, [1], 1, 4, [1, 6, 11], 0.0, 0.0, 1.0, 0.0, False, [], 100.0, 1)
+    network = CandidateMLP(1, [1], 1, 4, [1, 6, 11], 0.0, 0.0, 1.0, 0.0, "federation", [], 100.0, 1)
     weights = {name: value.clone() for name, value in network.state_dict().items()}
     weights["scorers.0.0.weight"][:], weights["scorers.0.0.bias"][:] = STEEP, 0.0
     last = [name for name in weights if name.startswith("scorers.0.") and name.endswith("weight")][-1]

@@ -45,7 +45,7 @@ def candidate_network() -> CandidateMLP:
         noise=0.0,
         grade_weight=1.0,
         mark_weight=1.0,
-        within_scan=True,
+        yardstick="scan",
         context_features=[3],
         max_deviation=4.0,
         seed=1,

@@ -88,7 +88,7 @@ def test_spots_of_a_scan_share_what_the_scan_has_and_nothing_else():
 def test_a_candidate_network_gets_scans_with_its_own_context():
     network = CandidateMLP(
         in_features=4, hidden_features=[3], members=1, num_classes=4, lower_bounds=[1, 6, 11], dropout=0.0, noise=0.0,
-        grade_weight=1.0, mark_weight=0.0, within_scan=True, context_features=[1, 3], max_deviation=4.0, seed=1,
+        grade_weight=1.0, mark_weight=0.0, yardstick="scan", context_features=[1, 3], max_deviation=4.0, seed=1,
     )  # fmt: skip
     scans = common_background(network, 3, seed=0, n_candidates=17)
     assert scans.shape == (3, 17, 4)

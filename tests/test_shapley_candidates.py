@@ -28,11 +28,11 @@ GROUPS = (0, 0, 1, 1, 2)
 COUNT, SEVERITY = COUNT_OUTPUTS.index("expected count"), COUNT_OUTPUTS.index("expected severity")
 
 
-def candidate_network(within_scan: bool = True, members: int = 2) -> CandidateMLP:
+def candidate_network(yardstick: str = "scan", members: int = 2) -> CandidateMLP:
     """Scores that vary: some five bleeds among forty candidates."""
     network = CandidateMLP(
         in_features=5, hidden_features=[8], members=members, num_classes=4, lower_bounds=[1, 6, 11], dropout=0.0,
-        noise=0.3, grade_weight=1.0, mark_weight=0.0, within_scan=within_scan, context_features=[4],
+        noise=0.3, grade_weight=1.0, mark_weight=0.0, yardstick=yardstick, context_features=[4],
         max_deviation=8.0, seed=3,
     ).eval()  # fmt: skip
     with torch.no_grad():
@@ -54,10 +54,10 @@ def scan(n_candidates: int, seed: int = 0, n_filled: int = 4) -> torch.Tensor:
     return torch.cat([features, torch.full((n_filled, 5), torch.nan)])
 
 
-@pytest.mark.parametrize("within_scan", [False, True])
+@pytest.mark.parametrize("yardstick", ["scan", "federation", "both"])
 @pytest.mark.parametrize("n_candidates", [0, 1, 40, 90])
-def test_groups_and_number_add_up_to_what_the_network_says_of_the_scan(within_scan, n_candidates):
-    network, own = candidate_network(within_scan), scan(n_candidates)
+def test_groups_and_number_add_up_to_what_the_network_says_of_the_scan(yardstick, n_candidates):
+    network, own = candidate_network(yardstick), scan(n_candidates)
     background = common_background(network, 3, seed=1, n_candidates=40)
     found = explain_descriptors(network, own[None], background, GROUPS, n_passes=2, seed=0)
     assert found.values.shape == (1, 4, len(COUNT_OUTPUTS))

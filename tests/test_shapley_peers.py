@@ -137,7 +137,7 @@ def test_explain_says_what_it_cannot_do():
         explain(network, torch.zeros(1, 4, 4, 4, 2), rows, EIGHT)
     candidates = CandidateMLP(
         in_features=8, hidden_features=[4], members=1, num_classes=4, lower_bounds=[1, 6, 11], dropout=0.0, noise=0.0,
-        grade_weight=1.0, mark_weight=0.0, within_scan=False, context_features=[], max_deviation=4.0, seed=1,
+        grade_weight=1.0, mark_weight=0.0, yardstick="federation", context_features=[], max_deviation=4.0, seed=1,
     )  # fmt: skip
     with pytest.raises(ExplainError, match="read one vector a case; use permutation"):
         explain(candidates, rows[None], rows[None], EIGHT, "deep")

@@ -16,10 +16,9 @@ from mhsev_flare.gates import told
 from mhsev_flare.participation import RoundPolicy
 from mhsev_flare.protocol import PROTOCOL_VERSION, Meta, Moments
 from mhsev_flare.result import StudyStoppedError
-from mhsev_flare.standardisation import pool_standardisation
+from mhsev_flare.standardisation import NOTHING_MORE, Asked, pool_standardisation
 from mhsev_monai._version import __version__
 from mhsev_monai.feature_cache import CaseInputs
-from mhsev_monai.volume_network import nyul_channels
 
 INSTALL = "install the same version at every site and the server"
 
@@ -98,7 +97,7 @@ def sort_answers(
     fingerprint: str,
     own: SiteReport,
     n_features: int,
-    n_landmark_channels: int = 0,
+    beside: Asked = NOTHING_MORE,
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Answers of the sites that can take part, and the reason of each that cannot.
 
@@ -108,13 +107,13 @@ def sort_answers(
         fingerprint: of the feature schema that the server expects.
         own: the server's report.
         n_features: that a site's moments must have.
-        n_landmark_channels: whose landmarks a site must tell; 0: none.
+        beside: what else the network asks for.
     """
     refused = dict.fromkeys(asked, "did not answer; see the log of that site")
     accepted: dict[str, Any] = {}
     for answer in answers:
         site = str(answer.meta["client_name"])
-        reason = site_refusal(answer.meta, fingerprint, own) or _sums_refusal(answer, n_features, n_landmark_channels)
+        reason = site_refusal(answer.meta, fingerprint, own) or _sums_refusal(answer, n_features, beside)
         refused.pop(site, None)
         if reason:
             refused[site] = reason
@@ -170,7 +169,7 @@ class Admission:
         own: the server's report.
         min_sites: fewest sites to begin with; 0: all.
         policy: of the rounds.
-        n_landmark_channels: whose landmarks a site must tell, for Nyul's standard scale; 0: none.
+        beside: what else the network asks for.
     """
 
     fingerprint: str
@@ -178,13 +177,13 @@ class Admission:
     own: SiteReport
     min_sites: int
     policy: RoundPolicy
-    n_landmark_channels: int = 0
+    beside: Asked = NOTHING_MORE
 
     @classmethod
     def to(cls, network: nn.Module, inputs: CaseInputs, scale: str, min_sites: int, policy: RoundPolicy) -> Admission:
         """What a study asks that trains ``network`` on ``inputs``, with this process's versions."""
         own, n_features = SiteReport.of_this_machine(scale), len(inputs.feature_names)
-        return cls(inputs.fingerprint(), n_features, own, min_sites, policy, nyul_channels(network))
+        return cls(inputs.fingerprint(), n_features, own, min_sites, policy, Asked.by(network))
 
     def admit(
         self,
@@ -205,9 +204,7 @@ class Admission:
         Raises:
             StudyStoppedError: if too few can.
         """
-        accepted, refused = sort_answers(
-            asked, answers, self.fingerprint, self.own, self.n_features, self.n_landmark_channels
-        )
+        accepted, refused = sort_answers(asked, answers, self.fingerprint, self.own, self.n_features, self.beside)
         sites = tuple(sorted(accepted))
         result["sites"] = {site: accepted[site].meta[Meta.SITE_SUMMARY] for site in sites}
         result["reports"] = {site: accepted[site].meta[Meta.REPORT] for site in sites}
@@ -219,19 +216,17 @@ class Admission:
             result["status"] = "refused"
             raise StudyStoppedError(problem)
         cases = {site: int(accepted[site].meta[Meta.N_SAMPLES]) for site in sites}
-        pooled = pool_standardisation(
-            {site: answer.params for site, answer in accepted.items()}, self.n_landmark_channels
-        )
-        if self.n_landmark_channels:
+        pooled = pool_standardisation({site: answer.params for site, answer in accepted.items()}, self.beside)
+        if self.beside.landmark_channels:
             result["landmark_cases"] = list(pooled.landmark_cases)
         return Admitted(sites, cases, pooled.buffers())
 
 
-def _sums_refusal(answer: AnswerLike, n_features: int, n_landmark_channels: int) -> str:
+def _sums_refusal(answer: AnswerLike, n_features: int, beside: Asked) -> str:
     if not isinstance(answer.params, Mapping):
         return "sent no moments of its features"
     try:
-        pooled = pool_standardisation({"it": answer.params}, n_landmark_channels)
+        pooled = pool_standardisation({"it": answer.params}, beside)
     except ValueError as error:
         return str(error)
     if len(answer.params[Moments.MEAN]) != n_features:
@@ -245,8 +240,10 @@ def _sums_refusal(answer: AnswerLike, n_features: int, n_landmark_channels: int)
     samples = answer.meta.get(Meta.N_SAMPLES)
     if not isinstance(samples, int) or isinstance(samples, bool) or samples < 1:
         return "did not tell its number of training cases"
-    # Landmarks of more cases than it has would draw the scale of all to its own.
-    return "sent landmarks of more cases than it has" if max(pooled.landmark_cases, default=0) > samples else ""
+    # Sums of more cases than it has would draw the scale of all to its own.
+    if max(pooled.landmark_cases, default=0) > samples:
+        return "sent landmarks of more cases than it has"
+    return "sent moments of more scans than it has" if pooled.scan_cases > samples else ""
 
 
 def _minor(version: object) -> str:

@@ -80,9 +80,10 @@ def _candidate_mlp(name: str, inputs: DSDCandidateInputs) -> JobSpec:
         noise=0.3,
         grade_weight=1.0,
         mark_weight=0.2,
-        within_scan=True,
+        yardstick="both",
         context_features=[inputs.feature_names.index(name) for name in ("noise", "in_plane_spacing", "slice_spacing")],
         max_deviation=8.0,
+        max_federation_deviation=4.0,
         seed=1,
     )
     return JobSpec(

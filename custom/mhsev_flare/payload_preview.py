@@ -37,11 +37,10 @@ from mhsev_flare.protocol import (
     TASK_VALIDATE,
     Meta,
 )
-from mhsev_flare.standardisation import pool_standardisation
+from mhsev_flare.standardisation import Asked, pool_standardisation
 from mhsev_monai.conformal import ConformalThresholds
 from mhsev_monai.grade_calibration import COVERAGE, GradeCalibration
 from mhsev_monai.severity import Severity
-from mhsev_monai.volume_network import nyul_channels
 
 EXAMPLE_NUMBERS = 3
 MOST_SHOWN = 60
@@ -156,7 +155,7 @@ def _messages(spec: JobSpec, fl_ctx: FLContext, filters: Sequence[Filter]) -> It
     told = from_shareable(reply) if reply.get_return_code() == ReturnCode.OK else None
     if told is None or told.get_meta_prop(Meta.REFUSAL):
         return
-    weights |= pool_standardisation({fl_ctx.get_identity_name(): told.data}, nyul_channels(spec.network)).buffers()
+    weights |= pool_standardisation({fl_ctx.get_identity_name(): told.data}, Asked.by(spec.network)).buffers()
     yield leaving(TASK_TRAIN, answer(TASK_TRAIN, weights), filters, fl_ctx)
     for asked in LAST_QUESTIONS:
         yield leaving(TASK_VALIDATE, answer(TASK_VALIDATE, weights, **asked), filters, fl_ctx)

@@ -167,6 +167,7 @@ def task_rules(
     whole_model = re.compile("|".join([f"(?:{p})" for p in patterns] + list(BUFFERS)))
     moments = [Moments.N, Moments.MEAN, Moments.SQUARED_DEVIATION, Moments.CLASS_COUNTS]
     moments += [Moments.LANDMARK_CASES, Moments.LANDMARK_SUMS]
+    moments += [Moments.SCAN_N, Moments.SCAN_MEAN, Moments.SCAN_SQUARED_DEVIATION]
     loss = Record({"loss": Number()})
     table: dict[str, Form] = {Meta.TABLE: _TABLE, Meta.SPLIT: one_of(*_SPLITS)}
     return {

@@ -57,10 +57,13 @@ class Moments:
     CLASS_COUNTS = "class_counts"
     LANDMARK_CASES = "landmark_cases"  # this and the next where the network asks for Nyul's standard scale
     LANDMARK_SUMS = "landmark_sums"
+    SCAN_N = "scan_n"  # this and the next two where the network asks which scans are usual
+    SCAN_MEAN = "scan_mean"
+    SCAN_SQUARED_DEVIATION = "scan_squared_deviation"
 
 
-BUFFERS = ("feature_mean", "feature_scale", "class_weights", "standard_scale")
-"""Entries of a model that the federation sets once, and that training never changes; the last not in every model."""
+BUFFERS = ("feature_mean", "feature_scale", "class_weights", "standard_scale", "scan_mean", "scan_scale")
+"""Entries of a model that the federation sets once, and that training never changes; the last three not in each."""
 
 RUN_FOLDER = "mhsev"
 RESULT_FILE = "result.json"

@@ -6,11 +6,32 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
+from torch import nn
 
 from mhsev_flare.landmark_pooling import pool_landmarks
 from mhsev_flare.protocol import Moments
+from mhsev_flare.scan_moment_pooling import pool_scan_moments
 from mhsev_monai.severity import Severity
 from mhsev_monai.training import FeatureMoments, balanced_class_weights
+from mhsev_monai.volume_network import nyul_channels
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a network asks the sites for beside the moments of its features and the numbers of cases by grade.
+
+    Attributes:
+        landmark_channels: channels whose landmarks each site must tell, for Nyul's standard scale; 0: none.
+        scan_moments: moments of the scans' mean features, which say how scans differ from each other.
+    """
+
+    landmark_channels: int = 0
+    scan_moments: bool = False
+
+    @staticmethod
+    def by(network: nn.Module) -> Asked:
+        """What ``network`` asks for."""
+        return Asked(nyul_channels(network), "scan_mean" in dict(network.named_buffers(recurse=False)))
 
 
 @dataclass(frozen=True)
@@ -23,6 +44,9 @@ class Standardisation:
         class_weights: ``(n_grades,)``.
         standard_scale: Nyul's, ``(n_channels, 11)``, of the training cases alone; None where no job asks for it.
         landmark_cases: over how many cases each channel's scale is the mean.
+        scan_mean: ``(n_features,)`` mean over training cases of their mean features; None where no job asks for it.
+        scan_scale: ``(n_features,)`` their standard deviation, likewise.
+        scan_cases: over how many cases they are.
     """
 
     feature_mean: np.ndarray
@@ -30,6 +54,9 @@ class Standardisation:
     class_weights: np.ndarray
     standard_scale: np.ndarray | None = None
     landmark_cases: tuple[int, ...] = ()
+    scan_mean: np.ndarray | None = None
+    scan_scale: np.ndarray | None = None
+    scan_cases: int = 0
 
     def buffers(self) -> dict[str, np.ndarray]:
         """The entries by the names that they have in the model."""
@@ -38,19 +65,24 @@ class Standardisation:
             "feature_scale": self.feature_scale,
             "class_weights": self.class_weights,
             "standard_scale": self.standard_scale,
+            "scan_mean": self.scan_mean,
+            "scan_scale": self.scan_scale,
         }
         return {name: values.astype(np.float32) for name, values in entries.items() if values is not None}
 
 
+NOTHING_MORE = Asked()
+
+
 def pool_standardisation(
-    messages: Mapping[str, Mapping[str, np.ndarray]], n_landmark_channels: int = 0
+    messages: Mapping[str, Mapping[str, np.ndarray]], asked: Asked = NOTHING_MORE
 ) -> Standardisation:
     """Global mean, scale and class weights from per-site counts, means and sums of squared deviations.
 
     Args:
         messages: site name to the arrays of ``Moments``; added in order of the names, so the result does not depend on
             which site answered first.
-        n_landmark_channels: channels whose landmarks each site must tell, for Nyul's standard scale; 0: no scale.
+        asked: what else the network asks for.
 
     Returns:
         The mean and standard deviation over all sites' training cases and twins, equal to those of the pooled ones.
@@ -74,10 +106,13 @@ def pool_standardisation(
     assert pooled is not None
     assert class_counts is not None
     whole = Standardisation(pooled.mean, pooled.scale(), balanced_class_weights(class_counts))
-    if not n_landmark_channels:
-        return whole
-    standard_scale, cases = pool_landmarks(messages, n_landmark_channels)
-    return replace(whole, standard_scale=standard_scale, landmark_cases=tuple(cases))
+    if asked.landmark_channels:
+        standard_scale, cases = pool_landmarks(messages, asked.landmark_channels)
+        whole = replace(whole, standard_scale=standard_scale, landmark_cases=tuple(cases))
+    if asked.scan_moments:
+        scans = pool_scan_moments(messages, len(whole.feature_mean))
+        whole = replace(whole, scan_mean=scans.mean, scan_scale=scans.scale(), scan_cases=scans.n)
+    return whole
 
 
 def _moments(site: str, message: Mapping[str, np.ndarray]) -> FeatureMoments:

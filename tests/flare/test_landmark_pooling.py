@@ -20,6 +20,7 @@ from mhsev_flare.protocol import TASK_STANDARDISE, Moments
 from mhsev_flare.site import DERIVATIVES, SiteFolders, load_site_data
 from mhsev_flare.site_data import SiteData
 from mhsev_flare.site_sums import site_sums
+from mhsev_flare.standardisation import Asked
 from mhsev_monai.preprocess.functional import LandmarkSums, landmarks, standard_scale
 from mhsev_monai.severity import PAPER_SCALE
 from mhsev_monai.training import LabelledFeatures
@@ -82,7 +83,7 @@ def answered(site: str = "a", n_samples: int = 6, **changes: Any) -> Answer:
 
 
 def refusal(answer: Answer) -> str:
-    return sort_answers(["a"], [answer], "f", OWN, 2, 2)[1].get("a", "")
+    return sort_answers(["a"], [answer], "f", OWN, 2, Asked(landmark_channels=2))[1].get("a", "")
 
 
 def test_sums_of_landmarks_pass():
@@ -121,7 +122,7 @@ def test_a_job_that_asks_for_none_takes_none():
 
 def test_the_result_says_over_how_many_cases_each_scale_stands():
     result: dict[str, Any] = {}
-    admission = Admission("f", 2, OWN, 1, RoundPolicy(min_sites=1), n_landmark_channels=2)
+    admission = Admission("f", 2, OWN, 1, RoundPolicy(min_sites=1), beside=Asked(landmark_channels=2))
     admitted = admission.admit(["a"], [answered()], result, lambda line: None)
     assert result["landmark_cases"] == [6, 6]
     np.testing.assert_allclose(admitted.buffers["standard_scale"], scale_of_cases(DATA["a"].train.features), rtol=1e-6)

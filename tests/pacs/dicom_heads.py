@@ -194,7 +194,7 @@ def write_model(path: Path, deepest: float = 0.3, seed: int = 1) -> Path:
         noise=0.0,
         grade_weight=1.0,
         mark_weight=1.0,
-        within_scan=False,
+        yardstick="federation",
         context_features=[],
         max_deviation=8.0,
         seed=seed,

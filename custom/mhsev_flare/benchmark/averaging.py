@@ -25,7 +25,7 @@ from mhsev_flare.result import pool_tables
 from mhsev_flare.rounds import BestRound, ledger_row, training_seed
 from mhsev_flare.site_data import SiteData
 from mhsev_flare.site_sums import site_sums
-from mhsev_flare.standardisation import pool_standardisation
+from mhsev_flare.standardisation import Asked, pool_standardisation
 from mhsev_monai.evaluation import evaluate_severity
 from mhsev_monai.severity import SCALES
 from mhsev_monai.training import (
@@ -34,7 +34,7 @@ from mhsev_monai.training import (
     severity_loss,
     train_severity,
 )
-from mhsev_monai.volume_network import nyul_channels, place_network
+from mhsev_monai.volume_network import place_network
 
 CENTRAL = "central"
 """Plays the site in the seeds of central training."""
@@ -46,7 +46,7 @@ def start_weights(spec: JobSpec, sites: Mapping[str, SiteData]) -> dict[str, np.
     """The network's own weights; standardisation by all sites' training cases and twins, class weights by the cases."""
     messages = {name: site_sums(spec.network, data, SCALES[spec.scale]) for name, data in sites.items()}
     own = {key: value.numpy().copy() for key, value in spec.network.state_dict().items()}
-    return {**own, **pool_standardisation(messages, nyul_channels(spec.network)).buffers()}
+    return {**own, **pool_standardisation(messages, Asked.by(spec.network)).buffers()}
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,7 @@ FEDERATED_SOURCE = (
     "result.py",
     "robust.py",
     "rounds.py",
+    "scan_moment_pooling.py",
     "site.py",
     "site_data.py",
     "site_sums.py",

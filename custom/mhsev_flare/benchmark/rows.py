@@ -80,8 +80,13 @@ _ABLATION = (
     Row("candidates, count alone", _CANDIDATES.with_network(grade_weight=0.0), "dsd_mlp without the ordinal loss"),
     Row(
         "candidates, absolute",
-        _CANDIDATES.with_network(within_scan=False, max_deviation=4.0),
-        "descriptors standardised over the federation, not within the scan",
+        _CANDIDATES.with_network(yardstick="federation", max_deviation=4.0),
+        "descriptors standardised over the federation alone",
+    ),
+    Row(
+        "candidates, within the scan",
+        _CANDIDATES.with_network(yardstick="scan"),
+        "descriptors measured against the scan's other candidates alone",
     ),
     Row("candidates, no twins", _UNTWINNED, "dsd_mlp without protocol twins"),
     Row(
