@@ -12,8 +12,9 @@ from mhsev_monai.severity import PAPER_SCALE
 from mhsev_monai.training import FeatureMoments, LabelledFeatures, TrainingParameters, train_severity
 
 ARGUMENTS = {
-    "in_features": 4, "hidden_features": [8], "members": 2, "num_classes": 4, "lower_bounds": [1, 6, 11], "dropout": 0.0,
-    "noise": 0.0, "grade_weight": 1.0, "mark_weight": 0.0, "context_features": [3], "max_deviation": 8.0, "seed": 1,
+    "in_features": 4, "hidden_features": [8], "members": 2, "num_classes": 4, "lower_bounds": [1, 6, 11],
+    "dropout": 0.0, "noise": 0.0, "grade_weight": 1.0, "mark_weight": 0.0, "context_features": [3],
+    "max_deviation": 8.0, "seed": 1,
 }  # fmt: skip
 
 
