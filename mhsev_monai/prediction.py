@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mhsev_monai.candidate_network import CandidateMLP
+from mhsev_monai.candidate_network import BOTH, CandidateMLP
 from mhsev_monai.count_distribution import count_quantile
 from mhsev_monai.dsd.descriptors import DESCRIPTORS
 from mhsev_monai.errors import ScanError
@@ -90,6 +90,8 @@ class ScanGrade:
         prediction_set: labels of the grades that may be the true one; None without a calibration.
         set_coverage: share of cases whose set holds the true grade, of cases like those it was made with; or None.
         oddness: how unlike the training cases the scan is.
+        familiarity: share of the answer that measures candidates over the federation, not within the scan, 0 to 1;
+            None where the model has one yardstick.
         abstains: why the grade is not to be relied on, a key of ``trust.ABSTENTIONS``; None is the usual case.
     """
 
@@ -107,6 +109,7 @@ class ScanGrade:
     prediction_set: tuple[str, ...] | None = None
     set_coverage: float | None = None
     oddness: Oddness | None = None
+    familiarity: float | None = None
     abstains: str | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -127,6 +130,7 @@ class ScanGrade:
             "prediction_set_text": None if known is None else set_text(known),
             "set_coverage": self.set_coverage,
             "oddness": None if self.oddness is None else self.oddness.to_json(),
+            "familiarity": None if self.familiarity is None else round(self.familiarity, 4),
             "abstains": self.abstains,
         }
 
@@ -175,9 +179,17 @@ def grade_scan(
         prediction_set=trusted.prediction_set,
         set_coverage=trusted.set_coverage,
         oddness=trusted.oddness,
+        familiarity=_familiarity(model.network, features),
         abstains=trusted.abstains,
     )
     return grade, entries
+
+
+@torch.no_grad()
+def _familiarity(network: torch.nn.Module, features: Tensor) -> float | None:
+    if not isinstance(network, CandidateMLP) or network.yardstick != BOTH:
+        return None
+    return float(network.familiarity(features)[0])
 
 
 @torch.no_grad()

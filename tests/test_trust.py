@@ -105,6 +105,7 @@ def test_the_json_has_every_key_and_keeps_the_grade():
     assert told["set_coverage"] == 0.9
     assert told["oddness"] == {"score": 1.0, "limit": 1.5, "is_odd": False}
     assert told["abstains"] == "whole_set"
+    assert told["familiarity"] is None
 
 
 def small() -> SeverityMLP:
