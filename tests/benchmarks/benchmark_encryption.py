@@ -5,6 +5,7 @@ python tests/benchmarks/benchmark_encryption.py dsd_mlp radiomics_mlp cnn3d
 
 from __future__ import annotations
 
+import argparse
 import resource
 import sys
 import time
@@ -120,6 +121,12 @@ def unpacked_bytes(shapes: dict[str, tuple[int, ...]], site: Any) -> int:
 
 def main() -> None:
     """Print the table for the jobs that are named."""
+    parser = argparse.ArgumentParser(description="What encryption makes of one round: bytes and seconds.")
+    parser.add_argument("jobs", nargs="*", metavar="JOB", help=f"of {', '.join(JOBS)}; all by default")
+    chosen = parser.parse_args().jobs or list(JOBS)
+    unknown = [name for name in chosen if name not in JOBS]
+    if unknown:
+        parser.error(f"no job {', '.join(unknown)}; there are {', '.join(JOBS)}")
     flare_decomposers.register()
     common_decomposers.register()
     builder = HEBuilder()
@@ -127,7 +134,7 @@ def main() -> None:
     site, server = (tenseal.context_from(builder.get_serialized_context(is_client=side)) for side in (True, False))
     print("| job | parameters | in the clear | update | model | entry by entry | encrypt | add 3 | decrypt | error |")
     print("|---|---|---|---|---|---|---|---|---|---|")
-    for name in sys.argv[1:] or JOBS:
+    for name in chosen:
         print(measure(name, site, server), flush=True)
     print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB", file=sys.stderr)
 
