@@ -174,10 +174,17 @@ def common_background(
         mean, scale = (network.get_buffer(name).cpu().double().numpy() for name in ("feature_mean", "feature_scale"))
     except AttributeError:
         raise ValueError(f"{type(network).__name__} keeps no moments of its features to make a background of") from None
-    second = scale**2
+    context = getattr(network, "context_features", None)
+    spread = scale.copy()
+    usual = dict(network.named_buffers(recurse=False))
+    if context is not None and "scan_mean" in usual:
+        # The background must be usual scans to a network that asks whether they are: without twins, and with what all
+        # candidates of a scan share as it varies between scans.
+        mean = usual["scan_mean"].cpu().double().numpy()
+        spread[context] = usual["scan_scale"].cpu().double().numpy()[context]
+    second = spread**2
     if moments is not None:
         mean, second = moments.mean, moments.covariance()
-    context = getattr(network, "context_features", None)
     if context is None:
         return torch.from_numpy(synthetic_rows(mean, second, n_rows, seed))
     return torch.from_numpy(synthetic_scans(mean, second, context, (n_rows, n_candidates), seed))

@@ -95,6 +95,21 @@ def test_a_candidate_network_gets_scans_with_its_own_context():
     assert (scans[:, :, [1, 3]] == scans[:, :1, [1, 3]]).all()
 
 
+def test_the_background_of_a_network_that_asks_which_scans_are_usual_is_usual():
+    network = CandidateMLP(
+        in_features=3, hidden_features=[2], members=1, num_classes=4, lower_bounds=[1, 6, 11], dropout=0.0, noise=0.0,
+        grade_weight=1.0, mark_weight=0.0, yardstick="both", context_features=[2], max_deviation=4.0, seed=1,
+    ).eval()  # fmt: skip
+    federation = {"feature_mean": [9.0, -4.0, 7.0], "feature_scale": [2.0, 0.5, 3.0]}
+    for name, values in {**federation, "scan_mean": [5.0, -3.0, 2.0], "scan_scale": [0.6, 0.2, 0.1]}.items():
+        network.get_buffer(name).copy_(torch.tensor(values))
+    scans = common_background(network, 200, seed=1, n_candidates=100)
+    assert (scans[..., 2] == scans[:, :1, 2]).all()
+    np.testing.assert_allclose(scans.mean(dim=(0, 1)), [5.0, -3.0, 2.0], rtol=0, atol=0.1)
+    assert scans[:, 0, 2].std().item() == pytest.approx(0.1, rel=0.2)
+    assert network.familiarity(scans).mean().item() > 0.95
+
+
 @pytest.mark.parametrize(
     ("moments", "shrinkage", "message"),
     [
