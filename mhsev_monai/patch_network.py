@@ -74,7 +74,8 @@ class CandidateCNN(CandidateMLP):
             seed=seed,
         )
 
-    def _scorer(self) -> nn.Sequential:
+    def _scorer(self, width: int) -> nn.Sequential:
+        del width  # The pixels' number is that of the channels and the side.
         first, second, hidden = self.hidden_features
         last = nn.Linear(hidden, 1)
         nn.init.constant_(last.bias, FIRST_LOGIT)
@@ -91,6 +92,6 @@ class CandidateCNN(CandidateMLP):
             last,
         )
 
-    def standardised(self, features: Tensor) -> Tensor:
+    def standardised(self, features: Tensor, usual: Tensor | None = None) -> Tensor:
         """Pixels over all of the federation's candidates, ``(n, N, in_features)`` float32; rows of NaN stay."""
-        return super().standardised(features.float())
+        return super().standardised(features.float(), usual)
