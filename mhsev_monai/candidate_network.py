@@ -52,18 +52,16 @@ class CandidateMLP(nn.Module):
         mark_weight: weight of the cross-entropy of marked candidates, where a site has lesion masks.
         yardstick: ``federation``: descriptors are standardised over all its candidates. ``scan``: they are measured
             against the other candidates of the same scan (their median and quartiles), so that what counts is how much
-            a spot stands out of its own scan's clutter, whatever the scanner. ``both``: ``members`` that read the
-            latter, for scans of any kind, and ``members`` that read the two side by side, for usual scans; of each
-            scan's answer the share that is its ``familiarity`` comes from these. The buffers ``scan_mean`` and
-            ``scan_scale`` say which scans are usual.
+            a spot stands out of its own scan's clutter, whatever the scanner. ``both``: ``members`` of either kind; of
+            each scan's answer the share that is its ``familiarity`` comes from those of the federation, the rest from
+            those of the scan. The buffers ``scan_mean`` and ``scan_scale`` say which scans are usual.
         context_features: indices of descriptors that all candidates of a scan share and that say how much it can show,
             noise and spacing. They are standardised over the federation and limited to -2 to 2, whatever the
             yardstick. The perceptrons read them so, and the number of bleeds missed for each that is found follows
             them: one number for all scanners makes the good ones overcount for what the poor ones miss.
         max_deviation: standardised descriptors are limited to this many standard deviations.
         seed: of the initial weights.
-        max_federation_deviation: the same for what is standardised over the federation where there are ``both``; None:
-            no other one.
+        max_federation_deviation: the same for the federation's yardstick where there are ``both``; None: no other one.
 
     Raises:
         ValueError: if a size is not positive, a share is outside its range, or the bounds do not fit the grades.
@@ -122,9 +120,8 @@ class CandidateMLP(nn.Module):
         self.seed = seed
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            # With both yardsticks those for any scan come first.
-            widths = [in_features, 2 * in_features] if yardstick == BOTH else [in_features]
-            self.scorers = nn.ModuleList(self._scorer(width) for width in widths for _ in range(members))
+            # With both yardsticks those of the scan come first.
+            self.scorers = nn.ModuleList(self._scorer() for _ in range(members * (1 + (yardstick == BOTH))))
         n_scorers = len(self.scorers)
         # Softplus of these: bleeds that no candidate stands for, in any scan and for each bleed found; the latter rises
         # with the context by these slopes before the softplus.
@@ -138,8 +135,9 @@ class CandidateMLP(nn.Module):
             self.register_buffer("scan_mean", torch.zeros(in_features))
             self.register_buffer("scan_scale", torch.ones(in_features))
 
-    def _scorer(self, width: int) -> nn.Sequential:
+    def _scorer(self) -> nn.Sequential:
         layers: list[nn.Module] = []
+        width = self.in_features
         for next_width in self.hidden_features:
             layers += [nn.Linear(width, next_width), nn.SiLU(), nn.Dropout(self.dropout)]
             width = next_width
@@ -190,13 +188,7 @@ class CandidateMLP(nn.Module):
         return self._share_of_federation(self.standardised(features))
 
     def loss(
-        self,
-        standardised: Tensor,
-        counts: Tensor,
-        grades: Tensor,
-        scale: GradingScale,
-        marks: Tensor | None = None,
-        usual_marks: Tensor | None = None,
+        self, standardised: Tensor, counts: Tensor, grades: Tensor, scale: GradingScale, marks: Tensor | None = None
     ) -> Tensor:
         """Mean over members of the counts' negative log-likelihood and the ordinal loss, weighted by class.
 
@@ -206,7 +198,6 @@ class CandidateMLP(nn.Module):
             grades: ``(n,)`` grades of these counts.
             scale: the grading scale, which must have this network's bounds.
             marks: ``(n, N)``: 1 for a bleed, 0 for none, NaN where it is not known; None: nothing is known.
-            usual_marks: the same of ``usual`` in :meth:`standardised`; None: those are the same candidates.
 
         Raises:
             ValueError: if the scale grades counts otherwise than the network.
@@ -219,10 +210,8 @@ class CandidateMLP(nn.Module):
         weights = self.class_weights[grades]
         scores = self._member_scores(standardised)
         total = standardised.new_zeros(())
-        for member, score in enumerate(scores):
-            known = marks if usual_marks is None or member < self.members else usual_marks
-            if known is not None and self.mark_weight > 0:
-                total = total + self.mark_weight * _mark_loss(score, known)
+        if marks is not None and self.mark_weight > 0:
+            total = self.mark_weight * sum((_mark_loss(score, marks) for score in scores), start=total)
         for pmf in self._member_distributions(standardised, scores):
             likelihood = (weights * count_log_likelihood(pmf, counts)).sum() / weights.sum().clamp_min(1e-6)
             ordinal = corn_loss(grade_logits(pmf, tuple(self.lower_bounds)), grades, self.class_weights)
@@ -242,14 +231,14 @@ class CandidateMLP(nn.Module):
     def _share_of_federation(self, standardised: Tensor) -> Tensor:
         if self.yardstick != BOTH:
             return standardised.new_full((len(standardised),), float(self.yardstick == FEDERATION))
-        over_all = standardised[..., self.in_features : 2 * self.in_features]
-        means = scan_means(over_all) * self.feature_scale + self.feature_mean
+        means = scan_means(standardised[..., self.in_features :]) * self.feature_scale + self.feature_mean
         return familiarity(means, self.get_buffer("scan_mean"), self.get_buffer("scan_scale"))
 
     def _member_scores(self, standardised: Tensor) -> list[Tensor]:
+        present = ~standardised[..., 0].isnan()
         scores = []
         for part, read in enumerate(self._read(standardised)):
-            present, values = ~read[..., 0].isnan(), read.nan_to_num(nan=0.0)
+            values = read.nan_to_num(nan=0.0)
             if self.training and self.noise > 0:
                 values = values + self.noise * torch.randn_like(values)
             own = self.scorers[part * self.members : (part + 1) * self.members]
@@ -257,53 +246,35 @@ class CandidateMLP(nn.Module):
         return scores
 
     def _read(self, standardised: Tensor) -> list[Tensor]:
-        """What the perceptrons of each kind read, ``(n, N, in_features)``, and twice as much with both yardsticks."""
+        """What the perceptrons of each yardstick read, ``(n, N, in_features)`` each."""
         if self.yardstick != BOTH:
             return [standardised]
-        for_any, over_all, within = standardised.split(self.in_features, dim=-1)
-        return [for_any, torch.cat([self._limited(over_all, over_all, FEDERATION), within], dim=-1)]
+        over_all = standardised[..., self.in_features :]
+        return [standardised[..., : self.in_features], self._limited(over_all, over_all, FEDERATION)]
 
     def _member_distributions(self, standardised: Tensor, scores: Sequence[Tensor]) -> list[Tensor]:
         base = nn.functional.softplus(self.missed_base)
-        found = []
-        for member, score in enumerate(scores):
-            read = standardised[:, 0] if member < self.members else standardised[:, 0, self.in_features :]
-            # A scan without candidates has no context; it is taken for a usual one.
-            context = read[:, self.context_features].nan_to_num(nan=0.0).clamp(-_MOST_CONTEXT, _MOST_CONTEXT)
-            per_found = nn.functional.softplus(self.missed_per_found[member] + context @ self.missed_by_context[member])
-            found.append(candidate_count(score, base[member], per_found))
-        return found
+        # A scan without candidates has no context; it is taken for a usual one.
+        context = standardised[:, 0, self.context_features].nan_to_num(nan=0.0)
+        per_found = nn.functional.softplus(self.missed_per_found[:, None] + self.missed_by_context @ context.T)
+        return [candidate_count(score, base[member], per_found[member]) for member, score in enumerate(scores)]
 
-    def standardised(self, features: Tensor, usual: Tensor | None = None) -> Tensor:
+    def standardised(self, features: Tensor) -> Tensor:
         """What the perceptrons read, ``(n, N, len(descriptor_read))``; rows of NaN stay. Training does not change it.
 
-        With both yardsticks it has three parts: within the scan, for the perceptrons that any scan goes to; over the
-        federation, and once more within the scan, for those that usual scans go to. The middle one has no limits, so
-        that how familiar a scan is can be read off it.
-
-        Args:
-            features: ``(n, N, in_features)`` descriptors in their own units; rows of NaN stand for no candidate.
-            usual: of the same cases, as their own scanners sent them, where ``features`` are of protocol twins; the
-                perceptrons for usual scans learn from them alone. None: ``features`` are that.
+        With both yardsticks the descriptors stand there twice, those of the federation without limits, so that how
+        familiar a scan is can be read off them.
         """
-        if self.yardstick == BOTH:
-            own = features if usual is None else usual
-            return torch.cat([self._within(features), self._over_all(own), self._within(own)], dim=-1)
-        if self.yardstick == SCAN:
-            return self._within(features)
-        over_all = self._over_all(features)
-        return self._limited(over_all, over_all, FEDERATION)
-
-    def _over_all(self, features: Tensor) -> Tensor:
-        return (features - self.feature_mean) / self.feature_scale
-
-    def _within(self, features: Tensor) -> Tensor:
-        return self._limited(against_scan(features), self._over_all(features), SCAN)
+        over_all = (features - self.feature_mean) / self.feature_scale
+        if self.yardstick == FEDERATION:
+            return self._limited(over_all, over_all, FEDERATION)
+        within = self._limited(against_scan(features), over_all, SCAN)
+        return within if self.yardstick == SCAN else torch.cat([within, over_all], dim=-1)
 
     @property
     def descriptor_read(self) -> list[int]:
         """For each column of :meth:`standardised` the index of the descriptor that it is made of."""
-        return list(range(self.in_features)) * (3 if self.yardstick == BOTH else 1)
+        return list(range(self.in_features)) * (1 + (self.yardstick == BOTH))
 
     def _limited(self, values: Tensor, over_all: Tensor, yardstick: str) -> Tensor:
         most = self._limit.get(yardstick, self.max_deviation)

@@ -74,8 +74,7 @@ class CandidateCNN(CandidateMLP):
             seed=seed,
         )
 
-    def _scorer(self, width: int) -> nn.Sequential:
-        del width  # The pixels' number is that of the channels and the side.
+    def _scorer(self) -> nn.Sequential:
         first, second, hidden = self.hidden_features
         last = nn.Linear(hidden, 1)
         nn.init.constant_(last.bias, FIRST_LOGIT)
@@ -92,6 +91,6 @@ class CandidateCNN(CandidateMLP):
             last,
         )
 
-    def standardised(self, features: Tensor, usual: Tensor | None = None) -> Tensor:
+    def standardised(self, features: Tensor) -> Tensor:
         """Pixels over all of the federation's candidates, ``(n, N, in_features)`` float32; rows of NaN stay."""
-        return super().standardised(features.float(), usual)
+        return super().standardised(features.float())

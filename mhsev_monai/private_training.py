@@ -28,13 +28,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from mhsev_monai.candidate_network import CandidateMLP
 from mhsev_monai.severity import GradingScale
-from mhsev_monai.training import (
-    LabelledFeatures,
-    TrainingAbortedError,
-    TrainingParameters,
-    candidate_loss,
-    severity_loss,
-)
+from mhsev_monai.training import LabelledFeatures, TrainingAbortedError, TrainingParameters, severity_loss
 
 _MECHANISM = "rdp"
 
@@ -229,8 +223,13 @@ def _record_loss(
     class_weights = torch.ones(len(grades)) if known is None else known.detach().cpu()[grades]
     if not isinstance(network, CandidateMLP):
         return lambda i: class_weights[i] * severity_loss(network, data.take(torch.tensor([i])), scale, count_weight)
-    loss_of = candidate_loss(network, data, scale)
-    return lambda i: class_weights[i] * loss_of(torch.tensor([i]))
+    prepared = LabelledFeatures(network.standardised(data.features), data.counts, data.marks)
+
+    def loss(i: int) -> Tensor:
+        case = prepared.take(torch.tensor([i]))
+        return class_weights[i] * network.loss(case.features, case.counts, grades[i : i + 1], scale, case.marks)
+
+    return loss
 
 
 def _clipped_sum(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -27,14 +26,11 @@ class LabelledFeatures:
         counts: ``(n,)`` float32, microbleeds of each case, 0 or more.
         marks: ``(n, N)`` float32 for sets: 1 where a vector is a bleed, 0 where it is none, NaN where nobody knows;
             None where nobody knows of any.
-        usual: the same cases as their own scanners sent them, where ``features`` are of protocol twins of some; None
-            where ``features`` are that.
     """
 
     features: Tensor
     counts: Tensor
     marks: Tensor | None = None
-    usual: LabelledFeatures | None = None
 
     def __post_init__(self) -> None:
         if self.features.ndim not in (2, 3, 5) or self.counts.shape != self.features.shape[:1]:
@@ -53,8 +49,7 @@ class LabelledFeatures:
     def take(self, cases: Tensor) -> LabelledFeatures:
         """The cases of these indices."""
         marks = None if self.marks is None else self.marks[cases]
-        usual = None if self.usual is None else self.usual.take(cases)
-        return LabelledFeatures(self.features[cases], self.counts[cases], marks, usual)
+        return LabelledFeatures(self.features[cases], self.counts[cases], marks)
 
     @staticmethod
     def join(parts: Sequence[LabelledFeatures]) -> LabelledFeatures:
@@ -64,10 +59,7 @@ class LabelledFeatures:
             unknown = (part.features.new_full(part.features.shape[:2], torch.nan) for part in parts)
             marks = torch.cat([u if part.marks is None else part.marks for part, u in zip(parts, unknown, strict=True)])
         features, counts = torch.cat([part.features for part in parts]), torch.cat([part.counts for part in parts])
-        usual = None
-        if any(part.usual is not None for part in parts):
-            usual = LabelledFeatures.join([part if part.usual is None else part.usual for part in parts])
-        return LabelledFeatures(features, counts, marks, usual)
+        return LabelledFeatures(features, counts, marks)
 
     def grades(self, scale: GradingScale) -> Tensor:
         """``(n,)`` integer grades on ``scale``."""
@@ -84,8 +76,6 @@ class TrainingParameters:
         weight_decay: of AdamW.
         batch_size: cases a step; more than there are means full batch.
         count_weight: weight of the count loss beside the ordinal loss.
-        decay: factor of the learning rate from each round to the next. Averaging does not come to rest at a constant
-            rate (Li et al., On the convergence of FedAvg on non-IID data, ICLR 2020, section 4).
     """
 
     epochs: int
@@ -93,7 +83,6 @@ class TrainingParameters:
     weight_decay: float
     batch_size: int
     count_weight: float
-    decay: float = 1.0
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch_size < 1:
@@ -103,12 +92,6 @@ class TrainingParameters:
                 "learning_rate must be positive, weight_decay and count_weight not negative, "
                 f"got {self.learning_rate}, {self.weight_decay} and {self.count_weight}"
             )
-        if not 0 < self.decay <= 1:
-            raise ValueError(f"decay must be above 0 and at most 1, got {self.decay}")
-
-    def of_round(self, round_number: int) -> TrainingParameters:
-        """The same with the learning rate of this round, of which the first is 0."""
-        return dataclasses.replace(self, learning_rate=self.learning_rate * self.decay**round_number, decay=1.0)
 
 
 class TrainingAbortedError(RuntimeError):
@@ -122,7 +105,7 @@ def severity_loss(network: nn.Module, data: LabelledFeatures, scale: GradingScal
     loss of log(1 + count).
     """
     if isinstance(network, CandidateMLP):
-        return candidate_loss(network, data, scale)(torch.arange(len(data)))
+        return network.loss(network.standardised(data.features), data.counts, data.grades(scale), scale, data.marks)
     output = split_output(run_network(network, data.features))
     weights = getattr(network, "class_weights", None)
     weights = None if weights is None else weights.to(output.ordinal_logits.device)
@@ -202,22 +185,12 @@ def _loss_of(
     """The loss of a batch of case indices; what does not change in training is computed once."""
     if not isinstance(network, CandidateMLP):
         return lambda batch: severity_loss(network, data.take(batch), scale, count_weight)
-    return candidate_loss(network, data, scale)
-
-
-def candidate_loss(network: CandidateMLP, data: LabelledFeatures, scale: GradingScale) -> Callable[[Tensor], Tensor]:
-    """A network's own loss of the cases of some indices; what training does not change is computed once."""
-    grades, usual = data.grades(scale), data.usual
-    standardised = network.standardised(data.features, None if usual is None else usual.features)
-    marks, usual_marks = data.marks, None if usual is None else usual.marks
-    if usual is not None and usual_marks is None:
-        # Without this they would be taken for the same candidates, of which the twins' marks tell.
-        usual_marks = usual.features.new_full(usual.features.shape[:2], torch.nan)
+    grades = data.grades(scale)
+    prepared = LabelledFeatures(network.standardised(data.features), data.counts, data.marks)
 
     def loss(batch: Tensor) -> Tensor:
-        of_twins = None if marks is None else marks[batch]
-        of_usual = None if usual_marks is None else usual_marks[batch]
-        return network.loss(standardised[batch], data.counts[batch], grades[batch], scale, of_twins, of_usual)
+        cases = prepared.take(batch)
+        return network.loss(cases.features, cases.counts, grades[batch], scale, cases.marks)
 
     return loss
 

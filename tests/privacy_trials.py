@@ -109,7 +109,7 @@ def halves(n_trainings: int, n: int, seed: int) -> NDArray[np.bool_]:
 
 def parameters_of(spec: JobSpec) -> TrainingParameters:
     """How a site trains in a round."""
-    return spec.parameters
+    return TrainingParameters(spec.epochs, spec.learning_rate, spec.weight_decay, spec.batch_size, spec.count_weight)
 
 
 def local_update(

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from mhsev_monai.candidate_network import CandidateMLP, against_scan
+from mhsev_monai.candidate_network import CandidateMLP
 from mhsev_monai.familiarity import familiarity, scan_means
 from mhsev_monai.severity import PAPER_SCALE
-from mhsev_monai.training import FeatureMoments, LabelledFeatures, TrainingParameters, severity_loss, train_severity
+from mhsev_monai.training import FeatureMoments, LabelledFeatures, TrainingParameters, train_severity
 
 ARGUMENTS = {
     "in_features": 4, "hidden_features": [8], "members": 2, "num_classes": 4, "lower_bounds": [1, 6, 11],
@@ -62,12 +62,9 @@ def test_nothing_is_known_of_a_scan_without_candidates():
 
 
 def test_a_usual_scan_is_judged_over_the_federation_and_another_one_within_itself():
-    """Of the two networks inside, each answers alone where the scan is its own; in between both do, by share.
-
-    The one for usual scans reads both measures side by side: it is one of eight descriptors over the federation.
-    """
+    """Of the two networks inside, each answers alone where the scan is its own; in between both do, by share."""
     both = network()
-    judges = {"scan": network("scan"), "usual": network("federation", in_features=8)}
+    judges = {name: network(name) for name in ("scan", "federation")}
     for number, judge in enumerate(judges.values()):
         part = slice(2 * number, 2 * number + 2)
         judge.scorers.load_state_dict(torch.nn.ModuleList(both.scorers[part]).state_dict())
@@ -77,73 +74,19 @@ def test_a_usual_scan_is_judged_over_the_federation_and_another_one_within_itsel
         features = scan(middle)
         assert both.familiarity(features).item() == pytest.approx(share, abs=1e-4)
         for ask in (CandidateMLP.count_distribution, CandidateMLP.candidate_probabilities):
-            told = {"scan": ask(judges["scan"], features), "usual": ask(judges["usual"], side_by_side(features))}
-            expected = share * told["usual"] + (1 - share) * told["scan"]
+            told = {name: ask(judge, features) for name, judge in judges.items()}
+            expected = share * told["federation"] + (1 - share) * told["scan"]
             torch.testing.assert_close(ask(both, features), expected, rtol=0, atol=1e-4)
-            assert (told["usual"] - told["scan"]).abs().max() > 1e-3
-
-
-def side_by_side(features: torch.Tensor) -> torch.Tensor:
-    """Descriptors, and their distance from the scan's median in its spread, but for the one of the whole scan."""
-    within = against_scan(features)
-    within[..., 3] = features[..., 3].clamp(-2, 2)
-    return torch.cat([features, within], dim=-1)
-
-
-def gradients(made: CandidateMLP, data: LabelledFeatures) -> list[torch.Tensor]:
-    made.zero_grad()
-    severity_loss(made, data, PAPER_SCALE, 1.0).backward()
-    return [scorer[0].weight.grad.clone() for scorer in made.scorers]
-
-
-def test_what_is_for_usual_scans_learns_nothing_from_twins():
-    own, twin, other = (torch.cat([scan(0.0, seed), scan(0.5, seed + 1)]) for seed in (1, 3, 5))
-    counts, marks = torch.tensor([3.0, 8.0]), (torch.rand(2, 35, generator=torch.manual_seed(7)) < 0.2).float()
-    made = network(mark_weight=0.5)
-    usual = LabelledFeatures(own, counts, marks)
-    of_own, of_twin, of_other = (
-        gradients(made, data)
-        for data in (
-            usual,
-            LabelledFeatures(twin, counts, 1 - marks, usual=usual),
-            LabelledFeatures(other, counts, usual=usual),
-        )
-    )
-    for n in (2, 3):
-        torch.testing.assert_close(of_own[n], of_twin[n])
-        torch.testing.assert_close(of_own[n], of_other[n])
-    for n in (0, 1):
-        assert not torch.allclose(of_own[n], of_twin[n], rtol=0.01)
-        assert not torch.allclose(of_other[n], of_twin[n], rtol=0.01)
-
-
-def test_marks_of_twins_say_nothing_of_the_scans_themselves():
-    own, twin, counts = scan(0.0, 1), scan(0.0, 3), torch.tensor([3.0])
-    made, unmarked = network(mark_weight=0.5), LabelledFeatures(own, counts)
-    marked = LabelledFeatures(twin, counts, torch.ones(1, 35), usual=unmarked)
-    torch.testing.assert_close(gradients(made, marked)[2:], gradients(made, unmarked)[2:])
-
-
-def test_scans_as_they_are_stay_with_their_twins():
-    own, twin, counts = torch.cat([scan(0.0, 1), scan(0.0, 2)]), torch.cat([scan(0.0, 3)] * 2), torch.tensor([3.0, 1.0])
-    plain = LabelledFeatures(own, counts)
-    joined = LabelledFeatures.join([plain, LabelledFeatures(twin, counts, usual=plain)])
-    assert joined.usual is not None
-    torch.testing.assert_close(joined.usual.features, torch.cat([own, own]), equal_nan=True)
-    taken = joined.take(torch.tensor([3, 0]))
-    assert taken.usual is not None
-    torch.testing.assert_close(taken.features, torch.stack([twin[1], own[0]]), equal_nan=True)
-    torch.testing.assert_close(taken.usual.features, torch.stack([own[1], own[0]]), equal_nan=True)
-    assert LabelledFeatures.join([plain, plain]).usual is None
+            assert (told["federation"] - told["scan"]).abs().max() > 1e-3
 
 
 def test_the_limit_of_either_yardstick_is_its_own():
     both = network(max_deviation=6.0, max_federation_deviation=2.0, context_features=[])
     features = scan(0.0)
     features[0, 0] = 1e4
-    for_any, for_usual = both._read(both.standardised(features))
-    assert for_any[0, 0].tolist() == [6.0] * 4
-    assert for_usual[0, 0].tolist() == [2.0] * 4 + [6.0] * 4
+    within, over_all = both._read(both.standardised(features))
+    assert within[0, 0].tolist() == [6.0] * 4
+    assert over_all[0, 0].tolist() == [2.0] * 4
 
 
 def test_a_foreign_gain_misleads_the_federation_and_not_the_scan_and_both_takes_the_right_one():

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 import pytest
 import torch
@@ -81,21 +79,6 @@ def test_one_full_batch_epoch_is_one_optimiser_step():
     for trained, expected in zip(model.parameters(), by_hand.parameters(), strict=True):
         # The batch is shuffled, so sums differ in their last bits, which AdamW's first step can enlarge.
         torch.testing.assert_close(trained, expected, atol=1e-5, rtol=0)
-
-
-def test_the_learning_rate_falls_by_the_same_factor_from_round_to_round():
-    falling = dataclasses.replace(PARAMETERS, decay=0.5)
-    # By hand: 0.01, a half of it, a quarter of it; nothing else changes, and a round has no further decay in itself.
-    rates = [falling.of_round(number).learning_rate for number in range(3)]
-    assert rates == pytest.approx([0.01, 0.005, 0.0025])
-    assert dataclasses.replace(falling.of_round(2), learning_rate=0.01) == PARAMETERS
-    assert PARAMETERS.of_round(7) == PARAMETERS
-
-
-@pytest.mark.parametrize("decay", [0.0, -0.5, 1.01])
-def test_a_learning_rate_that_vanishes_or_grows_is_refused(decay):
-    with pytest.raises(ValueError, match="decay must be above 0 and at most 1"):
-        dataclasses.replace(PARAMETERS, decay=decay)
 
 
 def test_training_stops_when_asked():

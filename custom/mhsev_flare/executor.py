@@ -73,7 +73,6 @@ class SeverityExecutor(Executor):
         seed: of splits, shuffling and dropout; combined with the site's name and the round.
         twins: train also on each training scan's protocol twin, see ``mhsev_monai.twin_inputs``.
         privacy: train with differential privacy of each scan; None: without.
-        decay: factor of the learning rate from each round to the next.
     """
 
     def __init__(
@@ -89,7 +88,6 @@ class SeverityExecutor(Executor):
         seed: int,
         twins: bool,
         privacy: PrivacyParameters | None = None,
-        decay: float = 1.0,
     ) -> None:
         super().__init__()
         if scale not in SCALES:
@@ -109,7 +107,6 @@ class SeverityExecutor(Executor):
         self.seed = seed
         self.twins = twins
         self.privacy = privacy
-        self.decay = decay
         self._site = ""
         self._data: SiteData | None = None
 
@@ -176,7 +173,7 @@ class SeverityExecutor(Executor):
         }
         if self.privacy is not None:
             account = privacy_account(self._site, fl_ctx)
-            meta |= train_round_privately(local, data, round_number, self.privacy, account, site_policy(fl_ctx))
+            meta |= train_round_privately(local, data, self.privacy, account, site_policy(fl_ctx))
         else:
             controls = run_folder(fl_ctx) / CONTROL_FILE
             meta |= train_round(local, data, round_number, message.meta or {}, controls)
@@ -237,7 +234,7 @@ class SeverityExecutor(Executor):
 
     def _local(self, abort_signal: Signal) -> LocalTraining:
         parameters = TrainingParameters(
-            self.epochs, self.learning_rate, self.weight_decay, self.batch_size, self.count_weight, self.decay
+            self.epochs, self.learning_rate, self.weight_decay, self.batch_size, self.count_weight
         )
         return LocalTraining(
             network=self.network,

@@ -17,7 +17,6 @@ from mhsev_monai.feature_cache import CaseInputs
 from mhsev_monai.model_file import class_config
 from mhsev_monai.private_training import PrivacyParameters
 from mhsev_monai.severity import PAPER_SCALE
-from mhsev_monai.training import TrainingParameters
 from mhsev_monai.twin_inputs import TwinInputs
 
 
@@ -69,7 +68,6 @@ class JobSpec:
         weight_decay: of AdamW.
         batch_size: cases a step.
         count_weight: weight of the count loss beside the ordinal loss.
-        decay: factor of the learning rate from each round to the next.
         seed: of splits, shuffling and dropout.
         min_sites: fewest sites to begin with; 0 means every site that the job was sent to.
         site_models: also train what each site would have alone, and compare.
@@ -96,7 +94,6 @@ class JobSpec:
     weight_decay: float = 1e-1
     batch_size: int = 16
     count_weight: float = 3.0
-    decay: float = 1.0
     seed: int = 1
     min_sites: int = 0
     site_models: bool = True
@@ -124,7 +121,7 @@ class JobSpec:
     def settings_digest(self) -> str:
         """64 hexadecimal digits over what decides the result, so that a run is resumed with its own settings."""
         names = ("weighting", "rule", "tolerated", "scale", "epochs", "learning_rate", "weight_decay", "batch_size")
-        decisive = {name: getattr(self, name) for name in (*names, "count_weight", "decay", "seed", "twins")}
+        decisive = {name: getattr(self, name) for name in (*names, "count_weight", "seed", "twins")}
         parts = {name: getattr(self, name) for name in ("optimiser", "privacy")}
         described = {name: None if part is None else dataclasses.asdict(part) for name, part in parts.items()}
         return hashlib.sha256(json.dumps({**decisive, **described}, sort_keys=True).encode()).hexdigest()
@@ -133,13 +130,6 @@ class JobSpec:
         """The job with other arguments of its network."""
         arguments = {**class_config(self.network)["args"], **changes}
         return dataclasses.replace(self, network=type(self.network)(**arguments))
-
-    @property
-    def parameters(self) -> TrainingParameters:
-        """How a site trains in a round."""
-        return TrainingParameters(
-            self.epochs, self.learning_rate, self.weight_decay, self.batch_size, self.count_weight, self.decay
-        )
 
     @property
     def combination(self) -> Combination:

@@ -216,7 +216,6 @@ def site_executor(spec: JobSpec) -> SeverityExecutor:
         seed=spec.seed,
         twins=spec.twins,
         privacy=spec.privacy,
-        decay=spec.decay,
     )
 
 

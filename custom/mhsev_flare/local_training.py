@@ -67,9 +67,7 @@ class LocalTraining:
         """Train a round; the number of steps."""
         hooks = hooks or TrainingHooks(should_stop=self.should_stop)
         seed = training_seed(self.seed, self.site, round_number)
-        return train_severity(
-            self.network, data.lessons, self.scale, self.parameters.of_round(round_number), seed, hooks
-        )
+        return train_severity(self.network, data.lessons, self.scale, self.parameters, seed, hooks)
 
     def planned_epsilon(
         self, n_records: int, privacy: PrivacyParameters, account: PrivacyAccount, n_rounds: int = 1
@@ -88,7 +86,6 @@ class LocalTraining:
     def fit_privately(
         self,
         data: SiteData,
-        round_number: int,
         privacy: PrivacyParameters,
         account: PrivacyAccount,
         check_cost: Callable[[float], None] = lambda spent: None,
@@ -104,7 +101,7 @@ class LocalTraining:
                 self.network,
                 data.train,
                 self.scale,
-                self.parameters.of_round(round_number),
+                self.parameters,
                 privacy,
                 accountant_state=account.read(),
                 should_stop=self.should_stop,

@@ -202,12 +202,8 @@ def add_twins(
         marks: of the twins' candidates, see :func:`site_marks`.
     """
     by_id, known = {case.case_id: case for case in listed.cases}, set(table.case_ids)
-    rows = [row for row, case_id in enumerate(data.train_ids) if case_id in known]
-    if not rows:
-        return data
-    twins = _labelled([by_id[data.train_ids[row]] for row in rows], table, marks or {})
-    # What is only for scans of the training sites' own scanners learns from these in the twins' place.
-    return dataclasses.replace(data, twins=dataclasses.replace(twins, usual=data.train.take(torch.tensor(rows))))
+    cases = [by_id[case_id] for case_id in data.train_ids if case_id in known]
+    return dataclasses.replace(data, twins=_labelled(cases, table, marks or {}) if cases else None)
 
 
 def _labelled(cases: Sequence[Case], table: FeatureTable, marks: Mapping[str, NDArray[np.float32]]) -> LabelledFeatures:

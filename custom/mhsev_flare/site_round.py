@@ -34,7 +34,7 @@ def train_round(
     scaffold = (
         None
         if controls is None
-        else ScaffoldRound(local.network, controls, local.parameters.of_round(round_number).learning_rate, control_file)
+        else ScaffoldRound(local.network, controls, local.parameters.learning_rate, control_file)
     )
     hooks = TrainingHooks(
         should_stop=local.should_stop,
@@ -49,13 +49,8 @@ def train_round(
 
 
 def train_round_privately(
-    local: LocalTraining,
-    data: SiteData,
-    round_number: int,
-    privacy: PrivacyParameters,
-    account: PrivacyAccount,
-    policy: SitePolicy,
+    local: LocalTraining, data: SiteData, privacy: PrivacyParameters, account: PrivacyAccount, policy: SitePolicy
 ) -> dict[str, Any]:
     """Train a round privately; the training loss, which would tell of the training cases, does not leave."""
-    steps, spent = local.fit_privately(data, round_number, privacy, account, policy.check_cost)
+    steps, spent = local.fit_privately(data, privacy, account, policy.check_cost)
     return {Meta.EPSILON: spent, MetaKey.NUM_STEPS_CURRENT_ROUND: steps}

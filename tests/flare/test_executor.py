@@ -103,16 +103,6 @@ def test_rounds_and_sites_shuffle_differently(site):
     assert any(not np.array_equal(first[key], second[key]) for key in first)
 
 
-def test_a_round_trains_with_its_own_learning_rate(site):
-    """AdamW's first step is as long as its rate in every weight that has a gradient, without decay of weights."""
-    made, fl_ctx = site("site-1", decay=0.5, learning_rate=1e-2, weight_decay=0.0, epochs=1, batch_size=1000)
-    start = weights_of(made)
-    for number, rate in ((0, 1e-2), (2, 2.5e-3)):
-        update = ask(made, fl_ctx, "train", message(start, number)).data
-        longest = max(float(np.abs(part).max()) for part in update.values())
-        assert longest == pytest.approx(rate, rel=1e-3)
-
-
 def test_one_full_batch_step_of_all_sites_is_the_mean_of_their_steps(site):
     """Federated averaging by hand: start + sum of N_i / N times the update that plain training makes at site i."""
     sites = [site(f"site-{i}", n=30 + 10 * i, seed=i) for i in range(3)]

@@ -120,8 +120,6 @@ def test_training_goes_through_the_training_cases_and_their_twins_and_nothing_el
     assert found.twins.features[:, 0, 0].tolist() == [-1, -3, -4]
     assert found.twins.counts.tolist() == [1, 3, 4]
     assert found.lessons.features[:, 0, 0].tolist() == [1, 2, 3, 4, -1, -3, -4]
-    assert found.lessons.usual is not None
-    assert found.lessons.usual.features[:, 0, 0].tolist() == [1, 2, 3, 4, 1, 3, 4]
     assert found.lessons.counts.tolist() == [1, 2, 3, 4, 1, 3, 4]
     assert len(found.train) == 4
     assert found.summary(PAPER_SCALE)["cases"]["train"] == "1-4"  # fewer than five cases are told as a range

@@ -30,6 +30,7 @@ from mhsev_monai.evaluation import evaluate_severity
 from mhsev_monai.severity import SCALES
 from mhsev_monai.training import (
     LabelledFeatures,
+    TrainingParameters,
     severity_loss,
     train_severity,
 )
@@ -160,7 +161,7 @@ def _update(
 ) -> SiteUpdate:
     """What an honest site sends."""
     load_weights(network, sent)
-    _fit(spec, network, data.lessons, name, round_number)
+    _fit(spec, network, data.lessons, training_seed(spec.seed, name, round_number))
     update = {k: v - sent[k] for k, v in _weights(network).items() if k not in BUFFERS}
     return SiteUpdate(name, len(data.train), update)
 
@@ -178,7 +179,7 @@ def train_alone(spec: JobSpec, name: str, data: SiteData, start: Weights) -> Bes
     load_weights(network, start)
     for round_number in range(spec.num_rounds):
         _offer(best, round_number, spec, network, _weights(network), {name: data})
-        _fit(spec, network, data.lessons, name, round_number)
+        _fit(spec, network, data.lessons, training_seed(spec.seed, name, round_number))
     _offer(best, spec.num_rounds, spec, network, _weights(network), {name: data})
     return best
 
@@ -208,9 +209,11 @@ def _weights(network: nn.Module) -> dict[str, np.ndarray]:
     return {key: value.detach().cpu().numpy().copy() for key, value in network.state_dict().items()}
 
 
-def _fit(spec: JobSpec, network: nn.Module, data: LabelledFeatures, name: str, round_number: int) -> None:
-    seed = training_seed(spec.seed, name, round_number)
-    train_severity(network, data, SCALES[spec.scale], spec.parameters.of_round(round_number), seed)
+def _fit(spec: JobSpec, network: nn.Module, data: LabelledFeatures, seed: int) -> None:
+    parameters = TrainingParameters(
+        spec.epochs, spec.learning_rate, spec.weight_decay, spec.batch_size, spec.count_weight
+    )
+    train_severity(network, data, SCALES[spec.scale], parameters, seed)
 
 
 def _offer(
