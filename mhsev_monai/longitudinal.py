@@ -21,7 +21,7 @@ from mhsev_monai.lesion_matching import TOLERANCE_MM, Change, Spots, change_of, 
 from mhsev_monai.lesion_regions import scan_brain
 from mhsev_monai.model_file import SeverityModel
 from mhsev_monai.prediction import Finding, ScanGrade, grade_scan
-from mhsev_monai.protocol_change import protocol_changes
+from mhsev_monai.protocol_change import protocol_changes, yardstick_changes
 from mhsev_monai.registration import moved
 from mhsev_monai.severity import ARIA_H_COUNTS, Severity
 
@@ -145,6 +145,7 @@ def compare_scans(
     flags = [
         *([] if alignment.doubt is None else [alignment.doubt]),
         *protocol_changes((baseline, first.quality), (followup, second.quality)),
+        *yardstick_changes(first.familiarity, second.familiarity),
         *(f"baseline: {flag}" for flag in first.flags),
         *(f"follow-up: {flag}" for flag in second.flags),
     ]

@@ -61,7 +61,8 @@ def build(config: dict[str, Any]) -> Any:
         return getattr(import_module(module), name)(**config.get("args", {}))
     except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise ModelFileError(
-            f"the model file names {path}, which mhsev {__version__} cannot make; use the version that wrote it"
+            f"the model file names {path}, which mhsev {__version__} cannot make; "
+            "use the version that wrote it, or train again"
         ) from error
 
 

@@ -15,6 +15,7 @@ Scan = tuple[Path, Mapping[str, Any]]
 ALIKE = 0.1
 """Relative difference up to which lengths, times, b-values and field strengths are alike."""
 _BRAIN_ALIKE = 0.15
+_YARDSTICKS_DIFFER = 0.5
 # Elements of a BIDS sidecar: how they are called here, factor to the unit, unit.
 _SIDECAR = {
     "MagneticFieldStrength": ("field strength", 1.0, "T"),
@@ -50,6 +51,22 @@ def protocol_changes(baseline: Scan, followup: Scan) -> tuple[str, ...]:
             "different parts, a mask failed, or the patients are not the same"
         )
     return tuple(flags)
+
+
+def yardstick_changes(before: float | None, after: float | None) -> tuple[str, ...]:
+    """Whether the model measured two scans' candidates differently: one sentence, or none.
+
+    Args:
+        before: share of the baseline's answer that the federation's yardstick gave, ``ScanGrade.familiarity``; None
+            where the model has one yardstick.
+        after: of the follow-up.
+    """
+    if before is None or after is None or abs(before - after) < _YARDSTICKS_DIFFER:
+        return ()
+    return (
+        f"the model finds the scans unlike each other (familiarity {before:.2f} and {after:.2f}, 1 like its training "
+        f"scans) and measured their candidates by different yardsticks; {_CONSEQUENCE}",
+    )
 
 
 def _differs(first: float, second: float, alike: float = ALIKE) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mhsev_monai.protocol_change import protocol_changes
+from mhsev_monai.protocol_change import protocol_changes, yardstick_changes
 
 QUALITY = {"spacing_mm": [1.8, 1.8, 5.0], "n_dwi": 3, "b_value": 1000.0, "brain_mask_ml": 1400.0}
 
@@ -33,6 +33,18 @@ def test_equal_and_nearly_equal_protocols_are_alike():
 def test_each_difference_is_one_sentence_with_its_numbers(changed, words):
     (flag,) = flags(**changed)
     assert words in flag
+
+
+@pytest.mark.parametrize(("before", "after"), [(None, None), (1.0, 1.0), (0.7, 0.3), (None, 0.0)])
+def test_scans_judged_alike_raise_no_flag(before, after):
+    assert yardstick_changes(before, after) == ()
+
+
+@pytest.mark.parametrize(("before", "after", "told"), [(1.0, 0.0, "1.00 and 0.00"), (0.25, 0.75, "0.25 and 0.75")])
+def test_scans_judged_by_different_yardsticks_raise_one(before, after, told):
+    (flag,) = yardstick_changes(before, after)
+    assert f"familiarity {told}" in flag
+    assert "lesions may seem to come or go" in flag
 
 
 def test_sidecars_are_read_where_they_are_there_and_no_free_text_is_told(tmp_path):
