@@ -30,32 +30,34 @@ class SeedsAsked:
     """What the search needs of a cohort: splits by seed; each has cases to train and to validate on, and no other."""
 
     seeds: list
+    marked: bool = False
 
     # The signature of the benchmark's cohorts, of which this stub needs the seed alone.
     def split(self, inputs, seed, scale, masks=False, twins=False):  # noqa: ARG002
         self.seeds.append(seed)
-        return {f"site-{number}": site(seed, number) for number in (1, 2)}
+        return {f"site-{number}": site(seed, number, self.marked and masks) for number in (1, 2)}
 
 
-def cases(rng, n):
+def cases(rng, n, marked=False):
     features = rng.normal(size=(n, 12, N_DESCRIPTORS)).astype(np.float32)
-    counts = (features[..., 0] > 0.5).sum(axis=1).astype(np.float32)
-    return LabelledFeatures(torch.from_numpy(features), torch.from_numpy(counts))
+    marks = torch.from_numpy((features[..., 0] > 0.5).astype(np.float32))
+    return LabelledFeatures(torch.from_numpy(features), marks.sum(axis=1), marks if marked else None)
 
 
-def site(seed, number):
+def site(seed, number, marked=False):
     rng = np.random.default_rng([seed, number])
-    return SiteData(cases(rng, 12), cases(rng, 6), cases(rng, 0), excluded={})
+    return SiteData(cases(rng, 12, marked), cases(rng, 6), cases(rng, 0), excluded={})
 
 
 @pytest.mark.parametrize("name", list(JOBS))
 def test_drawn_settings_come_from_the_space_and_reach_the_job(name):
     job, rng = JOBS[name], np.random.default_rng(0)
+    space = space_of(job)
     for _ in range(10):
-        settings = draw_settings(job, rng)
-        assert all(settings[key] in values for key, values in space_of(job).items())
+        settings = draw_settings(space, rng)
+        assert all(settings[key] in values for key, values in space.items())
         changed = with_settings(job, settings)
-        assert settings_of(changed) == settings
+        assert settings_of(changed, space) == settings
         assert (changed.inputs.fingerprint(), changed.num_rounds) == (job.inputs.fingerprint(), job.num_rounds)
 
 
@@ -65,12 +67,39 @@ def test_every_job_can_be_given_the_same_effort_from_where_it_stands(name):
     job = JOBS[name]
     n_combinations = np.prod([len(values) for values in space_of(job).values()])
     assert n_combinations >= (300 if name == "cnn3d" else 3000)
-    own = settings_of(job)
+    own = settings_of(job, space_of(job))
     assert all(own[key] in values for key, values in space_of(job).items())
 
 
-def test_no_setting_of_the_detector_needs_masks_that_the_search_does_not_have():
-    assert "mark_weight" not in space_of(JOBS["detector_count"])
+@pytest.mark.parametrize("name", ["dsd_mlp", "detector_count"])
+def test_the_weight_of_masks_is_searched_where_there_are_masks_alone(name):
+    job = JOBS[name]
+    assert "mark_weight" not in space_of(job)
+    assert space_of(job, masks=True).keys() - space_of(job).keys() == {"mark_weight"}
+    changed = with_settings(job, {"mark_weight": 5.0})
+    assert changed.network.mark_weight == 5.0
+    assert settings_of(changed, space_of(job)) == settings_of(job, space_of(job))
+
+
+def test_one_setting_is_searched_whole_and_once_with_the_masks_of_every_site():
+    cohort, calls = SeedsAsked([], marked=True), []
+    short = dataclasses.replace(JOB, num_rounds=1, epochs=1)
+    trials = search_settings(
+        short, cohort, 99, 1, 1, lambda done, total: calls.append(done), masks=True, vary=["mark_weight"]
+    )
+    weights = sorted(trial.settings["mark_weight"] for trial in trials)
+    assert weights == sorted(search.MASK_SPACE["mark_weight"])
+    assert calls == list(range(1, len(weights) + 1))
+    assert len({trial.rps for trial in trials}) == len(weights), "the weight reaches the training"
+
+
+def test_masks_that_nobody_has_or_can_use_and_unknown_settings_are_refused():
+    with pytest.raises(ValueError, match="no site has lesion masks; leave --masks out"):
+        search_settings(JOB, SeedsAsked([]), 2, 1, 1, masks=True)
+    with pytest.raises(ValueError, match="radiomics_mlp does not judge candidates"):
+        search_settings(JOBS["radiomics_mlp"], SeedsAsked([]), 2, 1, 1, masks=True)
+    with pytest.raises(ValueError, match="dsd_mlp has no setting depth to vary; there are hidden_features, dropout"):
+        search_settings(JOB, SeedsAsked([]), 2, 1, 1, vary=["depth"])
 
 
 def test_trials_are_sorted_by_score_within_the_budget_and_hold_the_job_itself():
@@ -83,7 +112,7 @@ def test_trials_are_sorted_by_score_within_the_budget_and_hold_the_job_itself():
     assert scores == sorted(scores)
     assert len(set(scores)) == 3
     assert all(0 <= score <= 1 for score in scores)
-    assert settings_of(short) in [trial.settings for trial in trials]
+    assert settings_of(short, space_of(short)) in [trial.settings for trial in trials]
 
 
 def test_a_search_that_was_stopped_goes_on_and_ends_as_if_it_had_not_been(tmp_path, monkeypatch):

@@ -9,7 +9,8 @@ as many settings, so that all models can be given the same effort.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,9 @@ TRAINING_SPACES: Mapping[type[nn.Module], Space] = {
 }
 """Attributes of a row."""
 
+MASK_SPACE: Space = {"mark_weight": (0.2, 0.5, 1.0, 2.0, 5.0)}
+"""More arguments of networks that judge candidates, where sites have lesion masks; without them they decide nothing."""
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -115,20 +119,26 @@ def search_settings(
     n_splits: int,
     progress: Callable[[int, int], None] = lambda done, total: None,
     kept: Path | None = None,
+    masks: bool = False,
+    vary: Sequence[str] = (),
 ) -> list[Trial]:
     """Trials in the order of their score, the best first.
 
     Args:
         spec: a job.
         cohort: with the features that the job reads.
-        budget: trials, 1 or more; the first is ``spec`` as it is.
+        budget: trials, 1 or more; the first is ``spec`` as it is. No combination is tried twice: where fewer are
+            left, there are fewer trials.
         seed: of the draws.
         n_splits: splits that each trial is trained on, seeds 1 to this.
         progress: called with trials done and the total.
         kept: folder where scores are kept, so that a search that was stopped goes on; None: they are not.
+        masks: train also with the lesion masks of the simulation, whose weight is one more setting.
+        vary: settings that are drawn, the others stay the job's; empty: all of them.
 
     Raises:
-        ValueError: if the job's network has no space, or the budget is below 1.
+        ValueError: if the job's network has no space, cannot learn from masks or has no such setting, no site has
+            masks, or the budget is below 1.
         OSError: if ``kept`` cannot be written.
     """
     if type(spec.network) not in NETWORK_SPACES or budget < 1 or n_splits < 1:
@@ -136,46 +146,74 @@ def search_settings(
             f"the search needs a job with one of {', '.join(kind.__name__ for kind in NETWORK_SPACES)}, a budget and "
             f"splits of 1 or more; got {spec.name} with {type(spec.network).__name__}, {budget} and {n_splits}"
         )
-    rng = np.random.default_rng(seed)
-    trials = []
-    for number in range(budget):
-        tried = spec if number == 0 else with_settings(spec, draw_settings(spec, rng))
-        trials.append(_try(tried, cohort, n_splits, kept))
-        progress(number + 1, budget)
+    space = _space(spec, masks, vary)
+    trials: list[Trial] = []
+    for settings in _combinations(spec, space, budget, np.random.default_rng(seed)):
+        trials.append(_try(spec, settings, cohort, n_splits, kept, masks))
+        progress(len(trials), budget)
     return sorted(trials, key=lambda trial: (np.isnan(trial.rps), trial.rps))
 
 
-def space_of(spec: JobSpec) -> dict[str, Sequence[Any]]:
-    """What may be drawn for a job, by name."""
-    return {**NETWORK_SPACES[type(spec.network)], **TRAINING_SPACES[type(spec.network)]}
+def space_of(spec: JobSpec, masks: bool = False) -> dict[str, Sequence[Any]]:
+    """What may be drawn for a job, by name; ``masks``: where sites have lesion masks."""
+    more = MASK_SPACE if masks else {}
+    return {**NETWORK_SPACES[type(spec.network)], **TRAINING_SPACES[type(spec.network)], **more}
 
 
-def draw_settings(spec: JobSpec, rng: np.random.Generator) -> dict[str, Any]:
+def draw_settings(space: Space, rng: np.random.Generator) -> dict[str, Any]:
     """A random combination."""
-    return {name: values[int(rng.integers(len(values)))] for name, values in space_of(spec).items()}
+    return {name: values[int(rng.integers(len(values)))] for name, values in space.items()}
 
 
 def with_settings(spec: JobSpec, settings: Mapping[str, Any]) -> JobSpec:
     """The job with other settings of its network and its training."""
-    kind = type(spec.network)
-    changed = spec.with_network(**{name: settings[name] for name in NETWORK_SPACES[kind]})
-    return replace(changed, **{name: settings[name] for name in TRAINING_SPACES[kind]})
+    of_training = TRAINING_SPACES[type(spec.network)]
+    changed = spec.with_network(**{name: value for name, value in settings.items() if name not in of_training})
+    return replace(changed, **{name: value for name, value in settings.items() if name in of_training})
 
 
-def settings_of(spec: JobSpec) -> dict[str, Any]:
-    """The job's own settings by the names of its space."""
-    kind = type(spec.network)
-    network = {name: copy.copy(getattr(spec.network, name)) for name in NETWORK_SPACES[kind]}
-    return {**network, **{name: getattr(spec, name) for name in TRAINING_SPACES[kind]}}
+def settings_of(spec: JobSpec, space: Space) -> dict[str, Any]:
+    """The job's own settings by the names of a space."""
+    of_training = TRAINING_SPACES[type(spec.network)]
+    return {name: copy.copy(getattr(spec if name in of_training else spec.network, name)) for name in space}
 
 
-def _try(spec: JobSpec, cohort: Cohort, n_splits: int, kept: Path | None) -> Trial:
-    scores = []
+def _space(spec: JobSpec, masks: bool, vary: Sequence[str]) -> dict[str, Sequence[Any]]:
+    if masks and not isinstance(spec.network, CandidateMLP):
+        raise ValueError(
+            f"{spec.name} does not judge candidates, so lesion masks teach it nothing; leave --masks out, or search a "
+            "job that does"
+        )
+    space = space_of(spec, masks)
+    if unknown := [name for name in vary if name not in space]:
+        raise ValueError(f"{spec.name} has no setting {unknown[0]} to vary; there are {', '.join(space)}")
+    return {name: space[name] for name in vary} if vary else space
+
+
+def _combinations(spec: JobSpec, space: Space, budget: int, rng: np.random.Generator) -> Iterator[dict[str, Any]]:
+    """The job's own settings, then random ones, each once."""
+    n_others = math.prod(len(values) for values in space.values())
+    tried = [settings_of(spec, space)]
+    n_others -= all(value in space[name] for name, value in tried[0].items())
+    yield tried[0]
+    while len(tried) < min(budget, 1 + n_others):
+        drawn = draw_settings(space, rng)
+        if drawn not in tried:
+            tried.append(drawn)
+            yield drawn
+
+
+def _try(
+    spec: JobSpec, settings: dict[str, Any], cohort: Cohort, n_splits: int, kept: Path | None, masks: bool
+) -> Trial:
+    tried, scores = with_settings(spec, settings), []
     for split_seed in range(1, n_splits + 1):
-        sites = cohort.split(spec.inputs, split_seed, SCALES[spec.scale], twins=spec.twins)
-        scores.append(_kept_scores(replace(spec, seed=split_seed), sites, kept))
+        sites = cohort.split(spec.inputs, split_seed, SCALES[spec.scale], masks, spec.twins)
+        if masks and all(site.train.marks is None for site in sites.values()):
+            raise ValueError("no site has lesion masks; leave --masks out, or make a cohort with `mhsev cohort make`")
+        scores.append(_kept_scores(replace(tried, seed=split_seed), sites, kept))
     rps, kappas = zip(*scores, strict=True)
-    return Trial(settings_of(spec), float(np.mean(rps)), float(np.mean(kappas)))
+    return Trial(settings, float(np.mean(rps)), float(np.mean(kappas)))
 
 
 def _kept_scores(spec: JobSpec, sites: Mapping[str, SiteData], kept: Path | None) -> tuple[float, float]:
