@@ -111,7 +111,7 @@ def _patch_detector(name: str, inputs: CandidatePatchInputs) -> JobSpec:
         dropout=0.0,
         noise=0.1,
         grade_weight=2.0,
-        mark_weight=0.5,
+        mark_weight=5.0,
         max_deviation=6.0,
         seed=1,
     )
