@@ -85,11 +85,11 @@ def test_one_setting_is_searched_whole_and_once_with_the_masks_of_every_site():
     cohort, calls = SeedsAsked([], marked=True), []
     short = dataclasses.replace(JOB, num_rounds=1, epochs=1)
     trials = search_settings(
-        short, cohort, 99, 1, 1, lambda done, total: calls.append(done), masks=True, vary=["mark_weight"]
+        short, cohort, 99, 1, 1, lambda done, total: calls.append((done, total)), masks=True, vary=["mark_weight"]
     )
     weights = sorted(trial.settings["mark_weight"] for trial in trials)
     assert weights == sorted(search.MASK_SPACE["mark_weight"])
-    assert calls == list(range(1, len(weights) + 1))
+    assert calls == [(number, len(weights)) for number in range(1, len(weights) + 1)]
     assert len({trial.rps for trial in trials}) == len(weights), "the weight reaches the training"
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -147,10 +147,11 @@ def search_settings(
             f"splits of 1 or more; got {spec.name} with {type(spec.network).__name__}, {budget} and {n_splits}"
         )
     space = _space(spec, masks, vary)
+    combinations = _combinations(spec, space, budget, np.random.default_rng(seed))
     trials: list[Trial] = []
-    for settings in _combinations(spec, space, budget, np.random.default_rng(seed)):
+    for settings in combinations:
         trials.append(_try(spec, settings, cohort, n_splits, kept, masks))
-        progress(len(trials), budget)
+        progress(len(trials), len(combinations))
     return sorted(trials, key=lambda trial: (np.isnan(trial.rps), trial.rps))
 
 
@@ -190,17 +191,17 @@ def _space(spec: JobSpec, masks: bool, vary: Sequence[str]) -> dict[str, Sequenc
     return {name: space[name] for name in vary} if vary else space
 
 
-def _combinations(spec: JobSpec, space: Space, budget: int, rng: np.random.Generator) -> Iterator[dict[str, Any]]:
+def _combinations(spec: JobSpec, space: Space, budget: int, rng: np.random.Generator) -> list[dict[str, Any]]:
     """The job's own settings, then random ones, each once."""
+    own = settings_of(spec, space)
     n_others = math.prod(len(values) for values in space.values())
-    tried = [settings_of(spec, space)]
-    n_others -= all(value in space[name] for name, value in tried[0].items())
-    yield tried[0]
-    while len(tried) < min(budget, 1 + n_others):
+    n_others -= all(value in space[name] for name, value in own.items())
+    found = [own]
+    while len(found) < min(budget, 1 + n_others):
         drawn = draw_settings(space, rng)
-        if drawn not in tried:
-            tried.append(drawn)
-            yield drawn
+        if drawn not in found:
+            found.append(drawn)
+    return found
 
 
 def _try(
