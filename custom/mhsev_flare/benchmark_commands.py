@@ -109,7 +109,7 @@ def add_search(verbs: Any) -> None:
     parser.add_argument("--budget", type=positive, default=12, metavar="N", help="federated trainings (default: 12)")
     parser.add_argument("--splits", type=positive, default=1, metavar="N", help="splits of each (default: 1)")
     parser.add_argument("--seed", type=int, default=1, help="of the draws (default: 1)")
-    parser.add_argument("--masks", action="store_true", help="train with the simulation's lesion masks, weighed by it")
+    parser.add_argument("--masks", action="store_true", help="train with lesion masks too; their weight is searched")
     parser.add_argument(
         "--vary", nargs="+", default=[], metavar="SETTING", help="only these; the others stay the job's (default: all)"
     )
