@@ -16,6 +16,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 LEVEL = 0.95
+NORMAL_95 = 1.959964
+"""Standard errors to either end of a normal distribution's 95 % interval."""
 LEAST_DRAWS = 100
 
 

@@ -21,7 +21,18 @@ from mhsev_flare.association_commands import add_associations
 from mhsev_flare.benchmark_commands import add_benchmark, add_search
 from mhsev_flare.bundle_commands import add_bundle
 from mhsev_flare.cohort_commands import add_cohort
-from mhsev_flare.commands import DATA_SAY_NO, DONE, EPILOG, WRONG_CALL, add_workers, complain, noun, positive, verb
+from mhsev_flare.commands import (
+    DATA_SAY_NO,
+    DONE,
+    EPILOG,
+    WRONG_CALL,
+    add_workers,
+    complain,
+    noun,
+    opened_model,
+    positive,
+    verb,
+)
 from mhsev_flare.compare_commands import add_compare, missing_for_regions, place_text, region_lines
 from mhsev_flare.data_commands import add_features, add_ingest, add_landmarks, add_preprocess, add_qc
 from mhsev_flare.dicom_commands import add_dicom
@@ -154,12 +165,7 @@ def _predict(options: argparse.Namespace) -> int:
             f"--bval goes with one scan, and {len(options.scans)} were given; put a .bval file beside each instead"
         )
         return WRONG_CALL
-    from mhsev_monai.model_file import ModelFileError, load_model
-
-    try:
-        model = load_model(options.model)
-    except ModelFileError as error:
-        complain(f"{options.model}: {error}")
+    if (model := opened_model(options.model)) is None:
         return WRONG_CALL
     if options.regions and (lacking := missing_for_regions()):
         complain(lacking)

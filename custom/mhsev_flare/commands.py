@@ -5,7 +5,11 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mhsev_monai.model_file import SeverityModel
 
 DONE, DATA_SAY_NO, WRONG_CALL = 0, 1, 2
 
@@ -15,6 +19,17 @@ EPILOG = "Research use only. DWI shows fewer microbleeds than T2*-GRE or SWI."
 def complain(message: object) -> None:
     """Write one line to stderr."""
     print(f"mhsev: {message}", file=sys.stderr)
+
+
+def opened_model(path: Path) -> SeverityModel | None:
+    """The model of a run; None, with a complaint, where the file is none."""
+    from mhsev_monai.model_file import ModelFileError, load_model
+
+    try:
+        return load_model(path)
+    except ModelFileError as error:
+        complain(f"{path}: {error}")
+        return None
 
 
 def verb(verbs: Any, name: str, summary: str, command: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:

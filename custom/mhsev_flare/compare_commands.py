@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mhsev_flare.commands import DATA_SAY_NO, DONE, WRONG_CALL, complain, verb
+from mhsev_flare.commands import DATA_SAY_NO, DONE, WRONG_CALL, complain, opened_model, verb
 
 if TYPE_CHECKING:
     from mhsev_monai.lesion_regions import RegionCounts
@@ -39,12 +39,8 @@ def _compare(options: argparse.Namespace) -> int:
     from mhsev_monai.errors import ScanError
     from mhsev_monai.lesion_matching import TOLERANCE_MM
     from mhsev_monai.longitudinal import compare_scans
-    from mhsev_monai.model_file import ModelFileError, load_model
 
-    try:
-        model = load_model(options.model)
-    except ModelFileError as error:
-        complain(f"{options.model}: {error}")
+    if (model := opened_model(options.model)) is None:
         return WRONG_CALL
     tolerance = TOLERANCE_MM if options.tolerance is None else options.tolerance
     try:

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mhsev_flare.commands import DATA_SAY_NO, DONE, WRONG_CALL, complain, positive, verb
+from mhsev_flare.commands import DATA_SAY_NO, DONE, WRONG_CALL, complain, opened_model, positive, verb
 
 if TYPE_CHECKING:
     from mhsev_monai.scan_explanation import ScanExplanation, SpotContribution
@@ -29,14 +29,10 @@ def _explain(options: argparse.Namespace) -> int:
         complain(f"--svg goes with one scan, and {len(options.scans)} were given; name one")
         return WRONG_CALL
     from mhsev_monai.errors import ScanError
-    from mhsev_monai.model_file import ModelFileError, load_model
     from mhsev_monai.scan_explanation import explain_scan
     from mhsev_monai.shapley_explain import ExplainError
 
-    try:
-        model = load_model(options.model)
-    except ModelFileError as error:
-        complain(f"{options.model}: {error}")
+    if (model := opened_model(options.model)) is None:
         return WRONG_CALL
     status = DONE
     for scan in options.scans:

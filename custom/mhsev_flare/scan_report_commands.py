@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mhsev_flare.commands import DATA_SAY_NO, DONE, WRONG_CALL, complain, verb
+from mhsev_flare.commands import DATA_SAY_NO, DONE, WRONG_CALL, complain, opened_model, verb
 
 if TYPE_CHECKING:
     from mhsev_monai.model_file import SeverityModel
@@ -41,14 +41,10 @@ def _run(options: argparse.Namespace) -> int:
             complain(f"{path}: the report's file must end in {', '.join('.' + form for form in FORMS)}")
             return WRONG_CALL
     from mhsev_monai.errors import ScanError
-    from mhsev_monai.model_file import ModelFileError, load_model
     from mhsev_monai.report.forms import MissingReportlabError, form_of, write_form
     from mhsev_monai.report.scan_sections import scan_document
 
-    try:
-        model = load_model(options.model)
-    except ModelFileError as error:
-        complain(f"{options.model}: {error}")
+    if (model := opened_model(options.model)) is None:
         return WRONG_CALL
     try:
         report = _report(options, model)

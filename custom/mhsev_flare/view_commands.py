@@ -7,7 +7,7 @@ import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mhsev_flare.commands import DATA_SAY_NO, DONE, WRONG_CALL, complain, positive, verb
+from mhsev_flare.commands import DATA_SAY_NO, DONE, WRONG_CALL, complain, opened_model, positive, verb
 
 if TYPE_CHECKING:
     from mhsev_monai.viewer import ServedFile
@@ -34,7 +34,6 @@ def add_view(verbs: Any) -> None:
 
 def _view(options: argparse.Namespace) -> int:
     from mhsev_monai.errors import ScanError
-    from mhsev_monai.model_file import ModelFileError, load_model
     from mhsev_monai.prediction import grade_scan
 
     try:
@@ -42,11 +41,10 @@ def _view(options: argparse.Namespace) -> int:
     except ImportError as error:
         complain(f"the page needs {error.name}; install it with: pip install 'mhsev[report]'")
         return WRONG_CALL
-    try:
-        grade, entries = grade_scan(options.scan, load_model(options.model), options.bval, options.b0_only)
-    except ModelFileError as error:
-        complain(f"{options.model}: {error}")
+    if (model := opened_model(options.model)) is None:
         return WRONG_CALL
+    try:
+        grade, entries = grade_scan(options.scan, model, options.bval, options.b0_only)
     except ScanError as error:
         complain(f"{options.scan}: {error}")
         return DATA_SAY_NO

@@ -19,8 +19,8 @@ from mhsev_monai.report.document import (
     p_value,
 )
 from mhsev_monai.report.forest import Axis, ForestRow, forest_svg, log_axis
+from mhsev_monai.statistics import NORMAL_95
 
-_Z = 1.959964
 SEVERITY, COUNT = "expected severity", "expected count"
 _SHAPLEY = (
     "Shapley values say what the network did with its inputs, right or wrong; they are no evidence that a grade is "
@@ -88,7 +88,7 @@ def _importance(rows: Sequence[Mapping[str, Any]], output: str, unit: str) -> li
 
 
 def _ends(row: Mapping[str, Any]) -> tuple[float, float]:
-    reach = _Z * row["standard_error"]
+    reach = NORMAL_95 * row["standard_error"]
     return max(0.0, row["mean_absolute"] - reach), row["mean_absolute"] + reach
 
 

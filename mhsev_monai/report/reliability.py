@@ -10,10 +10,10 @@ from markupsafe import Markup
 
 from mhsev_monai.report.svg import ACCENT
 from mhsev_monai.report.svg_parts import figure, label
+from mhsev_monai.statistics import NORMAL_95
 
 BEFORE, AFTER = "#9a6200", ACCENT
 _LEFT, _TOP, _SIDE = 66, 20, 260
-_Z = 1.959964
 
 
 class ReliabilityPoint(NamedTuple):
@@ -38,9 +38,9 @@ def reliability_points(sums: Mapping[str, Any]) -> list[ReliabilityPoint]:
 
 def wilson(right: int, n: int) -> tuple[float, float]:
     """Ends of Wilson's 95 % interval of a share; ``n`` from 1."""
-    share, extra = right / n, _Z**2 / n
+    share, extra = right / n, NORMAL_95**2 / n
     middle = (share + extra / 2) / (1 + extra)
-    reach = _Z * math.sqrt(share * (1 - share) / n + extra / (4 * n)) / (1 + extra)
+    reach = NORMAL_95 * math.sqrt(share * (1 - share) / n + extra / (4 * n)) / (1 + extra)
     return max(0.0, middle - reach), min(1.0, middle + reach)
 
 

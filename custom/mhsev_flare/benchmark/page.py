@@ -22,10 +22,9 @@ from mhsev_flare.benchmark.graded import SCORES, WORST_SITE, Setting
 from mhsev_flare.benchmark.protocol import Regime
 from mhsev_monai._version import __version__
 from mhsev_monai.severity import Severity
+from mhsev_monai.statistics import NORMAL_95
 
 NOT_DEFINED = "–"
-NORMAL_95 = 1.959964
-"""Standard errors on either side that hold 95 % of a normal distribution."""
 
 _CAVEAT = "Research use only; simulated hospitals stand for no patient. "
 
