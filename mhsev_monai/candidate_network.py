@@ -135,7 +135,7 @@ class CandidateMLP(nn.Module):
             self.register_buffer("scan_mean", torch.zeros(in_features))
             self.register_buffer("scan_scale", torch.ones(in_features))
 
-    def _scorer(self) -> nn.Sequential:
+    def _scorer(self) -> nn.Module:
         layers: list[nn.Module] = []
         width = self.in_features
         for next_width in self.hidden_features:

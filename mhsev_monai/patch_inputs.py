@@ -28,7 +28,6 @@ SCHEMA_VERSION = 1
 BRIGHTEST = 2.0
 """Levels above are cut: fluid reaches 7 times the parenchyma and would be all that a network sees."""
 
-_CONTRASTS = (Keys.B0, Keys.TRACE)
 _SLICES = (-1, 0, 1)
 
 
@@ -55,21 +54,28 @@ class CandidatePatchInputs:
         self._candidates = DSDCandidateInputs()
 
     _always_serialize_args = ("side", "step_mm")
+    KIND = "patches"
+    CONTRASTS: tuple[str, ...] = (Keys.B0, Keys.TRACE)
 
     @property
     def channels(self) -> tuple[str, ...]:
         """Name of each channel of a picture."""
-        return tuple(f"{contrast}_slice_{offset:+d}" for contrast in _CONTRASTS for offset in _SLICES)
+        return tuple(f"{contrast}_slice_{offset:+d}" for contrast in self.CONTRASTS for offset in _SLICES)
 
     @property
-    def feature_names(self) -> tuple[str, ...]:
-        """Name of each entry of a row: the channels' pixels, row by row."""
+    def pixel_names(self) -> tuple[str, ...]:
+        """Name of each pixel of a picture: channel by channel, row by row."""
         pixels = range(self.side)
         return tuple(f"{channel}_{i}_{j}" for channel in self.channels for i in pixels for j in pixels)
 
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """Name of each entry of a row: the pixels."""
+        return self.pixel_names
+
     def fingerprint(self) -> str:
         """64 hexadecimal digits over parameters and schema version: what a model is tied to."""
-        own = {"kind": "patches", "schema": SCHEMA_VERSION, "side": self.side, "step_mm": self.step_mm}
+        own = {"kind": self.KIND, "schema": SCHEMA_VERSION, "side": self.side, "step_mm": self.step_mm}
         described = {**own, "candidates": self._candidates.fingerprint()}
         return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
 
@@ -89,15 +95,20 @@ class CandidatePatchInputs:
     def describe(self, entries: Mapping[str, Any]) -> CaseFeatures:
         """What is kept of a processed scan: pictures and positions of its candidates, and its quality."""
         found = self._candidates.describe(entries)
+        spacing = [float(length) for length in entries[Keys.B0].pixdim]
+        pictures = self._pictures(self.levels(entries), entries[Keys.CANDIDATE_VOXELS], spacing)
+        return CaseFeatures({}, found.quality, {PATCH_SET: pictures, POSITION_SET: found.sets[POSITION_SET]})
+
+    def levels(self, entries: Mapping[str, Any]) -> list[NDArray[np.float32]]:
+        """What each of ``CONTRASTS`` shows, ``(X, Y, Z)``, in shares of the local parenchyma's signal."""
         b0 = entries[Keys.B0]
         spacing = [float(length) for length in b0.pixdim]
         search = torch.as_tensor(np.asarray(entries[Keys.SEARCH_MASK][0]))
         images = []
-        for key in _CONTRASTS:
+        for key in (Keys.B0, Keys.TRACE):
             volume = torch.as_tensor(np.asarray(entries.get(key, b0)[0]))
             images.append(relative_to_parenchyma(volume, search, spacing).clamp(0.0, BRIGHTEST).numpy())
-        pictures = self._pictures(images, entries[Keys.CANDIDATE_VOXELS], spacing)
-        return CaseFeatures({}, found.quality, {PATCH_SET: pictures, POSITION_SET: found.sets[POSITION_SET]})
+        return images
 
     def _pictures(
         self, images: list[NDArray[np.float32]], voxels: NDArray[np.integer], spacing: list[float]
@@ -111,9 +122,9 @@ class CandidatePatchInputs:
                 step = np.stack([across, along, np.full_like(across, slice_offset)])
                 points = voxels.T[:, :, None, None] + step[:, None]
                 channels.append(ndimage.map_coordinates(image, points, order=1, mode="nearest"))
-        return np.stack(channels, axis=1).reshape(len(voxels), len(self.feature_names)).astype(np.float16)
+        return np.stack(channels, axis=1).reshape(len(voxels), len(self.pixel_names)).astype(np.float16)
 
-    def assemble(self, found: CaseFeatures) -> NDArray[np.float16]:
+    def assemble(self, found: CaseFeatures) -> NDArray[np.floating]:
         """``(MOST_PEAKS, len(feature_names))`` float16, deepest candidate first."""
         table = found.sets[PATCH_SET]
         filled = np.full((MOST_PEAKS, len(self.feature_names)), np.nan, dtype=np.float16)

@@ -74,7 +74,7 @@ class CandidateCNN(CandidateMLP):
             seed=seed,
         )
 
-    def _scorer(self) -> nn.Sequential:
+    def _scorer(self) -> nn.Module:
         first, second, hidden = self.hidden_features
         last = nn.Linear(hidden, 1)
         nn.init.constant_(last.bias, FIRST_LOGIT)

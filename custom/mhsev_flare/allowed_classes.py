@@ -23,6 +23,8 @@ JOB_CLASSES = (
     "mhsev_flare.server_optimiser.ServerOptimiser",
     "mhsev_monai.candidate_network.CandidateMLP",
     "mhsev_monai.clinical_inputs.ClinicalInputs",
+    "mhsev_monai.described_patch_inputs.DescribedPatchInputs",
+    "mhsev_monai.described_patch_network.DescribedPatchNetwork",
     "mhsev_monai.inputs.DSDCandidateInputs",
     "mhsev_monai.inputs.DSDInputs",
     "mhsev_monai.networks.SeverityMLP",

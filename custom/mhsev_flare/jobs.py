@@ -20,6 +20,9 @@ from mhsev_flare.job_spec import JobSpec
 from mhsev_flare.server_optimiser import ServerOptimiser
 from mhsev_flare.tracking import tensorboard_receiver
 from mhsev_monai.candidate_network import CandidateMLP
+from mhsev_monai.described_patch_inputs import DescribedPatchInputs
+from mhsev_monai.described_patch_network import DescribedPatchNetwork
+from mhsev_monai.dsd.descriptors import DESCRIPTORS
 from mhsev_monai.dsd.features import FEATURE_NAMES
 from mhsev_monai.feature_cache import CaseInputs
 from mhsev_monai.inputs import DSDCandidateInputs, DSDInputs
@@ -68,6 +71,10 @@ def _radiomics_mlp(name: str, inputs: RadiomicsInputs) -> JobSpec:
     return replace(spec, learning_rate=1e-2, weight_decay=1e-2)
 
 
+_CONTEXT = ("noise", "in_plane_spacing", "slice_spacing")
+"""Descriptors that say how much a scan can show."""
+
+
 def _candidate_mlp(name: str, inputs: DSDCandidateInputs) -> JobSpec:
     """One MLP shared by all candidates, trained end to end from the scan's count."""
     network = CandidateMLP(
@@ -81,7 +88,7 @@ def _candidate_mlp(name: str, inputs: DSDCandidateInputs) -> JobSpec:
         grade_weight=1.0,
         mark_weight=0.2,
         yardstick="both",
-        context_features=[inputs.feature_names.index(name) for name in ("noise", "in_plane_spacing", "slice_spacing")],
+        context_features=[inputs.feature_names.index(name) for name in _CONTEXT],
         max_deviation=8.0,
         max_federation_deviation=4.0,
         seed=1,
@@ -113,6 +120,41 @@ def _patch_detector(name: str, inputs: CandidatePatchInputs) -> JobSpec:
         grade_weight=2.0,
         mark_weight=5.0,
         max_deviation=6.0,
+        seed=1,
+    )
+    return JobSpec(
+        name=name,
+        inputs=inputs,
+        network=network,
+        num_rounds=30,
+        epochs=1,
+        learning_rate=3e-3,
+        weight_decay=3e-2,
+        batch_size=8,
+    )
+
+
+def _described_patches(name: str, inputs: DescribedPatchInputs) -> JobSpec:
+    """``dsd_mlp`` that also looks at a patch of each candidate; for federations whose scanners all train."""
+    network = DescribedPatchNetwork(
+        in_features=len(inputs.feature_names),
+        descriptors=len(DESCRIPTORS),
+        channels=len(inputs.channels),
+        side=inputs.side,
+        convolutions=[16, 32],
+        embedding=16,
+        hidden_features=[24, 12],
+        members=1,
+        num_classes=len(Severity),
+        lower_bounds=list(PAPER_SCALE.lower_bounds),
+        dropout=0.1,
+        noise=0.2,
+        grade_weight=1.0,
+        mark_weight=5.0,
+        context_features=[DESCRIPTORS.index(name) for name in _CONTEXT],
+        max_deviation=8.0,
+        max_federation_deviation=4.0,
+        max_pixel_deviation=6.0,
         seed=1,
     )
     return JobSpec(
@@ -186,6 +228,7 @@ JOBS: Mapping[str, JobSpec] = {
             },
         ),
         _patch_detector("detector_count", CandidatePatchInputs()),
+        _described_patches("dsd_patches", DescribedPatchInputs()),
     )
 }
 

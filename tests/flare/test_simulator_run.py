@@ -223,7 +223,12 @@ def test_the_environment_can_name_the_cohort_for_flares_own_command(cohort, tmp_
 
 @pytest.mark.parametrize(
     ("job", "shown"),
-    [("radiomics_mlp", "points at no place"), ("cnn3d", "points at no place"), ("detector_count", "the scan has")],
+    [
+        ("radiomics_mlp", "points at no place"),
+        ("cnn3d", "points at no place"),
+        ("detector_count", "the scan has"),
+        ("dsd_patches", "the scan has"),
+    ],
 )
 def test_a_baseline_runs_from_its_job_to_its_report(cohort, tmp_path, job, shown):
     from mhsev_flare.jobs import JOBS, export_job

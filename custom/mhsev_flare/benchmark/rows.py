@@ -123,6 +123,7 @@ ROWS: Mapping[str, Row] = {
             "trained with lesion masks beside the counts",
             masks=True,
         ),
+        Row("dsd_patches with masks", JOBS["dsd_patches"], "trained with lesion masks beside the counts", masks=True),
         Row(
             "radiomics of spots",
             _vector(JOBS["radiomics_mlp"], SpotRadiomicsInputs()),

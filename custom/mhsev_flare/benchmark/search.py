@@ -26,6 +26,7 @@ from mhsev_flare.job_spec import JobSpec
 from mhsev_flare.result import pool_tables
 from mhsev_flare.site_data import SiteData
 from mhsev_monai.candidate_network import CandidateMLP
+from mhsev_monai.described_patch_network import DescribedPatchNetwork
 from mhsev_monai.evaluation import evaluate_severity
 from mhsev_monai.metrics import severity_metrics
 from mhsev_monai.networks import SeverityMLP
@@ -56,6 +57,14 @@ NETWORK_SPACES: Mapping[type[nn.Module], Space] = {
         "noise": (0.0, 0.1, 0.3, 0.5),
         "grade_weight": (0.0, 0.5, 1.0, 2.0),
     },
+    DescribedPatchNetwork: {
+        "convolutions": ([8, 16], [12, 24], [16, 32], [24, 48]),
+        "embedding": (8, 16, 32),
+        "hidden_features": ([16], [24, 12], [32, 16], [48, 24]),
+        "dropout": (0.0, 0.1, 0.2, 0.3),
+        "noise": (0.0, 0.1, 0.2, 0.3, 0.5),
+        "grade_weight": (0.0, 0.5, 1.0, 2.0),
+    },
     SeverityMLP: {
         "hidden_features": ([16], [32], [64, 32], [128, 64]),
         "dropout": (0.0, 0.1, 0.3, 0.5),
@@ -72,6 +81,11 @@ TRAINING_SPACES: Mapping[type[nn.Module], Space] = {
         "batch_size": (8, 16, 32),
     },
     CandidateCNN: {
+        "learning_rate": (1e-3, 3e-3, 5e-3, 1e-2),
+        "weight_decay": (1e-3, 1e-2, 3e-2, 1e-1),
+        "batch_size": (8, 16, 32),
+    },
+    DescribedPatchNetwork: {
         "learning_rate": (1e-3, 3e-3, 5e-3, 1e-2),
         "weight_decay": (1e-3, 1e-2, 3e-2, 1e-1),
         "batch_size": (8, 16, 32),
