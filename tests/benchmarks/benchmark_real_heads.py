@@ -27,6 +27,7 @@ from mhsev_flare.progress import bar, cores
 from mhsev_monai.candidate_network import CandidateMLP
 from mhsev_monai.inputs import DSDCandidateInputs
 from mhsev_monai.networks import predict_severity
+from mhsev_monai.patch_inputs import CandidatePatchInputs
 from mhsev_monai.severity import SCALES
 
 SCANS = Path(__file__).parents[3] / "shared" / "data" / "nifti_dwi"
@@ -63,17 +64,21 @@ def parse() -> argparse.Namespace:
     return options
 
 
-def common_inputs(rows: Sequence[Row]) -> DSDCandidateInputs:
+CandidateTable = DSDCandidateInputs | CandidatePatchInputs
+"""Inputs that read the candidates of a scan, one row each."""
+
+
+def common_inputs(rows: Sequence[Row]) -> CandidateTable:
     """What all rows read; the program ends where they differ or read no candidates."""
     inputs = rows[0].inputs
     others = any(row.inputs.fingerprint() != inputs.fingerprint() for row in rows)
-    if others or not isinstance(inputs, DSDCandidateInputs):
-        sys.exit("--rows must all read the same candidates, as dsd_mlp does")
+    if others or not isinstance(inputs, CandidateTable):
+        sys.exit("--rows must all read the same of candidates, as those of dsd_mlp do, or those of dsd_patches")
     return inputs
 
 
-def read_heads(inputs: DSDCandidateInputs) -> Iterator[tuple[str, Tensor]]:
-    """Name and ``(1, N, D)`` descriptors of each real scan."""
+def read_heads(inputs: CandidateTable) -> Iterator[tuple[str, Tensor]]:
+    """Name and ``(1, N, D)`` rows of the candidates of each real scan."""
     for image in sorted(SCANS.glob("*.nii.gz")):
         name = image.name.removesuffix(".nii.gz")
         bvals = image.with_name(f"{name}.bval")
