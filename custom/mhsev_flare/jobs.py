@@ -163,7 +163,7 @@ def _described_patches(name: str, inputs: DescribedPatchInputs) -> JobSpec:
         network=network,
         num_rounds=30,
         epochs=1,
-        learning_rate=3e-3,
+        learning_rate=1e-2,
         weight_decay=3e-2,
         batch_size=8,
     )
