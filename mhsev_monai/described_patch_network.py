@@ -100,7 +100,7 @@ class DescribedPatchNetwork(CandidateMLP):
 
     def _scorer(self) -> nn.Module:
         first, second = self.convolutions
-        sight = nn.Sequential(
+        sight: list[nn.Module] = [
             nn.Unflatten(1, (self.channels, self.side, self.side)),
             nn.Conv2d(self.channels, first, 3),
             nn.SiLU(),
@@ -110,15 +110,15 @@ class DescribedPatchNetwork(CandidateMLP):
             nn.Linear(second * (self.side - 4) ** 2, self.embedding),
             nn.SiLU(),
             nn.Dropout(self.dropout),
-        )
-        layers: list[nn.Module] = []
+        ]
+        judge: list[nn.Module] = []
         width = 2 * self.descriptors + self.embedding
         for next_width in self.hidden_features:
-            layers += [nn.Linear(width, next_width), nn.SiLU(), nn.Dropout(self.dropout)]
+            judge += [nn.Linear(width, next_width), nn.SiLU(), nn.Dropout(self.dropout)]
             width = next_width
         last = nn.Linear(width, 1)
         nn.init.constant_(last.bias, FIRST_LOGIT)
-        return _Scorer(2 * self.descriptors, sight, nn.Sequential(*layers, last))
+        return _Scorer(2 * self.descriptors, sight, [*judge, last])
 
     def standardised(self, features: Tensor) -> Tensor:
         """Descriptors within the scan, the same over the federation, and pixels; rows of NaN stay.
@@ -146,16 +146,21 @@ class DescribedPatchNetwork(CandidateMLP):
         return [*described, *described, *range(self.descriptors, self.in_features)]
 
 
-class _Scorer(nn.Module):
-    """From ``(k, n_described + pixels)`` to ``(k, 1)`` logits."""
+class _Scorer(nn.Sequential):
+    """From ``(k, n_described + pixels)`` to ``(k, 1)`` logits.
 
-    def __init__(self, n_described: int, sight: nn.Module, judge: nn.Module) -> None:
-        super().__init__()
+    One sequence, of which the first layers see the pixels alone: so weights have names that the sites' filters know.
+    """
+
+    def __init__(self, n_described: int, sight: Sequence[nn.Module], judge: Sequence[nn.Module]) -> None:
+        super().__init__(*sight, *judge)
         self.n_described = n_described
-        self.sight = sight
-        self.judge = judge
+        self.n_sight = len(sight)
 
     def forward(self, values: Tensor) -> Tensor:
-        described, pixels = values[:, : self.n_described], values[:, self.n_described :]
-        judged: Tensor = self.judge(torch.cat([described, self.sight(pixels)], dim=1))
-        return judged
+        described, seen = values[:, : self.n_described], values[:, self.n_described :]
+        for index, layer in enumerate(self):
+            if index == self.n_sight:
+                seen = torch.cat([described, seen], dim=1)
+            seen = layer(seen)
+        return seen

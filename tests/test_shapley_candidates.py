@@ -101,7 +101,8 @@ def test_a_group_that_no_perceptron_reads_gets_nothing_and_more_spots_of_a_kind_
             scorer[0].weight[:, 2:4] = 0
     background = common_background(network, 2, seed=1, n_candidates=20)
     found = explain_descriptors(network, scan(25)[None], background, GROUPS, 3, seed=0).values
-    assert found[0, 1].abs().max() < 1e-12
+    # Single precision: the same sum over other rows of a batch may be rounded otherwise, on one processor or another.
+    assert found[0, 1].abs().max() < 1e-6
     # Three times the background's own candidates: nothing is left for the descriptors.
     tripled = background[:1].repeat_interleave(3, dim=1)
     found = explain_descriptors(network, tripled, background[:1], GROUPS, 3, seed=0).values
