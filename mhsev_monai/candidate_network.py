@@ -136,14 +136,7 @@ class CandidateMLP(nn.Module):
             self.register_buffer("scan_scale", torch.ones(in_features))
 
     def _scorer(self) -> nn.Module:
-        layers: list[nn.Module] = []
-        width = self.in_features
-        for next_width in self.hidden_features:
-            layers += [nn.Linear(width, next_width), nn.SiLU(), nn.Dropout(self.dropout)]
-            width = next_width
-        last = nn.Linear(width, 1)
-        nn.init.constant_(last.bias, FIRST_LOGIT)
-        return nn.Sequential(*layers, last)
+        return nn.Sequential(*judging_layers(self.in_features, self.hidden_features, self.dropout))
 
     def forward(self, features: Tensor) -> Tensor:
         """Conditional logits of the grades and the log count, the form that ``networks.split_output`` reads.
@@ -286,6 +279,17 @@ class CandidateMLP(nn.Module):
         scores = torch.zeros(present.shape, dtype=values.dtype, device=values.device)
         scores[present] = torch.sigmoid(scorer(values[present])[:, 0])
         return scores
+
+
+def judging_layers(width: int, hidden_features: Sequence[int], dropout: float) -> list[nn.Module]:
+    """A perceptron from ``width`` numbers of a candidate to its logit, which begins at ``FIRST_LOGIT``."""
+    layers: list[nn.Module] = []
+    for next_width in hidden_features:
+        layers += [nn.Linear(width, next_width), nn.SiLU(), nn.Dropout(dropout)]
+        width = next_width
+    last = nn.Linear(width, 1)
+    nn.init.constant_(last.bias, FIRST_LOGIT)
+    return [*layers, last]
 
 
 _MEASURED: MutableMapping[Tensor, tuple[int, Tensor]] = WeakTensorKeyDictionary()

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from mhsev_monai.candidate_network import FEDERATION, FIRST_LOGIT, SCAN, CandidateMLP, against_scan
+from mhsev_monai.candidate_network import FEDERATION, SCAN, CandidateMLP, against_scan, judging_layers
+from mhsev_monai.patch_network import seeing_layers
 
 
 class DescribedPatchNetwork(CandidateMLP):
@@ -99,26 +100,9 @@ class DescribedPatchNetwork(CandidateMLP):
         self._limit = {SCAN: max_deviation, FEDERATION: max_federation_deviation}
 
     def _scorer(self) -> nn.Module:
-        first, second = self.convolutions
-        sight: list[nn.Module] = [
-            nn.Unflatten(1, (self.channels, self.side, self.side)),
-            nn.Conv2d(self.channels, first, 3),
-            nn.SiLU(),
-            nn.Conv2d(first, second, 3),
-            nn.SiLU(),
-            nn.Flatten(),
-            nn.Linear(second * (self.side - 4) ** 2, self.embedding),
-            nn.SiLU(),
-            nn.Dropout(self.dropout),
-        ]
-        judge: list[nn.Module] = []
+        sight = seeing_layers(self.channels, self.side, self.convolutions, self.embedding, self.dropout)
         width = 2 * self.descriptors + self.embedding
-        for next_width in self.hidden_features:
-            judge += [nn.Linear(width, next_width), nn.SiLU(), nn.Dropout(self.dropout)]
-            width = next_width
-        last = nn.Linear(width, 1)
-        nn.init.constant_(last.bias, FIRST_LOGIT)
-        return _Scorer(2 * self.descriptors, sight, [*judge, last])
+        return _Scorer(2 * self.descriptors, sight, judging_layers(width, self.hidden_features, self.dropout))
 
     def standardised(self, features: Tensor) -> Tensor:
         """Descriptors within the scan, the same over the federation, and pixels; rows of NaN stay.

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from mhsev_monai.candidate_network import FEDERATION, FIRST_LOGIT, CandidateMLP
+from mhsev_monai.candidate_network import FEDERATION, CandidateMLP, judging_layers
 
 
 class CandidateCNN(CandidateMLP):
@@ -76,21 +76,29 @@ class CandidateCNN(CandidateMLP):
 
     def _scorer(self) -> nn.Module:
         first, second, hidden = self.hidden_features
-        last = nn.Linear(hidden, 1)
-        nn.init.constant_(last.bias, FIRST_LOGIT)
-        return nn.Sequential(
-            nn.Unflatten(1, (self.channels, self.side, self.side)),
-            nn.Conv2d(self.channels, first, 3),
-            nn.SiLU(),
-            nn.Conv2d(first, second, 3),
-            nn.SiLU(),
-            nn.Flatten(),
-            nn.Linear(second * (self.side - 4) ** 2, hidden),
-            nn.SiLU(),
-            nn.Dropout(self.dropout),
-            last,
-        )
+        # In this order, on which the initial weights depend.
+        last = judging_layers(hidden, [], self.dropout)
+        sight = seeing_layers(self.channels, self.side, (first, second), hidden, self.dropout)
+        return nn.Sequential(*sight, *last)
 
     def standardised(self, features: Tensor) -> Tensor:
         """Pixels over all of the federation's candidates, ``(n, N, in_features)`` float32; rows of NaN stay."""
         return super().standardised(features.float())
+
+
+def seeing_layers(
+    channels: int, side: int, convolutions: Sequence[int], n_numbers: int, dropout: float
+) -> list[nn.Module]:
+    """From the pixels of a picture, ``(k, channels * side * side)``, over two convolutions to ``(k, n_numbers)``."""
+    first, second = convolutions
+    return [
+        nn.Unflatten(1, (channels, side, side)),
+        nn.Conv2d(channels, first, 3),
+        nn.SiLU(),
+        nn.Conv2d(first, second, 3),
+        nn.SiLU(),
+        nn.Flatten(),
+        nn.Linear(second * (side - 4) ** 2, n_numbers),
+        nn.SiLU(),
+        nn.Dropout(dropout),
+    ]

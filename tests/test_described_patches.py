@@ -5,13 +5,11 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import pytest
 import torch
 
 from mhsev_monai import inputs as inputs_module
-from mhsev_monai.cases import Case
 from mhsev_monai.described_patch_inputs import DescribedPatchInputs
 from mhsev_monai.described_patch_network import DescribedPatchNetwork
 from mhsev_monai.dsd.descriptors import DESCRIPTORS
@@ -25,7 +23,7 @@ from mhsev_monai.severity import PAPER_SCALE
 from mhsev_monai.training import LabelledFeatures, TrainingParameters, severity_loss, train_severity
 
 sys.path.insert(0, str(Path(__file__).parent))
-from small_heads import AFFINE, head
+from spotted_heads import spotted_head
 
 DESCRIBED, SIDE = 4, 5
 
@@ -33,13 +31,7 @@ DESCRIBED, SIDE = 4, 5
 @pytest.fixture(scope="module")
 def case(tmp_path_factory):
     """A head with three dark spots in its brain."""
-    folder = tmp_path_factory.mktemp("scan")
-    volumes = head()
-    for place in ((14, 20, 17), (24, 28, 15), (20, 16, 20)):
-        volumes[place] *= 0.4
-    nib.save(nib.Nifti1Image(volumes, AFFINE), folder / "sub-1_dwi.nii.gz")
-    (folder / "sub-1_dwi.bval").write_text("0 1000")
-    return Case("sub-1", folder / "sub-1_dwi.nii.gz", folder / "sub-1_dwi.bval")
+    return spotted_head(tmp_path_factory.mktemp("scan"))
 
 
 @pytest.fixture(scope="module")

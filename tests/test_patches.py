@@ -5,13 +5,11 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import pytest
 import torch
 
 from mhsev_monai import inputs as inputs_module
-from mhsev_monai.cases import Case
 from mhsev_monai.dsd.descriptors import DESCRIPTORS
 from mhsev_monai.dsd.peaks import MOST_PEAKS
 from mhsev_monai.inputs import POSITION_SET, DSDCandidateInputs
@@ -24,7 +22,7 @@ from mhsev_monai.severity import PAPER_SCALE
 from mhsev_monai.training import LabelledFeatures, TrainingParameters, severity_loss, train_severity
 
 sys.path.insert(0, str(Path(__file__).parent))
-from small_heads import AFFINE, head
+from spotted_heads import spotted_head
 
 CHANNELS, SIDE = 2, 5
 
@@ -32,14 +30,8 @@ CHANNELS, SIDE = 2, 5
 @pytest.fixture(scope="module")
 def scan(tmp_path_factory):
     """Entries and what is kept of a head with three dark spots in its brain."""
-    folder = tmp_path_factory.mktemp("scan")
-    volumes = head()
-    for place in ((14, 20, 17), (24, 28, 15), (20, 16, 20)):
-        volumes[place] *= 0.4
-    nib.save(nib.Nifti1Image(volumes, AFFINE), folder / "sub-1_dwi.nii.gz")
-    (folder / "sub-1_dwi.bval").write_text("0 1000")
     inputs = CandidatePatchInputs(side=5, step_mm=4.0)
-    case = Case("sub-1", folder / "sub-1_dwi.nii.gz", folder / "sub-1_dwi.bval")
+    case = spotted_head(tmp_path_factory.mktemp("scan"))
     entries = inputs.process(case.image, case.bvals)
     return inputs, entries, inputs.describe(entries)
 
