@@ -292,30 +292,31 @@ def judging_layers(width: int, hidden_features: Sequence[int], dropout: float) -
     return [*layers, last]
 
 
-_MEASURED: MutableMapping[Tensor, tuple[int, Tensor]] = WeakTensorKeyDictionary()
-"""What :func:`against_scan` made of tensors that are still in use, with the version that they had."""
+_MEASURED: MutableMapping[Tensor, tuple[int, int | None, Tensor]] = WeakTensorKeyDictionary()
+"""What :func:`against_scan` made of tensors that are still in use, with their version and how much of them it took."""
 
 
-def against_scan(features: Tensor) -> Tensor:
+def against_scan(features: Tensor, n_descriptors: int | None = None) -> Tensor:
     """Each descriptor less its median over the scan's candidates, over their spread, the quartiles' distance / 1.349.
 
     Every round of a training asks for the same cases, and sorting them takes as long as learning from them: while a
     tensor is in use and unchanged, its result is kept.
 
     Args:
-        features: ``(n, N, D)``; rows of NaN stand for no candidate, and stay.
+        features: ``(n, N, F)``; rows of NaN stand for no candidate, and stay.
+        n_descriptors: the first so many of a row are measured, ``D``; None: all.
 
     Returns:
         ``(n, N, D)``, not to be changed; 0 for a descriptor that all candidates of a scan share.
     """
     if features.is_inference():
         # Such tensors do not tell whether they were changed.
-        return _measured(features)
+        return _measured(features[..., :n_descriptors])
     known = _MEASURED.get(features)
-    if known is None or known[0] != features._version:
-        known = features._version, _measured(features)
+    if known is None or known[:2] != (features._version, n_descriptors):
+        known = features._version, n_descriptors, _measured(features[..., :n_descriptors])
         _MEASURED[features] = known
-    return known[1]
+    return known[2]
 
 
 @torch.no_grad()

@@ -39,7 +39,7 @@ class DescribedPatchInputs(CandidatePatchInputs):
         return hashlib.sha256(f"{_own_digest()} {super().computation()}".encode()).hexdigest()
 
     def levels(self, entries: Mapping[str, Any]) -> list[NDArray[np.float32]]:
-        """What each of ``CONTRASTS`` shows, ``(X, Y, Z)``."""
+        """b0 and trace as above, then the map as it is, ``(X, Y, Z)``."""
         return [*super().levels(entries), np.asarray(entries[Keys.DSD][0], dtype=np.float32)]
 
     def describe(self, entries: Mapping[str, Any]) -> CaseFeatures:

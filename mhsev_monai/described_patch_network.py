@@ -113,7 +113,7 @@ class DescribedPatchNetwork(CandidateMLP):
         features = features.float()
         over_all = (features - self.feature_mean) / self.feature_scale
         described, pixels = over_all[..., : self.descriptors], over_all[..., self.descriptors :]
-        within = against_scan(features[..., : self.descriptors])
+        within = against_scan(features, self.descriptors)
         return torch.cat(
             [
                 self._limited(within, described, SCAN),

@@ -100,7 +100,7 @@ class CandidatePatchInputs:
         return CaseFeatures({}, found.quality, {PATCH_SET: pictures, POSITION_SET: found.sets[POSITION_SET]})
 
     def levels(self, entries: Mapping[str, Any]) -> list[NDArray[np.float32]]:
-        """What each of ``CONTRASTS`` shows, ``(X, Y, Z)``, in shares of the local parenchyma's signal."""
+        """b0 and trace, ``(X, Y, Z)``, in shares of the local parenchyma's signal, 0 to 2; as many as ``CONTRASTS``."""
         b0 = entries[Keys.B0]
         spacing = [float(length) for length in b0.pixdim]
         search = torch.as_tensor(np.asarray(entries[Keys.SEARCH_MASK][0]))

@@ -237,6 +237,9 @@ def test_candidates_that_change_are_measured_again():
     assert not torch.equal(after[0, :, 1], before[0, :, 1])
     torch.testing.assert_close(after[1], before[1])
     torch.testing.assert_close(after, against_scan(values.clone()))
+    first = against_scan(values, 2)
+    torch.testing.assert_close(first, after[..., :2])
+    assert against_scan(values, 2) is first
 
 
 def test_candidates_are_measured_under_inference_too():

@@ -80,11 +80,11 @@ def test_a_hospital_without_network_for_two_minutes_costs_its_own_rounds_alone(t
     trained = ledger[:N_ROUNDS]
     assert [set(row["sites"]) >= {"site-1", "site-2"} for row in trained] == [True] * N_ROUNDS
     without = [row["round"] for row in trained if row["absent"] == [CUT]]
+    # A round without it takes 20 s and the 10 s of grace, or somewhat more on a busy machine, and it came back.
+    assert 2 <= len(without) <= 6
+    assert trained[-1]["absent"] == []
     # It trains at once and the others take 20 s, so its answer to round 2 may have left before the cable was pulled.
     assert without[0] in (2, 3)
     assert without == list(range(without[0], without[0] + len(without)))
-    # A round without it takes 20 s and the 10 s of grace, or somewhat more on a busy machine, and it came back.
-    assert len(without) >= 2
-    assert trained[-1]["absent"] == []
     assert result["left_out"] == {CUT: len(without)}
     assert set(SITES) == set(ledger[0]["sites"]) == set(ledger[1]["sites"])
