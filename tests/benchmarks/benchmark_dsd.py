@@ -21,8 +21,8 @@ import numpy as np
 import peers
 import torch
 from counted_lanes import count_operations
+from dsd_images import slice_of, table
 from roofline import peak_gflops
-from scipy.ndimage import gaussian_filter
 
 from mhsev_monai.dsd import DSDParameters, dynamic_spectral_decomposition, rank_k_project
 from mhsev_monai.dsd.engines import cpu, portable
@@ -31,14 +31,6 @@ from mhsev_monai.dsd.windows import gather_windows
 
 SIZES = (8, 16, 32)
 Row = Sequence[object]
-
-
-def slice_of(side: int, n_slices: int = 1, seed: int = 0) -> np.ndarray:
-    """Smooth structure of 8 % around 100, and noise of 3 %: most windows keep 2 to 5 of 16 components."""
-    rng = np.random.default_rng(seed)
-    structure = gaussian_filter(rng.standard_normal((side, side)), 3)
-    plane = 100 * (1 + 0.08 * structure / structure.std())
-    return plane[..., None] + 3 * rng.standard_normal((side, side, n_slices))
 
 
 def lattice_of(image: np.ndarray, size: int, fraction: int) -> tuple[Lattice, DSDParameters]:
@@ -258,37 +250,6 @@ def roofline_rows(times: dict[int, float]) -> Iterator[Row]:
         yield f"W = {size}", f"{operations:,.0f}", f"{rate:.0f}", f"{peak:.0f}", f"{100 * rate / peak:.0f} %"
 
 
-def cuda_lines() -> list[str]:
-    """Times on CUDA where there is a device, else what is known without one."""
-    if not torch.cuda.is_available():
-        return [
-            "Not measured: no CUDA device at hand. The kernel is tested in Triton's interpreter and compiled for sm_90."
-        ]
-    image = torch.from_numpy(slice_of(256, 60).astype(np.float32)).cuda()
-    parameters = DSDParameters(window_size=16, stride_fraction=8, dynamic=False, acquired=0.5)
-    reference = dynamic_spectral_decomposition(image.cpu(), (1.0, 1.0, 3.0), None, parameters, "numba")
-    rows: list[Row] = []
-    for engine in ("triton", "torch"):
-        seconds = []
-        for _ in range(6):
-            torch.cuda.synchronize()
-            start = time.perf_counter()
-            result = dynamic_spectral_decomposition(image, (1.0, 1.0, 3.0), None, parameters, engine)
-            torch.cuda.synchronize()
-            seconds.append(time.perf_counter() - start)
-        error = (result.map.cpu() - reference.map).abs().max() / reference.map.abs().max()
-        same = (result.rank.cpu() == reference.rank).double().mean()
-        rows.append([f"engine `{engine}`", f"{1000 * min(seconds[1:]):.0f}", f"{error:.1e}", f"{same:.6f}"])
-    title = f"{torch.cuda.get_device_name()}, 256 x 256 x 60, W = 16, stride 2"
-    return table([title, "ms", "greatest difference of the map", "share of equal ranks"], rows)
-
-
-def table(header: Row, rows: Sequence[Row] | Iterator[Row]) -> list[str]:
-    """A table of Markdown."""
-    lines = ["| " + " | ".join(map(str, row)) + " |" for row in (header, ["---"] * len(header), *rows)]
-    return [*lines, ""]
-
-
 def machine() -> str:
     """Processor and versions, without a name of the machine."""
     model, wide = platform.processor() or platform.machine(), ""
@@ -352,7 +313,8 @@ def main() -> None:
     )
     step("roofline")
     header = ["engine `numba`", "operations per window", "GFLOP/s", "peak of multiply-add, GFLOP/s", "share"]
-    lines += ["## Roofline, one core", "", *table(header, roofline_rows(numba)), "## CUDA", "", *cuda_lines()]
+    lines += ["## Roofline, one core", "", *table(header, roofline_rows(numba))]
+    lines += ["On CUDA: [its own page](cuda.md)."]
     text = [
         "# The decomposition, timed",
         "",

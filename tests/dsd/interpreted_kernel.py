@@ -1,7 +1,7 @@
 """Run by a test in a process of its own: Triton reads ``TRITON_INTERPRET`` when the kernel is imported.
 
-``python interpreted_kernel.py matrices SIZE COUNT ROWS`` and ``... volume`` print nothing where all
-holds, and fail with what does not.
+``python interpreted_kernel.py matrices SIZE COUNT ROWS``, ``... overlap SIZE STRIDE`` and ``... volume`` print nothing
+where all holds, and fail with what does not.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from dsd_phantoms import wavy_head
 from matrix_families import FAMILIES, matrices, truncate
 
 from mhsev_monai.dsd import DSDParameters, dynamic_spectral_decomposition, rank_k_project
+from mhsev_monai.dsd.engines.gpu_overlap import GatheringOverlapAdd
+from mhsev_monai.dsd.windows import OverlapAdd, continue_by_reflection, sine_taper, windows_at_anchors
 
 
 def check_matrices(size, count, rows):
@@ -30,6 +32,23 @@ def check_matrices(size, count, rows):
         length = np.linalg.norm(batch, axis=(1, 2))
         bound = 5e-7 * (1 + 1 / np.maximum(expected.gap, 1e-12)) * length + 1e-30
         assert (error <= bound)[clear].all(), (error / bound)[clear].max()
+
+
+def check_overlap(size, stride):
+    """Two batches of windows at some of the anchors, the second without any in the first slice."""
+    torch.manual_seed(size)
+    padded = continue_by_reflection(torch.rand(3, 37, 29), stride)
+    view = windows_at_anchors(padded, size, stride)
+    taper = sine_taper(size, padded)
+    chosen = torch.rand(view.shape[:3])
+    found, expected = GatheringOverlapAdd(padded, stride), OverlapAdd(padded, stride)
+    for anchors in ((chosen < 0.3).nonzero(), ((chosen > 0.6) & (torch.arange(3)[:, None, None] > 0)).nonzero()):
+        for total in (found, expected):
+            total.add(tuple(anchors.T), view[tuple(anchors.T)], taper)
+    torch.testing.assert_close(found.weight, expected.weight, rtol=0, atol=1e-5)
+    torch.testing.assert_close(found.result(37, 29), expected.result(37, 29), rtol=0, atol=1e-6)
+    assert (found.weight == 0).any()
+    assert found.result(37, 29).any()
 
 
 def check_volume():
@@ -46,5 +65,7 @@ def check_volume():
 if __name__ == "__main__":
     if sys.argv[1] == "volume":
         check_volume()
+    elif sys.argv[1] == "overlap":
+        check_overlap(*map(int, sys.argv[2:]))
     else:
         check_matrices(*map(int, sys.argv[2:]))

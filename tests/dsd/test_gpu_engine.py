@@ -29,6 +29,11 @@ def test_kernel_in_the_interpreter_agrees_with_the_svd(size, count, rows):
     interpret("matrices", size, count, rows)
 
 
+@pytest.mark.parametrize(("size", "stride"), [(8, 2), (16, 4), (32, 4)])
+def test_overlap_add_in_the_interpreter_agrees_with_torch_s(size, stride):
+    interpret("overlap", size, stride)
+
+
 def test_volume_in_the_interpreter_agrees_with_double_precision():
     interpret("volume")
 
@@ -39,12 +44,14 @@ import triton
 from triton import knobs
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
+from mhsev_monai.dsd.engines.gpu import LANES
 from mhsev_monai.dsd.engines.gpu_kernel import SWEEPS, rank_k_kernel
 
+size = int(sys.argv[1])
 types = dict.fromkeys(("x", "y", "mixing", "scratch"), "*fp32") | {"ranks": "*i32", "count": "i32", "m": "i32"}
 types |= {"energy": "fp32", "near": "fp32", "N": "constexpr", "NB": "constexpr", "SWEEPS": "constexpr"}
 types = {name: types[name] for name in rank_k_kernel.arg_names}
-source = ASTSource(fn=rank_k_kernel, signature=types, constexprs={"N": int(sys.argv[1]), "NB": 32, "SWEEPS": SWEEPS})
+source = ASTSource(fn=rank_k_kernel, signature=types, constexprs={"N": size, "NB": LANES[size], "SWEEPS": SWEEPS})
 kernel = triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": 1})
 with tempfile.TemporaryDirectory() as folder:
     ptx = pathlib.Path(folder) / "kernel.ptx"

@@ -4,7 +4,7 @@
 engine      runs                                              for
 ==========  ================================================  ====================================================
 ``numba``   float32 on the processor, one thread a slice      every processor: no compiler is needed on site
-``triton``  float32 on CUDA (or in Triton's interpreter)      the rank-K step in a kernel, torch does the rest
+``triton``  float32 on CUDA (or in Triton's interpreter)      rank-K step and overlap-add in kernels, torch the rest
 ``torch``   any device with float64; both readings of         everything else; the slowest, and the plainest to read
             "eigenvalues", ``literal=True``
 ==========  ================================================  ====================================================
@@ -35,8 +35,8 @@ MAX_SIDE = 32
 """Largest smaller side of a matrix that ``numba`` and ``triton`` take."""
 MAX_ROWS = 1024
 """Largest side of a matrix that ``numba`` takes."""
-CUDA_CHUNK_VALUES = 2**24
-"""Values of one batch of windows on CUDA: 64 MiB for each copy of them."""
+CUDA_CHUNK_VALUES = 2**25
+"""Values of one batch of windows on CUDA: 128 MiB for each copy of them."""
 
 # Small singular values would come from squares that are lost among the rounding of the large ones.
 _SINGULAR = "the singular reading"
@@ -70,8 +70,14 @@ def decomposing_engine(name: str | None, device: torch.device, parameters: DSDPa
         return cpu.decompose
     if chosen == "triton":
         from mhsev_monai.dsd.engines import gpu
+        from mhsev_monai.dsd.engines.gpu_overlap import GatheringOverlapAdd
 
-        return partial(portable.decompose, project=gpu.project, chunk_values=CUDA_CHUNK_VALUES)
+        return partial(
+            portable.decompose,
+            project=gpu.project,
+            chunk_values=CUDA_CHUNK_VALUES,
+            overlap_add=GatheringOverlapAdd,
+        )
     return partial(portable.decompose, chunk_values=CUDA_CHUNK_VALUES if device.type == "cuda" else None)
 
 

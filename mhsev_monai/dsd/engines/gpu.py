@@ -12,10 +12,16 @@ from mhsev_monai.dsd.engines.gpu_kernel import SWEEPS, rank_k_kernel, scratch_ro
 from mhsev_monai.dsd.engines.mixing import MIXING
 from mhsev_monai.dsd.rank import RankProjection
 
-LANES = 32
-"""Matrices of one program: one warp."""
-PROGRAMS_A_PROCESSOR = 8
-"""Programs for each multiprocessor; a choice by count, not yet measured on a GPU."""
+LANES = {8: 64, 16: 128, 32: 32}
+"""Matrices of one program at most, for matrices of so many columns; a program is one warp.
+
+The fastest of 32, 64 and 128 on an NVIDIA H200 with many matrices: several in a thread hide how long memory takes.
+"""
+WARP = 32
+PROGRAMS_A_PROCESSOR = 16
+"""Programs for each multiprocessor; on the H200 fewer were slower, and more no faster but for 32 columns."""
+MAX_SCRATCH = 2**28
+"""Numbers of scratch of all programs together, 1 GiB: fewer programs run where it would take more."""
 MAX_VALUES = 2**28
 """Numbers of one launch: the kernel counts them in 32 bits."""
 COLUMNS = (8, 16, 32)
@@ -38,7 +44,7 @@ def _project(matrices: Tensor, columns: int, energy: float, tie: float) -> RankP
     rows = nnf.pad(matrices, (0, columns - n)).reshape(count, m * columns).T.contiguous()
     rebuilt = torch.zeros_like(rows)
     ranks = torch.zeros(count, dtype=torch.int32, device=rows.device)
-    lanes, programs = _launch(count, rows.device)
+    lanes, programs = _launch(count, columns, rows.device)
     rank_k_kernel[(programs,)](
         rows,
         rebuilt,
@@ -58,11 +64,15 @@ def _project(matrices: Tensor, columns: int, energy: float, tie: float) -> RankP
     return RankProjection(projected, ranks.clamp(max=n).long())
 
 
-def _launch(count: int, device: torch.device) -> tuple[int, int]:
+def _launch(count: int, columns: int, device: torch.device) -> tuple[int, int]:
     """Lanes and programs for ``count`` matrices."""
     if device.type != "cuda" and os.environ.get("TRITON_INTERPRET") == "1":
         # The interpreter's time goes with the programs, not with their lanes.
         lanes = 1 << max(5, (count - 1).bit_length())
         return lanes, 1
-    processors = torch.cuda.get_device_properties(device).multi_processor_count
-    return LANES, min(-(-count // LANES), PROGRAMS_A_PROCESSOR * processors)
+    programs = PROGRAMS_A_PROCESSOR * torch.cuda.get_device_properties(device).multi_processor_count
+    # A multiprocessor without programs costs more than wide programs win.
+    lanes = LANES[columns]
+    while lanes > WARP and count < lanes * programs:
+        lanes //= 2
+    return lanes, min(-(-count // lanes), programs, MAX_SCRATCH // (scratch_rows(columns) * lanes))

@@ -19,12 +19,19 @@ SWEEPS = 5
 
 def scratch_rows(n: int) -> int:
     """Rows of ``NB`` float32 that one program needs for matrices of ``n`` columns."""
-    return n * (n + 1) // 2 + 9 * n + SWEEPS * 2 * n * n
+    return n * (n + 1) // 2 + 9 * n + SWEEPS * n * (n - 1)
 
 
 @triton.jit
 def _triangle(i):
     return i * (i + 1) // 2
+
+
+@triton.jit
+def _angles(turns, first, sweep, N: tl.constexpr, NB: tl.constexpr, SWEEPS: tl.constexpr):
+    """Where the cosine of place 0 of a sweep would lie; one down to ``first`` keeps those from there on."""
+    before = SWEEPS * (first * (2 * N - 1 - first))
+    return turns + (before + sweep * 2 * (N - 1 - first) - 2 * first) * NB
 
 
 @triton.jit
@@ -257,7 +264,7 @@ def _deflate(
             radius = tl.sqrt(halved * halved + side * side + 1e-30)
             shift = value - side * side / (halved + tl.where(halved < 0, -radius, radius))
             shift = tl.where(meant & (n_sweeps < 2), tl.load(values + first * NB), shift)
-            _sweep(diagonal, beside, turns + (SWEEPS * first + n_sweeps) * 2 * N * NB, shift, active, first, N, NB)
+            _sweep(diagonal, beside, _angles(turns, first, n_sweeps, N, NB, SWEEPS), shift, active, first, N, NB)
             n_sweeps += 1
             active = wanted & (tl.abs(tl.load(beside + first * NB)) > 1e-8)
         tl.store(done + first * NB, tl.full((NB,), 0.0, tl.float32) + n_sweeps)
@@ -274,7 +281,7 @@ def _eigenvector(
         if first <= column:
             n_sweeps = tl.max(tl.load(done + first * NB), axis=0).to(tl.int32)
             for sweep in range(n_sweeps - 1, -1, -1):
-                angles = turns + (SWEEPS * first + sweep) * 2 * N * NB
+                angles = _angles(turns, first, sweep, N, NB, SWEEPS)
                 carried = tl.load(z + first * NB)
                 for i in range(first, N - 1):
                     cosine = tl.load(angles + 2 * i * NB)
@@ -330,7 +337,7 @@ def rank_k_kernel(
         SWEEPS: see the module's constant.
     """
     lane = tl.arange(0, NB)
-    gram = scratch + tl.program_id(0).to(tl.int64) * (N * (N + 1) // 2 + 9 * N + SWEEPS * 2 * N * N) * NB + lane
+    gram = scratch + tl.program_id(0).to(tl.int64) * (N * (N + 1) // 2 + 9 * N + SWEEPS * N * (N - 1)) * NB + lane
     diagonal = gram + N * (N + 1) // 2 * NB
     beside = diagonal + N * NB
     values = beside + N * NB

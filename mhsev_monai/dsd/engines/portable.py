@@ -41,7 +41,11 @@ class Windows(NamedTuple):
 
 
 def decompose(
-    lattice: Lattice, parameters: DSDParameters, project: Projection = project_by_torch, chunk_values: int | None = None
+    lattice: Lattice,
+    parameters: DSDParameters,
+    project: Projection = project_by_torch,
+    chunk_values: int | None = None,
+    overlap_add: type[OverlapAdd] = OverlapAdd,
 ) -> Decomposition:
     """All windows of a lattice in batches, each of one size.
 
@@ -50,6 +54,7 @@ def decompose(
         parameters: settings.
         project: how windows are rebuilt from their leading components, unless ``parameters.literal``.
         chunk_values: values of one batch; None: ``CHUNK_VALUES``.
+        overlap_add: how windows are put together again.
     """
     padded, grid = lattice.padded, lattice.sizes.shape
     result = Decomposition(
@@ -60,7 +65,7 @@ def decompose(
         retained_energy=padded.new_zeros(grid),
         band_energy=padded.new_zeros(*grid, len(BAND_EDGES_PER_MM) - 1),
     )
-    total = OverlapAdd(padded, lattice.stride)
+    total = overlap_add(padded, lattice.stride)
     for size in lattice.sizes[lattice.sizes > 0].unique().tolist():
         taper = sine_taper(size, padded)
         patches = windows_at_anchors(padded, size, lattice.stride)
