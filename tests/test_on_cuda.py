@@ -54,20 +54,27 @@ def test_masks_contrast_and_map_are_those_of_the_processor():
         assert plain(expected[key]).any()
         assert torch.equal(plain(on_gpu[key]), plain(expected[key]))
     for key in (Keys.B0, Keys.FUSED, Keys.DSD):
-        apart = (plain(on_gpu[key]) - plain(expected[key])).abs() / plain(expected[key]).abs().max()
+        difference = (plain(on_gpu[key]) - plain(expected[key]))[plain(expected[Keys.BRAIN_MASK]) > 0]
+        apart = difference.abs() / plain(expected[key]).abs().max()
         # Where the last kept and the first dropped eigenvalue of a window nearly tie, rounding turns its components.
-        near = 0.999 if key == Keys.DSD else 1.0
+        near = 0.996 if key == Keys.DSD else 1.0
         assert float((apart <= 1e-5).double().mean()) >= near, key
         assert float(apart.max()) <= 1e-2, key
     assert on_gpu[Keys.CANDIDATE_VOXELS].shape == expected[Keys.CANDIDATE_VOXELS].shape
+    found, known = (
+        {tuple(voxel) for voxel in torch.as_tensor(entries[Keys.CANDIDATE_VOXELS]).round().int().tolist()}
+        for entries in (on_gpu, expected)
+    )
+    assert len(found & known) >= 0.9 * len(known)
     assert len(expected[Keys.CANDIDATE_VOXELS]) >= 10
 
 
 def test_features_are_those_of_the_processor():
     on_gpu, expected = (processed(DSDInputs(), device)[Keys.FEATURES] for device in ("cuda", "cpu"))
-    torch.testing.assert_close(
-        torch.as_tensor(on_gpu).cpu(), torch.as_tensor(expected), rtol=1e-3, atol=1e-3, equal_nan=True
-    )
+    found, known = (torch.as_tensor(values).double().cpu() for values in (on_gpu, expected))
+    # Most are far above what is tolerated.
+    assert (known.abs() > 0.1).double().mean() > 0.5
+    torch.testing.assert_close(found, known, rtol=1e-3, atol=1e-3, equal_nan=True)
 
 
 def test_every_run_gives_the_same_bits():

@@ -1,7 +1,7 @@
 """Times what runs on CUDA against the processor of the same machine, and says how far the answers are apart.
 
-``python tests/benchmarks/benchmark_cuda.py SCAN.nii.gz`` writes docs/benchmarks/cuda.md. Needs a CUDA device. Times are
-medians of several runs after one that is not counted, with the device waited for.
+``python tests/benchmarks/benchmark_cuda.py SCAN.nii.gz`` writes the tables of docs/benchmarks/cuda.md, whose text is kept
+by hand. Needs a CUDA device. Times are medians of several runs after one that is not counted, with the device waited for.
 """
 
 from __future__ import annotations
@@ -196,7 +196,7 @@ def main() -> None:
     """Measure everything and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("scan", type=Path, help="a scan, SCAN.nii.gz with SCAN.bval beside it")
-    parser.add_argument("--out", type=Path, default=Path("docs/benchmarks/cuda.md"), help="default: %(default)s")
+    parser.add_argument("--out", type=Path, default=Path("build/cuda.md"), help="default: %(default)s")
     options = parser.parse_args()
     if not torch.cuda.is_available():
         parser.error("there is no CUDA device here; run it where torch.cuda.is_available() is true")
@@ -262,6 +262,7 @@ def main() -> None:
         ),
         f"With bfloat16 an output of the untrained network moves by at most {moved:.1e} of the greatest.",
     ]
+    options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text("\n".join(lines).rstrip() + "\n")
     print(options.out, file=sys.stderr)
 

@@ -1,7 +1,7 @@
 """Run by a test in a process of its own: Triton reads ``TRITON_INTERPRET`` when the kernel is imported.
 
-``python interpreted_kernel.py matrices SIZE COUNT ROWS``, ``... overlap SIZE STRIDE`` and ``... volume`` print nothing
-where all holds, and fail with what does not.
+``python interpreted_kernel.py matrices SIZE COUNT ROWS``, ``... blocks SIZE COUNT ROWS``, ``... overlap SIZE STRIDE``
+and ``... volume`` print nothing where all holds, and fail with what does not.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from dsd_phantoms import wavy_head
 from matrix_families import FAMILIES, matrices, truncate
 
 from mhsev_monai.dsd import DSDParameters, dynamic_spectral_decomposition, rank_k_project
+from mhsev_monai.dsd.engines import gpu, gpu_overlap
 from mhsev_monai.dsd.engines.gpu_overlap import GatheringOverlapAdd
 from mhsev_monai.dsd.windows import OverlapAdd, continue_by_reflection, sine_taper, windows_at_anchors
 
@@ -35,7 +36,8 @@ def check_matrices(size, count, rows):
 
 
 def check_overlap(size, stride):
-    """Two batches of windows at some of the anchors, the second without any in the first slice."""
+    """Two batches of windows at some of the anchors, the second without any in the first slice; many programs."""
+    gpu_overlap.INTERPRETED_BLOCK = 1024
     torch.manual_seed(size)
     padded = continue_by_reflection(torch.rand(3, 37, 29), stride)
     view = windows_at_anchors(padded, size, stride)
@@ -65,6 +67,10 @@ def check_volume():
 if __name__ == "__main__":
     if sys.argv[1] == "volume":
         check_volume()
+    elif sys.argv[1] == "blocks":
+        # As on a device: two programs, each with a scratch of its own that it uses again for every block.
+        gpu._launch = lambda count, columns, device: (32, 2)
+        check_matrices(*map(int, sys.argv[2:]))
     elif sys.argv[1] == "overlap":
         check_overlap(*map(int, sys.argv[2:]))
     else:

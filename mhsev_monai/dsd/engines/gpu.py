@@ -1,4 +1,4 @@
-"""The engine of Triton: float32 on CUDA. torch transforms, thresholds and adds up; the kernel does the rank-K step."""
+"""The rank-K step of the Triton engine, float32 on CUDA: matrices laid out for the kernel, and how it is launched."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from mhsev_monai.dsd.engines.gpu_kernel import SWEEPS, rank_k_kernel, scratch_ro
 from mhsev_monai.dsd.engines.mixing import MIXING
 from mhsev_monai.dsd.rank import RankProjection
 
-LANES = {8: 64, 16: 128, 32: 32}
-"""Matrices of one program at most, for matrices of so many columns; a program is one warp.
+LANES = 32
+"""Matrices of one program: one warp, one matrix a thread.
 
-The fastest of 32, 64 and 128 on an NVIDIA H200 with many matrices: several in a thread hide how long memory takes.
+With more, threads would read what others wrote where a matrix's numbers are loaded four at once and stored one by one;
+on an NVIDIA H200 that was up to a fifth faster (docs/benchmarks/cuda.md), and would need a barrier to be sure of.
 """
-WARP = 32
 PROGRAMS_A_PROCESSOR = 16
-"""Programs for each multiprocessor; on the H200 fewer were slower, and more no faster but for 32 columns."""
+"""Programs for each multiprocessor; on the H200 with 16 columns 8 took half as long again, and 32 as long."""
 MAX_SCRATCH = 2**28
 """Numbers of scratch of all programs together, 1 GiB: fewer programs run where it would take more."""
 MAX_VALUES = 2**28
@@ -45,21 +45,23 @@ def _project(matrices: Tensor, columns: int, energy: float, tie: float) -> RankP
     rebuilt = torch.zeros_like(rows)
     ranks = torch.zeros(count, dtype=torch.int32, device=rows.device)
     lanes, programs = _launch(count, columns, rows.device)
-    rank_k_kernel[(programs,)](
-        rows,
-        rebuilt,
-        ranks,
-        torch.from_numpy(MIXING).to(rows.device),
-        torch.empty(programs * scratch_rows(columns) * lanes, device=rows.device),
-        count,
-        m,
-        energy,
-        (1 - tie) ** 2 if tie > 0 else float("inf"),
-        N=columns,
-        NB=lanes,
-        SWEEPS=SWEEPS,
-        num_warps=1,
-    )
+    # Triton launches on the current device, which need not be that of the image.
+    with torch.cuda.device_of(rows):
+        rank_k_kernel[(programs,)](
+            rows,
+            rebuilt,
+            ranks,
+            torch.from_numpy(MIXING).to(rows.device),
+            torch.empty(programs * scratch_rows(columns) * lanes, device=rows.device),
+            count,
+            m,
+            energy,
+            (1 - tie) ** 2 if tie > 0 else float("inf"),
+            N=columns,
+            NB=lanes,
+            SWEEPS=SWEEPS,
+            num_warps=1,
+        )
     projected = rebuilt.T.reshape(count, m, columns)[:, :, :n]
     return RankProjection(projected, ranks.clamp(max=n).long())
 
@@ -71,8 +73,4 @@ def _launch(count: int, columns: int, device: torch.device) -> tuple[int, int]:
         lanes = 1 << max(5, (count - 1).bit_length())
         return lanes, 1
     programs = PROGRAMS_A_PROCESSOR * torch.cuda.get_device_properties(device).multi_processor_count
-    # A multiprocessor without programs costs more than wide programs win.
-    lanes = LANES[columns]
-    while lanes > WARP and count < lanes * programs:
-        lanes //= 2
-    return lanes, min(-(-count // lanes), programs, MAX_SCRATCH // (scratch_rows(columns) * lanes))
+    return LANES, min(-(-count // LANES), programs, MAX_SCRATCH // (scratch_rows(columns) * LANES))

@@ -2,7 +2,7 @@
 
 Matrices come transposed, ``(rows * columns, count)``, so that neighbouring lanes read neighbouring addresses. All else
 lies in a scratch of rows of ``NB`` numbers that belongs to one program, which goes through many blocks of matrices. A
-lane reads only what it wrote itself, hence no barrier is needed.
+lane reads only what it wrote itself, hence no barrier is needed, as long as a program has no more lanes than a warp.
 """
 
 # mypy: disable-error-code="no-untyped-def"

@@ -36,20 +36,22 @@ class GatheringOverlapAdd(OverlapAdd):
         low, high = int(anchors[0][0]), int(anchors[0][-1]) + 1
         voxels = tiles_x * tiles_y * stride * stride
         block = BLOCK if windows.is_cuda else INTERPRETED_BLOCK
-        overlap_kernel[(triton.cdiv(voxels, block), high - low)](
-            windows.contiguous(),
-            taper,
-            index[low:high],
-            self.numerator[low:high],
-            self.weight[low:high],
-            voxels,
-            tiles_x,
-            tiles_y,
-            first,
-            SIZE=size,
-            STRIDE=stride,
-            BLOCK=block,
-        )
+        # Triton launches on the current device, which need not be that of the image.
+        with torch.cuda.device_of(windows):
+            overlap_kernel[(triton.cdiv(voxels, block), high - low)](
+                windows.contiguous(),
+                taper,
+                index[low:high],
+                self.numerator[low:high],
+                self.weight[low:high],
+                voxels,
+                tiles_x,
+                tiles_y,
+                first,
+                SIZE=size,
+                STRIDE=stride,
+                BLOCK=block,
+            )
 
 
 @triton.jit
