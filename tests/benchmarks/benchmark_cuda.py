@@ -1,7 +1,8 @@
 """Times what runs on CUDA against the processor of the same machine, and says how far the answers are apart.
 
-``python tests/benchmarks/benchmark_cuda.py SCAN.nii.gz`` writes the tables of docs/benchmarks/cuda.md, whose text is kept
-by hand. Needs a CUDA device. Times are medians of several runs after one that is not counted, with the device waited for.
+``python tests/benchmarks/benchmark_cuda.py SCAN.nii.gz`` writes the tables of docs/benchmarks/cuda.md, whose text is
+kept by hand. Needs a CUDA device. Times are medians of several runs after one that is not counted, with the device
+waited for.
 """
 
 from __future__ import annotations
