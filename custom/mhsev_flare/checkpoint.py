@@ -23,7 +23,7 @@ STATE_FILE, ARRAYS_FILE = "state.json", "arrays.npz"
 SCHEMA = "mhsev-checkpoint/1"
 KEPT = 2
 
-GLOBAL, BEST = "global/", "best/"
+GLOBAL, BEST, AVERAGE = "global/", "best/", "average/"
 """Prefixes of array names; other prefixes are what an optimiser of the server needs."""
 
 
@@ -44,6 +44,7 @@ class StudyState:
         best: best model so far.
         left_out: rounds in which a site was left out, by site.
         extra: further arrays by name, such as control variates.
+        average: exponential moving average of the models so far; empty where none is kept.
         earlier_jobs: ids of the runs that this one went on from, all of which end with it.
     """
 
@@ -56,6 +57,7 @@ class StudyState:
     left_out: Mapping[str, int] = field(default_factory=dict)
     extra: Mapping[str, np.ndarray] = field(default_factory=dict)
     earlier_jobs: Sequence[str] = ()
+    average: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 def save_checkpoint(folder: Path, state: StudyState) -> Path:
@@ -63,6 +65,7 @@ def save_checkpoint(folder: Path, state: StudyState) -> Path:
     arrays = {
         **{GLOBAL + key: value for key, value in state.weights.items()},
         **{BEST + key: value for key, value in state.best.weights.items()},
+        **{AVERAGE + key: value for key, value in state.average.items()},
         **state.extra,
     }
     buffer = io.BytesIO()
@@ -143,7 +146,8 @@ def _read(path: Path) -> StudyState | None:
             best=best,
             left_out=stored["left_out"],
             earlier_jobs=tuple(stored["earlier_jobs"]),
-            extra={k: v for k, v in named.items() if not k.startswith((GLOBAL, BEST))},
+            extra={k: v for k, v in named.items() if not k.startswith((GLOBAL, BEST, AVERAGE))},
+            average=_part(named, AVERAGE),
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -19,6 +19,7 @@ from mhsev_flare.control_variates import added_controls, control_arrays, zero_co
 from mhsev_flare.final_phase import FinalPhase
 from mhsev_flare.gates import ExpectedUpdate, weights_digest
 from mhsev_flare.handshake import Admission, SiteReport
+from mhsev_flare.model_average import check_decay
 from mhsev_flare.participation import RoundPolicy
 from mhsev_flare.protocol import (
     MODEL_FILE,
@@ -86,6 +87,8 @@ class SeverityFedAvg(QuorumFedAvg):
         resume: go on from the last checkpoint of the unfinished run of this study.
         task_check_period: seconds between looks for answers.
         fedprox_mu: weight of FedProx's penalty, FLARE's own argument; None for none.
+        ema_decay: of the exponential moving average of the rounds' models, which is judged at the end and is the model
+            of the study unless the last round's is better; 0: none.
         settings: names all settings that decide the result; a run of others is not resumed.
     """
 
@@ -97,6 +100,7 @@ class SeverityFedAvg(QuorumFedAvg):
         "control_variates",
         "resume",
         "fedprox_mu",
+        "ema_decay",
         "settings",
         "task_check_period",
     )
@@ -119,6 +123,7 @@ class SeverityFedAvg(QuorumFedAvg):
         task_check_period: float = 0.1,
         fedprox_mu: float | None = None,
         server_optimiser: ServerOptimiser | None = None,
+        ema_decay: float = 0.0,
         settings: str = "",
     ) -> None:
         # No persistor: the model file is ours, and FLARE's default allow list does not hold its torch persistor.
@@ -134,6 +139,7 @@ class SeverityFedAvg(QuorumFedAvg):
             raise ValueError("study must be a name of letters, digits, dots, dashes and underscores")
         self.study = study
         self.settings = settings
+        self.ema_decay = check_decay(ema_decay)
         self.seed = seed
         self.network = network
         self.inputs = inputs
@@ -206,13 +212,15 @@ class SeverityFedAvg(QuorumFedAvg):
             "rule": self.aggregator.rule,
             "control_variates": self.control_variates,
             "fedprox_mu": self.fedprox_mu,
+            "ema_decay": self.ema_decay,
             "settings": self.settings,
             "server_optimiser": None if self.server_optimiser is None else self.server_optimiser.name,
         }
         workspace = self.engine.get_workspace()
         root = find_checkpoint_folder(Path(workspace.get_site_config_dir()), Path(workspace.get_root_dir()))
         digest = configuration_digest(settings, own)
-        return StudyRecord(self._folder(), root / self.study, str(self.fl_ctx.get_job_id()), digest)
+        folder, job = root / self.study, str(self.fl_ctx.get_job_id())
+        return StudyRecord(self._folder(), folder, job, digest, ema_decay=self.ema_decay)
 
     def _begin(self, initial: Mapping[str, np.ndarray]) -> None:
         """Start from the initial weights, or from where the unfinished run was."""
@@ -352,6 +360,8 @@ class SeverityFedAvg(QuorumFedAvg):
         last = ledger_row(record.next_round, (), pool_tables(tables), self.aggregator.weighting, losses)
         record.close_last(last)
         track_round(self, last, self.fl_ctx)
+        if record.average:
+            self._result["average"] = self._unless_missing(lambda: self._judge_average(phase), None)
         best = record.best
         self._save(best.weights)  # before anything else can fail
         unknown: tuple[GradeCalibration | None, dict[str, Any] | None] = (None, None)
@@ -376,6 +386,15 @@ class SeverityFedAvg(QuorumFedAvg):
             self._result |= self._unless_missing(lambda: phase.personalised(best.weights), nothing)
         self._result["status"], self._result["reason"] = "completed", ""
 
+    def _judge_average(self, phase: FinalPhase) -> dict[str, Any]:
+        """The entry ``average`` of the result: how good the average of the rounds' models is, and if it is kept."""
+        tables, losses = phase.evaluation.judge(self.record.average, "validation")
+        n_models = self.record.next_round - 1  # the last row trained nothing
+        row = ledger_row(n_models, (), pool_tables(tables), self.aggregator.weighting, losses)
+        kept = self.record.offer_average(row["validation"])
+        self.info(f"mean of the rounds' models: validation {row['validation']}, {'kept' if kept else 'not kept'}")
+        return {"decay": self.ema_decay, "models": n_models, "validation": row["validation"], "kept": kept}
+
     def _unless_missing(self, evaluate: Callable[[], Entries], otherwise: Entries) -> Entries:
         """An evaluation beside the test; ``otherwise`` where no site answered, which costs nothing of the model."""
         try:
@@ -389,6 +408,7 @@ class SeverityFedAvg(QuorumFedAvg):
         path.parent.mkdir(parents=True, exist_ok=True)
         provenance = {
             "best_round": self.record.best.round_number,
+            "averaged": bool((self._result.get("average") or {}).get("kept")),
             "sites": len(self._sites),
             "versions": self._result["versions"],
         }

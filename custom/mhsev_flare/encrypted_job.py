@@ -22,8 +22,9 @@ class MissingTensealError(ImportError):
 
 
 def encrypted_spec(spec: JobSpec) -> JobSpec:
-    """The nearest row that an encrypted job can run: the plain mean, no models of single sites, a name of its own."""
-    return dataclasses.replace(spec, name=f"{spec.name}{SUFFIX}", rule=MEAN, tolerated=0, site_models=False)
+    """The nearest row that an encrypted job can run: the plain mean of each round, no models of single sites."""
+    name = f"{spec.name}{SUFFIX}"
+    return dataclasses.replace(spec, name=name, rule=MEAN, tolerated=0, site_models=False, ema_decay=0.0)
 
 
 def check_encryptable(spec: JobSpec) -> None:
@@ -46,6 +47,7 @@ def check_encryptable(spec: JobSpec) -> None:
             spec.resume
         ),
         "site_models must be off: a site's own model would go through the server in the clear": spec.site_models,
+        "ema_decay must be 0: a mean of the rounds' models is not built over ciphertexts": spec.ema_decay > 0,
         "personalise must be off: it is not built over ciphertexts": spec.personalise,
         "privacy must be off: differential privacy over ciphertexts is not built": spec.privacy is not None,
         "patience must be 0: FLARE's ScatterAndGather trains all rounds": spec.policy.patience > 0,

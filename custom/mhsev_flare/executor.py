@@ -20,6 +20,7 @@ from torch import nn
 from mhsev_flare.gates import weights_digest
 from mhsev_flare.handshake import SiteReport
 from mhsev_flare.local_training import LocalTraining
+from mhsev_flare.model_average import check_decay
 from mhsev_flare.protocol import (
     MODEL_FILE,
     PROTOCOL_VERSION,
@@ -72,6 +73,7 @@ class SeverityExecutor(Executor):
         count_weight: weight of the count loss beside the ordinal loss.
         seed: of splits, shuffling and dropout; combined with the site's name and the round.
         twins: train also on each training scan's protocol twin, see ``mhsev_monai.twin_inputs``.
+        ema_decay: of the average of the rounds' models where this site trains alone; see ``JobSpec``.
         privacy: train with differential privacy of each scan; None: without.
     """
 
@@ -87,6 +89,7 @@ class SeverityExecutor(Executor):
         count_weight: float,
         seed: int,
         twins: bool,
+        ema_decay: float,
         privacy: PrivacyParameters | None = None,
     ) -> None:
         super().__init__()
@@ -106,6 +109,7 @@ class SeverityExecutor(Executor):
         self.count_weight = count_weight
         self.seed = seed
         self.twins = twins
+        self.ema_decay = check_decay(ema_decay)
         self.privacy = privacy
         self._site = ""
         self._data: SiteData | None = None
@@ -200,7 +204,8 @@ class SeverityExecutor(Executor):
             raise SiteError("a model of the site's own training would leave it without privacy; send the job without")
         data, local = self._site_data(fl_ctx), self._local(abort_signal)
         local.load(from_shareable(shareable).data)
-        best = local.train_alone(data, int(shareable.get_header(AppConstants.NUM_ROUNDS, 1)))
+        n_rounds = int(shareable.get_header(AppConstants.NUM_ROUNDS, 1))
+        best = local.train_alone(data, n_rounds, self.ema_decay)
         path = run_folder(fl_ctx) / OWN_MODEL
         path.parent.mkdir(parents=True, exist_ok=True)
         np.savez(path, allow_pickle=False, **best.weights)

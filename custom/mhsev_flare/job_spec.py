@@ -12,6 +12,7 @@ from typing import Any
 from torch import nn
 
 from mhsev_flare.combination import Combination
+from mhsev_flare.model_average import check_decay
 from mhsev_flare.participation import RoundPolicy
 from mhsev_monai.feature_cache import CaseInputs
 from mhsev_monai.model_file import class_config
@@ -76,6 +77,8 @@ class JobSpec:
         tolerated: sites that may lie without harm, where the rule is a robust one.
         policy: when a round closes and counts, and when training ends.
         optimiser: what the federated optimiser adds to FedAvg.
+        ema_decay: of the exponential moving average of the rounds' models, which is the model of the study unless the
+            last round's is better; the same of a site that trains alone. 0: none.
         personalise: at the end each site trains the model further for itself and keeps it.
         resume: go on from where the unfinished run of this study ended.
         tensorboard: write the curves of the rounds at the server, for TensorBoard (extra ``tensorboard``).
@@ -102,12 +105,14 @@ class JobSpec:
     tolerated: int = 0
     policy: RoundPolicy = field(default_factory=majority_policy)
     optimiser: FederatedOptimiser = field(default_factory=FederatedOptimiser)
+    ema_decay: float = 0.0
     personalise: bool = False
     resume: bool = False
     tensorboard: bool = False
     privacy: PrivacyParameters | None = None
 
     def __post_init__(self) -> None:
+        check_decay(self.ema_decay)
         if self.twins:
             TwinInputs(self.inputs)  # refuses inputs that no twin can go through
         if self.privacy is None:
@@ -121,7 +126,7 @@ class JobSpec:
     def settings_digest(self) -> str:
         """64 hexadecimal digits over what decides the result, so that a run is resumed with its own settings."""
         names = ("weighting", "rule", "tolerated", "scale", "epochs", "learning_rate", "weight_decay", "batch_size")
-        decisive = {name: getattr(self, name) for name in (*names, "count_weight", "seed", "twins")}
+        decisive = {name: getattr(self, name) for name in (*names, "count_weight", "seed", "twins", "ema_decay")}
         parts = {name: getattr(self, name) for name in ("optimiser", "privacy")}
         described = {name: None if part is None else dataclasses.asdict(part) for name, part in parts.items()}
         return hashlib.sha256(json.dumps({**decisive, **described}, sort_keys=True).encode()).hexdigest()

@@ -166,6 +166,7 @@ def _described_patches(name: str, inputs: DescribedPatchInputs) -> JobSpec:
         learning_rate=1e-2,
         weight_decay=3e-2,
         batch_size=8,
+        ema_decay=0.8,
     )
 
 
@@ -258,6 +259,7 @@ def site_executor(spec: JobSpec) -> SeverityExecutor:
         count_weight=spec.count_weight,
         seed=spec.seed,
         twins=spec.twins,
+        ema_decay=spec.ema_decay,
         privacy=spec.privacy,
     )
 
@@ -278,6 +280,7 @@ def _controller(spec: JobSpec) -> SeverityFedAvg:
         "control_variates": spec.optimiser.control_variates,
         "resume": spec.resume,
         "fedprox_mu": spec.optimiser.fedprox_mu,
+        "ema_decay": spec.ema_decay,
         "settings": spec.settings_digest(),
     }
     if spec.optimiser.server is not None:

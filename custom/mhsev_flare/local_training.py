@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from mhsev_flare.model_average import averaged_models, is_kept
 from mhsev_flare.privacy_account import PrivacyAccount
 from mhsev_flare.protocol import BUFFERS
 from mhsev_flare.rounds import BestRound, training_seed
@@ -109,20 +110,33 @@ class LocalTraining:
             account.write(spent)
         return steps, epsilon(spent, privacy.delta)
 
-    def train_alone(self, data: SiteData, rounds: int) -> BestRound:
-        """The best of the model that is loaded and what ``rounds`` of this site's own training make of it."""
-        best = BestRound()
+    def train_alone(self, data: SiteData, rounds: int, ema_decay: float = 0.0) -> BestRound:
+        """The best of the model that is loaded and what ``rounds`` of this site's own training make of it.
+
+        With ``ema_decay`` the average of the rounds' models is kept unless the last is better, as in a federation.
+        """
+        best, average = BestRound(), dict[str, np.ndarray]()
         for round_number in range(rounds):
             self._offer(best, round_number, data)
             self.fit(data, round_number)
-        self._offer(best, rounds, data)
+            if ema_decay:
+                average = averaged_models(average, self._weights(), ema_decay, round_number + 1)
+        last = self._offer(best, rounds, data)
+        if average:
+            self.load(average)
+            mean = BestRound()
+            if is_kept(self._offer(mean, rounds, data), last):
+                return mean
         return best
 
-    def _offer(self, best: BestRound, round_number: int, data: SiteData) -> None:
-        weights = {key: value.detach().cpu().numpy() for key, value in self.network.state_dict().items()}
+    def _weights(self) -> dict[str, np.ndarray]:
+        return {key: value.detach().cpu().numpy() for key, value in self.network.state_dict().items()}
+
+    def _offer(self, best: BestRound, round_number: int, data: SiteData) -> float | None:
         table, loss = self.evaluate("validation", data)
         kappa = severity_metrics(SeverityTable.from_json(table)).quadratic_kappa
-        best.offer(round_number, weights, {"quadratic_kappa": kappa, "loss": loss})
+        best.offer(round_number, self._weights(), {"quadratic_kappa": kappa, "loss": loss})
+        return loss if np.isfinite(loss) else None
 
     def evaluate(self, split: str, data: SiteData) -> tuple[dict[str, Any], float]:
         """Evaluation table and loss on the cases of a split."""

@@ -87,6 +87,7 @@ def _facts(result: Mapping[str, Any]) -> dict[str, str | int | float | None]:
         "job": result["job"],
         "rounds": result["num_rounds"],
         "round kept": result["best_round"],
+        **_average(result.get("average")),
         "weighting of sites": weighting_words(result["weighting"]),
         "rule for updates": rule_words(result["rule"]),
         "grading scale": result["scale"],
@@ -98,6 +99,13 @@ def _facts(result: Mapping[str, Any]) -> dict[str, str | int | float | None]:
         "schema of the result": result["schema"],
         **({"model SHA-256": digest} if digest else {"encrypted": "the model is at the sites alone"}),
     }
+
+
+def _average(average: Mapping[str, Any] | None) -> dict[str, str]:
+    if average is None:
+        return {}
+    whether = "kept" if average["kept"] else "judged, and not kept"
+    return {"mean of the rounds' models": f"{whether}; its weights fall by {average['decay']:g} a round"}
 
 
 def _policy(

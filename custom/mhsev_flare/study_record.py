@@ -15,6 +15,7 @@ import numpy as np
 
 from mhsev_flare.checkpoint import CheckpointError, StudyState, find_checkpoint, save_checkpoint
 from mhsev_flare.convergence import has_converged
+from mhsev_flare.model_average import averaged_models, is_kept
 from mhsev_flare.participation import Attendance, RoundPolicy
 from mhsev_flare.result import write_ledger
 from mhsev_flare.rounds import BestRound
@@ -47,6 +48,8 @@ class StudyRecord:
         sent: weights of the round that is under way.
         extra: arrays that a checkpoint must hold beside, such as control variates.
         earlier_jobs: ids of the runs that this one goes on from.
+        ema_decay: of the exponential moving average of the models; 0: none is kept.
+        average: that average, of the models after each closed round.
     """
 
     folder: Path
@@ -59,6 +62,8 @@ class StudyRecord:
     attendance: Attendance = field(default_factory=Attendance)
     extra: dict[str, np.ndarray] = field(default_factory=dict)
     earlier_jobs: tuple[str, ...] = ()
+    ema_decay: float = 0.0
+    average: dict[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def next_round(self) -> int:
@@ -79,6 +84,8 @@ class StudyRecord:
         self.ledger.append(dict(row))
         self.best.offer(int(row["round"]), self.sent, row["validation"])
         self.sent = {key: np.array(value, copy=True) for key, value in weights.items()}
+        if self.ema_decay:
+            self.average = averaged_models(self.average, self.sent, self.ema_decay, self.next_round)
         often = self.attendance.note([*row["refused"], *row["absent"]])
         write_ledger(self.folder, self.ledger)
         save_checkpoint(self.checkpoints / self.job_id, self._state())
@@ -89,6 +96,15 @@ class StudyRecord:
         self.ledger.append(dict(row))
         self.best.offer(int(row["round"]), self.sent, row["validation"])
         write_ledger(self.folder, self.ledger)
+
+    def offer_average(self, validation: Mapping[str, Any]) -> bool:
+        """After the last row: keep the average of the models as the best if it is no worse than the last of them."""
+        last = self.ledger[-1]
+        kept = is_kept(validation["loss"], last["validation"]["loss"])
+        if kept:
+            self.best = BestRound()
+            self.best.offer(int(last["round"]), self.average, validation)
+        return kept
 
     def has_converged(self, policy: RoundPolicy) -> bool:
         """Whether further rounds are not worth their time."""
@@ -107,6 +123,7 @@ class StudyRecord:
         self.best = state.best
         self.attendance.left_out.update(state.left_out)
         self.extra = {key: np.array(value) for key, value in state.extra.items()}
+        self.average = {key: np.array(value) for key, value in state.average.items()}
         self.earlier_jobs = (*state.earlier_jobs, state.job_id)
         write_ledger(self.folder, self.ledger)
         return state
@@ -136,4 +153,5 @@ class StudyRecord:
             left_out=dict(self.attendance.left_out),
             extra=self.extra,
             earlier_jobs=self.earlier_jobs,
+            average=self.average,
         )

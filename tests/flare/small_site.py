@@ -129,5 +129,6 @@ def executor(**changes: Any) -> SeverityExecutor:
         "count_weight": 1.0,
         "seed": 1,
         "twins": False,
+        "ema_decay": 0.0,
     }
     return SeverityExecutor(**{**arguments, **changes})

@@ -335,7 +335,11 @@ def test_two_processes_arrive_at_what_one_does(cohort):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("job", [SHORT, OTHER], ids=["vectors", "dsd_mlp"])
+@pytest.mark.parametrize(
+    "job",
+    [SHORT, OTHER, dataclasses.replace(SHORT, num_rounds=5, epochs=8, learning_rate=3e-2, ema_decay=0.5)],
+    ids=["vectors", "dsd_mlp", "averaged rounds"],
+)
 def test_flares_own_run_of_the_job_has_the_same_weights_and_tables(folder, cohort, tmp_path, job):
     from mhsev_flare.jobs import export_job
     from mhsev_flare.result import read_run
@@ -349,6 +353,8 @@ def test_flares_own_run_of_the_job_has_the_same_weights_and_tables(folder, cohor
     assert result["status"] == "completed", result["reason"]
     sites = cohort.split(spec.inputs, 2, PAPER_SCALE, twins=spec.twins)
     best = average_federated(spec, sites)
+    # Otherwise the average of the rounds would be made and not tested.
+    assert result.get("average", {}).get("kept", False) == (spec.ema_decay > 0)
     assert best.round_number == result["best_round"]
     flare = load_model(path).network.state_dict()
     assert set(flare) == set(best.weights)

@@ -45,9 +45,9 @@ def test_every_argument_is_in_the_job_as_it_was_given(tmp_path, name):
     assert names(SeverityExecutor) - set(client) <= {"privacy"}
     assert set(server["aggregator"]["args"]) == names(SeverityAggregator)
     assert set(server["policy"]["args"]) == names(RoundPolicy)
-    for key in ("num_rounds", "min_sites", "site_models", "seed", "scale", "personalise", "resume"):
+    for key in ("num_rounds", "min_sites", "site_models", "seed", "scale", "personalise", "resume", "ema_decay"):
         assert server[key] == getattr(spec, key), key
-    for key in ("epochs", "learning_rate", "weight_decay", "batch_size", "count_weight", "seed", "twins"):
+    for key in ("epochs", "learning_rate", "weight_decay", "batch_size", "count_weight", "seed", "twins", "ema_decay"):
         assert client[key] == getattr(spec, key), key
     policy = server["policy"]["args"]
     assert RoundPolicy(**{**policy, "mandatory_sites": tuple(policy["mandatory_sites"])}) == spec.policy

@@ -34,7 +34,7 @@ def row(number: int, loss: float | None, refused=(), absent=()) -> dict[str, Any
 
 
 def record(tmp_path: Path, job: str, configuration: str = "c") -> StudyRecord:
-    return StudyRecord(tmp_path / job / "mhsev", tmp_path / "checkpoints" / "study", job, configuration)
+    return StudyRecord(tmp_path / job / "mhsev", tmp_path / "checkpoints" / "study", job, configuration, ema_decay=0.5)
 
 
 ROUNDS = [
@@ -65,11 +65,28 @@ def test_a_resumed_study_ends_as_if_nothing_had_happened(tmp_path, crash_after):
     assert_same_arrays(second.best.weights, weights_of(1.0))  # what was sent in round 1
     assert second.best.score == through.best.score
     assert_same_arrays(second.extra, through.extra)
+    assert_same_arrays(second.average, through.average)
+    # Models 1 to 4 with weights 1, 2, 4 and 8 fifteenths.
+    assert second.average["class_weights"].tolist() == pytest.approx([49 / 15], rel=1e-6)
     for patience in range(4):
         policy = RoundPolicy(patience=patience)
         assert second.has_converged(policy) == through.has_converged(policy) == (patience in (1, 2))
     write_result(second.folder, {"status": "failed"})
     assert read_run(second.folder)[1] == through.ledger
+
+
+@pytest.mark.parametrize(("loss", "kept"), [(0.6, True), (0.61, False), (None, False)])
+def test_the_average_is_kept_unless_the_last_model_is_better_whatever_the_best_round_was(tmp_path, loss, kept):
+    made = record(tmp_path, "job")
+    made.sent = weights_of(0.0)
+    for entries, weights in as_rounds(ROUNDS[:2]):
+        made.close_round(entries, weights)
+    made.close_last(row(2, 0.6))
+    assert made.best.round_number == 1  # with a loss of 0.4
+    assert made.offer_average({"quadratic_kappa": 0.5, "loss": loss}) == kept
+    assert made.best.round_number == (2 if kept else 1)
+    # Models 1 and 2 with weights 1 and 2 thirds; the second round began with the first.
+    assert made.best.weights["class_weights"].tolist() == pytest.approx([5 / 3 if kept else 1.0], rel=1e-6)
 
 
 def as_rounds(rounds):

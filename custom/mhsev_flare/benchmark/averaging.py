@@ -20,6 +20,7 @@ from mhsev_flare.combination import TooFewUpdatesError
 from mhsev_flare.convergence import has_converged
 from mhsev_flare.gates import ExpectedUpdate, array_refusal
 from mhsev_flare.job_spec import JobSpec
+from mhsev_flare.model_average import averaged_models, is_kept
 from mhsev_flare.protocol import BUFFERS
 from mhsev_flare.result import pool_tables
 from mhsev_flare.rounds import BestRound, ledger_row, training_seed
@@ -120,6 +121,7 @@ def federate(spec: JobSpec, sites: Mapping[str, SiteData], meddle: Meddle | None
     expected = ExpectedUpdate(ExpectedUpdate.shapes_of(sent), "")
     told, losses = [len(sites[name].train) for name in names], []
     oddities: list[Mapping[str, Oddity | None]] = []
+    average: dict[str, np.ndarray] = {}
     while len(oddities) < spec.num_rounds:
         round_number = len(oddities)
         updates = [_update(spec, network, sent, name, sites[name], round_number) for name in names]
@@ -141,9 +143,12 @@ def federate(spec: JobSpec, sites: Mapping[str, SiteData], meddle: Meddle | None
         losses.append(_offer(best, round_number, spec, network, sent, judges))
         mean = combined.update
         sent = {key: value + mean[key] if key in mean else value for key, value in sent.items()}
+        if spec.ema_decay:
+            average = averaged_models(average, sent, spec.ema_decay, len(oddities))
         if has_converged(losses, spec.policy.patience, spec.policy.least_improvement):
             break
-    _offer(best, len(oddities), spec, network, sent, sites)
+    last = _offer(best, len(oddities), spec, network, sent, sites)
+    best = _mean_or_best(average, last, best, len(oddities), spec, network, sites)
     return Averaged(best, tuple(oddities))
 
 
@@ -175,12 +180,30 @@ def train_alone(spec: JobSpec, name: str, data: SiteData, start: Weights) -> Bes
         data: its cases.
         start: initial weights; their standardisation and class weights stay.
     """
-    network, best = copy.deepcopy(spec.network), BestRound()
+    network, best, average = copy.deepcopy(spec.network), BestRound(), dict[str, np.ndarray]()
     load_weights(network, start)
     for round_number in range(spec.num_rounds):
         _offer(best, round_number, spec, network, _weights(network), {name: data})
         _fit(spec, network, data.lessons, training_seed(spec.seed, name, round_number))
-    _offer(best, spec.num_rounds, spec, network, _weights(network), {name: data})
+        if spec.ema_decay:
+            average = averaged_models(average, _weights(network), spec.ema_decay, round_number + 1)
+    last = _offer(best, spec.num_rounds, spec, network, _weights(network), {name: data})
+    return _mean_or_best(average, last, best, spec.num_rounds, spec, network, {name: data})
+
+
+def _mean_or_best(
+    average: Weights,
+    last_loss: float | None,
+    best: BestRound,
+    n_rounds: int,
+    spec: JobSpec,
+    network: nn.Module,
+    sites: Mapping[str, SiteData],
+) -> BestRound:
+    """The average of the rounds' models where there is one that is no worse than the last of them; else the best."""
+    mean = BestRound()
+    if average and is_kept(_offer(mean, n_rounds, spec, network, average, sites), last_loss):
+        return mean
     return best
 
 
