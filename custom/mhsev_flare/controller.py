@@ -212,7 +212,7 @@ class SeverityFedAvg(QuorumFedAvg):
             "rule": self.aggregator.rule,
             "control_variates": self.control_variates,
             "fedprox_mu": self.fedprox_mu,
-            "ema_decay": self.ema_decay,
+            **({"ema_decay": self.ema_decay} if self.ema_decay else {}),
             "settings": self.settings,
             "server_optimiser": None if self.server_optimiser is None else self.server_optimiser.name,
         }
@@ -360,10 +360,10 @@ class SeverityFedAvg(QuorumFedAvg):
         last = ledger_row(record.next_round, (), pool_tables(tables), self.aggregator.weighting, losses)
         record.close_last(last)
         track_round(self, last, self.fl_ctx)
+        self._save(record.best.weights)  # before anything else can fail
         if record.average:
-            self._result["average"] = self._unless_missing(lambda: self._judge_average(phase), None)
+            self._result["average"] = self._unless_missing(lambda: self._judge_average(phase, set(tables)), None)
         best = record.best
-        self._save(best.weights)  # before anything else can fail
         unknown: tuple[GradeCalibration | None, dict[str, Any] | None] = (None, None)
         calibration, entry = self._unless_missing(lambda: phase.calibrate(best.weights), unknown)
         self._result["calibration"] = entry
@@ -386,12 +386,16 @@ class SeverityFedAvg(QuorumFedAvg):
             self._result |= self._unless_missing(lambda: phase.personalised(best.weights), nothing)
         self._result["status"], self._result["reason"] = "completed", ""
 
-    def _judge_average(self, phase: FinalPhase) -> dict[str, Any]:
-        """The entry ``average`` of the result: how good the average of the rounds' models is, and if it is kept."""
+    def _judge_average(self, phase: FinalPhase, judges: set[str]) -> dict[str, Any]:
+        """The entry ``average`` of the result: how good the average of the rounds' models is, and if it is kept.
+
+        Losses of two models are compared over the same cases alone, so it is not where ``judges``, the sites that
+        judged the last model, are not those that answer now.
+        """
         tables, losses = phase.evaluation.judge(self.record.average, "validation")
         n_models = self.record.next_round - 1  # the last row trained nothing
         row = ledger_row(n_models, (), pool_tables(tables), self.aggregator.weighting, losses)
-        kept = self.record.offer_average(row["validation"])
+        kept = set(tables) == judges and self.record.offer_average(row["validation"])
         self.info(f"mean of the rounds' models: validation {row['validation']}, {'kept' if kept else 'not kept'}")
         return {"decay": self.ema_decay, "models": n_models, "validation": row["validation"], "kept": kept}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -77,6 +77,9 @@ class SeverityExecutor(Executor):
         privacy: train with differential privacy of each scan; None: without.
     """
 
+    # Jobs of before have none; FLARE leaves arguments out that equal their defaults, and a default may change one day.
+    _always_serialize_args: ClassVar[tuple[str, ...]] = ("ema_decay",)
+
     def __init__(
         self,
         network: nn.Module,
@@ -89,7 +92,7 @@ class SeverityExecutor(Executor):
         count_weight: float,
         seed: int,
         twins: bool,
-        ema_decay: float,
+        ema_decay: float = 0.0,
         privacy: PrivacyParameters | None = None,
     ) -> None:
         super().__init__()

@@ -78,7 +78,7 @@ class JobSpec:
         policy: when a round closes and counts, and when training ends.
         optimiser: what the federated optimiser adds to FedAvg.
         ema_decay: of the exponential moving average of the rounds' models, which is the model of the study unless the
-            last round's is better; the same of a site that trains alone. 0: none.
+            last round's is better; the same of a site that trains alone. Not with an early end. 0: none.
         personalise: at the end each site trains the model further for itself and keeps it.
         resume: go on from where the unfinished run of this study ended.
         tensorboard: write the curves of the rounds at the server, for TensorBoard (extra ``tensorboard``).
@@ -112,7 +112,11 @@ class JobSpec:
     privacy: PrivacyParameters | None = None
 
     def __post_init__(self) -> None:
-        check_decay(self.ema_decay)
+        if check_decay(self.ema_decay) and self.policy.patience:
+            raise ValueError(
+                "with ema_decay, patience must be 0: a training that ends because it got worse is no longer where its "
+                "best round was, and a mean of its last rounds is not either"
+            )
         if self.twins:
             TwinInputs(self.inputs)  # refuses inputs that no twin can go through
         if self.privacy is None:
@@ -126,7 +130,9 @@ class JobSpec:
     def settings_digest(self) -> str:
         """64 hexadecimal digits over what decides the result, so that a run is resumed with its own settings."""
         names = ("weighting", "rule", "tolerated", "scale", "epochs", "learning_rate", "weight_decay", "batch_size")
-        decisive = {name: getattr(self, name) for name in (*names, "count_weight", "seed", "twins", "ema_decay")}
+        decisive = {name: getattr(self, name) for name in (*names, "count_weight", "seed", "twins")}
+        if self.ema_decay:  # studies of jobs without it can be resumed from before it was there
+            decisive["ema_decay"] = self.ema_decay
         parts = {name: getattr(self, name) for name in ("optimiser", "privacy")}
         described = {name: None if part is None else dataclasses.asdict(part) for name, part in parts.items()}
         return hashlib.sha256(json.dumps({**decisive, **described}, sort_keys=True).encode()).hexdigest()

@@ -55,7 +55,8 @@ def report_data(
         majority=test["majority"]["metrics"],
         local_models=_local_models(comparison, result, seed),
         rounds=[_round(row) for row in ledger],
-        kept_round=result["best_round"],
+        # A mean of rounds is not the model of one of them.
+        kept_round=None if _is_mean(result) else result["best_round"],
         attendance=[_attendance(site, ledger) for site in result["sites"]],
         analyses=Analyses(
             worst_site=test.get("worst_site"),
@@ -86,8 +87,8 @@ def _facts(result: Mapping[str, Any]) -> dict[str, str | int | float | None]:
     return {
         "job": result["job"],
         "rounds": result["num_rounds"],
-        "round kept": result["best_round"],
-        **_average(result.get("average")),
+        "round kept": "none, the mean of all" if _is_mean(result) else result["best_round"],
+        **(_average(result["average"]) if "average" in result else {}),
         "weighting of sites": weighting_words(result["weighting"]),
         "rule for updates": rule_words(result["rule"]),
         "grading scale": result["scale"],
@@ -101,11 +102,18 @@ def _facts(result: Mapping[str, Any]) -> dict[str, str | int | float | None]:
     }
 
 
+def _is_mean(result: Mapping[str, Any]) -> bool:
+    return bool((result.get("average") or {}).get("kept"))
+
+
 def _average(average: Mapping[str, Any] | None) -> dict[str, str]:
     if average is None:
-        return {}
-    whether = "kept" if average["kept"] else "judged, and not kept"
-    return {"mean of the rounds' models": f"{whether}; its weights fall by {average['decay']:g} a round"}
+        return {"mean of the rounds' models": "not judged: no site answered"}
+    whether = "kept in place of one round's" if average["kept"] else "not kept"
+    judged = average["validation"]
+    values = {"loss": judged["loss"], "quadratic kappa": judged["quadratic_kappa"]}
+    told = ", ".join(f"{name} {'undefined' if value is None else f'{value:.3f}'}" for name, value in values.items())
+    return {"mean of the rounds' models": f"{whether}; validation {told}"}
 
 
 def _policy(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,11 +12,15 @@ import torch
 from tiny_study import tiny_spec
 
 from mhsev_flare.benchmark.averaging import federate, load_weights, start_weights, train_alone
+from mhsev_flare.controller import SeverityFedAvg
 from mhsev_flare.encrypted_job import check_encryptable, encrypted_spec
 from mhsev_flare.jobs import JOBS
 from mhsev_flare.local_training import LocalTraining
 from mhsev_flare.model_average import averaged_models, check_decay, is_kept
+from mhsev_flare.participation import RoundPolicy
 from mhsev_flare.site_data import SiteData
+from mhsev_flare.study_record import StudyRecord
+from mhsev_monai.metrics import SeverityTable
 from mhsev_monai.severity import PAPER_SCALE
 from mhsev_monai.training import LabelledFeatures, TrainingParameters
 
@@ -125,6 +130,31 @@ def test_a_site_alone_keeps_the_same_in_its_own_process_and_in_the_benchmark():
     assert found.round_number == expected.round_number
     assert all(np.array_equal(found.weights[key], value) for key, value in expected.weights.items())
     assert any(not np.array_equal(without.weights[key], value) for key, value in expected.weights.items())
+
+
+def test_it_does_not_go_with_an_early_end():
+    with pytest.raises(ValueError, match="with ema_decay, patience must be 0"):
+        dataclasses.replace(SPEC, ema_decay=0.5, policy=RoundPolicy(patience=2))
+
+
+@pytest.mark.parametrize("answering", [("a", "b"), ("a",)])
+def test_it_is_kept_only_where_those_judge_it_that_judged_the_last_model(tmp_path, answering):
+    """Its loss over the cases of fewer sites says nothing beside that of the last model over all."""
+    record = StudyRecord(tmp_path / "run", tmp_path / "checkpoints", "job", "c", ema_decay=0.5)
+    record.sent = {"w": np.zeros(1, np.float32)}
+    validation = {"n": 4, "quadratic_kappa": 0.1, "balanced_accuracy": 0.5, "loss": 0.6}
+    row = {"round": 0, "sites": {}, "refused": {}, "absent": [], "validation": validation}
+    record.close_round(row, {"w": np.ones(1, np.float32)})
+    record.close_last({**row, "round": 1})
+    table = SeverityTable.from_predictions(np.eye(4), [0, 1, 5, 20], [0, 1, 5, 20], [0, 1, 2, 3])
+    judge = SimpleNamespace(judge=lambda *_: (dict.fromkeys(answering, table), [(0.3, 4)]))
+    study = SimpleNamespace(
+        record=record, aggregator=SimpleNamespace(weighting="samples"), ema_decay=0.5, info=lambda _: None
+    )
+    entry = SeverityFedAvg._judge_average(study, SimpleNamespace(evaluation=judge), {"a", "b"})
+    assert entry["validation"]["loss"] == 0.3
+    assert entry["kept"] == (answering == ("a", "b"))
+    assert record.best.round_number == (1 if entry["kept"] else 0)
 
 
 def test_an_encrypted_job_averages_no_rounds():

@@ -11,7 +11,7 @@ import pytest
 from judged_sites import phase_of, weights_of
 
 from mhsev_flare.cli import main
-from mhsev_flare.protocol import MODEL_FILE
+from mhsev_flare.protocol import MODEL_FILE, RESULT_FILE
 from mhsev_flare.result import begun_result, file_digest, write_ledger, write_result
 from mhsev_flare.run_report import read_report
 from mhsev_monai.inputs import DSDInputs
@@ -124,6 +124,25 @@ def test_every_part_of_the_result_has_its_part_in_the_report(run, result):
     own = tables["cross-site-table"]["rows"][0][1]
     assert own["value"] == matrix["site-1"]["site-1"]["metrics"]["balanced_accuracy"]
     assert own["low"] < own["value"] <= own["high"] or "low" not in own
+
+
+@pytest.mark.parametrize(
+    ("average", "words", "kept"),
+    [
+        ({"kept": True}, "kept in place of one round's; validation loss 0.500, quadratic kappa 0.250", None),
+        ({"kept": False}, "not kept; validation loss 0.500, quadratic kappa 0.250", 1),
+        (None, "not judged: no site answered", 1),
+    ],
+)
+def test_a_mean_of_the_rounds_is_told_with_its_validation_and_marks_no_round(run, result, average, words, kept):
+    judged = {"validation": {"n": 9, "loss": 0.5, "quadratic_kappa": 0.25, "balanced_accuracy": None}}
+    entry = None if average is None else {"decay": 0.8, "models": 2, **judged, **average}
+    found = json.loads((run / RESULT_FILE).read_text())
+    write_result(run, {**found, "average": entry})
+    data = read_report(run)
+    assert data.facts["mean of the rounds' models"] == words
+    assert data.kept_round == kept
+    assert data.facts["round kept"] == ("none, the mean of all" if kept is None else 1)
 
 
 def test_areas_have_the_interval_of_delong_beside_that_of_draws(run, result):

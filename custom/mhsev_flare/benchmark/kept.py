@@ -40,6 +40,7 @@ FEDERATED_SOURCE = (
     "anomalies.py",
     "combination.py",
     "convergence.py",
+    "model_average.py",
     "gates.py",
     "job_spec.py",
     "landmark_pooling.py",
