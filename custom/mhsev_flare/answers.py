@@ -8,7 +8,7 @@ from typing import Any
 
 from nvflare.app_common.abstract.fl_model import FLModel
 
-from mhsev_flare.gates import ExpectedUpdate, array_refusal, is_number, table_refusal
+from mhsev_flare.gates import MOST_LOSS, ExpectedUpdate, array_refusal, is_number, table_refusal
 from mhsev_flare.protocol import TASK_COMPARE, TASK_SUBMIT_MODEL, Meta
 from mhsev_flare.result import NoAnswerError
 
@@ -52,8 +52,11 @@ def answer_refusal(task: str, answer: FLModel, shapes: Shapes, told: int | None 
     """
     if task == TASK_SUBMIT_MODEL:
         return array_refusal(answer.params or {}, ExpectedUpdate(shapes, ""))
-    if not is_number((answer.metrics or {}).get("loss")):
+    loss: Any = (answer.metrics or {}).get("loss")
+    if not is_number(loss):
         return "a loss that is not a finite number"
+    if abs(loss) > MOST_LOSS:
+        return f"a loss beyond {MOST_LOSS:g}"
     return "" if task == TASK_COMPARE else table_refusal(answer.meta or {}, told)
 
 

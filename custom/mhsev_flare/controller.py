@@ -362,7 +362,9 @@ class SeverityFedAvg(QuorumFedAvg):
         track_round(self, last, self.fl_ctx)
         self._save(record.best.weights)  # before anything else can fail
         if record.average:
-            self._result["average"] = self._unless_missing(lambda: self._judge_average(phase, set(tables)), None)
+            judged = self._unless_missing(lambda: phase.average(record, tables, self.aggregator.weighting), None)
+            self._result["average"] = judged
+            self.info(f"mean of the rounds' models: {judged}")
         best = record.best
         unknown: tuple[GradeCalibration | None, dict[str, Any] | None] = (None, None)
         calibration, entry = self._unless_missing(lambda: phase.calibrate(best.weights), unknown)
@@ -385,19 +387,6 @@ class SeverityFedAvg(QuorumFedAvg):
             nothing = {"personalised": None}
             self._result |= self._unless_missing(lambda: phase.personalised(best.weights), nothing)
         self._result["status"], self._result["reason"] = "completed", ""
-
-    def _judge_average(self, phase: FinalPhase, judges: set[str]) -> dict[str, Any]:
-        """The entry ``average`` of the result: how good the average of the rounds' models is, and if it is kept.
-
-        Losses of two models are compared over the same cases alone, so it is not where ``judges``, the sites that
-        judged the last model, are not those that answer now.
-        """
-        tables, losses = phase.evaluation.judge(self.record.average, "validation")
-        n_models = self.record.next_round - 1  # the last row trained nothing
-        row = ledger_row(n_models, (), pool_tables(tables), self.aggregator.weighting, losses)
-        kept = set(tables) == judges and self.record.offer_average(row["validation"])
-        self.info(f"mean of the rounds' models: validation {row['validation']}, {'kept' if kept else 'not kept'}")
-        return {"decay": self.ema_decay, "models": n_models, "validation": row["validation"], "kept": kept}
 
     def _unless_missing(self, evaluate: Callable[[], Entries], otherwise: Entries) -> Entries:
         """An evaluation beside the test; ``otherwise`` where no site answered, which costs nothing of the model."""

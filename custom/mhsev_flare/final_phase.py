@@ -6,7 +6,7 @@ Shared by the study in the clear and the one over ciphertexts; what the server a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import reduce
 from operator import add
 from typing import Any
@@ -19,9 +19,12 @@ from mhsev_flare.result import (
     compare_with_site_models,
     evaluation_entry,
     paired_results,
+    pool_tables,
     test_results,
     uncertainty_results,
 )
+from mhsev_flare.rounds import ledger_row
+from mhsev_flare.study_record import StudyRecord
 from mhsev_flare.subgroup_results import subgroup_results
 from mhsev_monai.grade_calibration import (
     CalibrationCases,
@@ -48,6 +51,23 @@ class FinalPhase:
         self.evaluation = FinalEvaluation(ask)
         self.scale = scale
         self.seed = seed
+
+    def average(self, record: StudyRecord, judges: Collection[str], weighting: str) -> dict[str, Any]:
+        """Judge the average of the rounds' models, keep it if it is good enough, and make ``average`` of the result.
+
+        Losses of two models are compared over the same cases alone, so it is not kept where other sites than
+        ``judges`` answer now.
+
+        Args:
+            record: of the study, with the last model's row; changed where the average is kept.
+            judges: the sites that judged the last model.
+            weighting: of the sites, see ``ledger_row``.
+        """
+        tables, losses = self.evaluation.judge(record.average, "validation")
+        n_models = record.next_round - 1  # the last row trained nothing
+        row = ledger_row(n_models, (), pool_tables(tables), weighting, losses)
+        kept = set(tables) == set(judges) and record.offer_average(row["validation"])
+        return {"decay": record.ema_decay, "models": n_models, "validation": row["validation"], "kept": kept}
 
     def calibrate(self, weights: Weights) -> tuple[GradeCalibration | None, dict[str, Any] | None]:
         """The calibration of ``weights`` and the ``calibration`` of the result; None where no site told its sums.

@@ -132,3 +132,15 @@ def test_where_none_answers_it_is_said_how_to_keep_what_was_trained():
     with pytest.raises(NoAnswerError) as caught:
         usable_answers([], SITES, TASK_VALIDATE, {}, {}, {}, print, "send the job again with resume")
     assert str(caught.value) == "no site answered validate; see the sites' logs, then send the job again with resume"
+
+
+@pytest.mark.parametrize("task", [TASK_VALIDATE, TASK_COMPARE])
+@pytest.mark.parametrize("loss", [2e6, -2e6, float("inf"), float("nan"), True, "0.3"])
+def test_one_site_cannot_decide_by_a_loss_that_is_none(task, loss):
+    """The loss of the mean of the rounds decides which model is kept; one site's 1e9 would decide it for all."""
+    answers = [answer(site, task, dict.fromkeys(SITES, 20), dict.fromkeys(SITES, 20)) for site in SITES]
+    answers[1].metrics = {"loss": loss}
+    result: dict[str, Any] = {}
+    usable = usable_answers(answers, SITES, task, {Meta.SPLIT: "validation"}, {}, result, print, "ask again")
+    assert [answer.meta["client_name"] for answer in usable] == ["site-1", "site-3"]
+    assert "a loss" in result["unusable"][f"{task} validation"]["site-2"]

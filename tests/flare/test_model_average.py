@@ -12,8 +12,8 @@ import torch
 from tiny_study import tiny_spec
 
 from mhsev_flare.benchmark.averaging import federate, load_weights, start_weights, train_alone
-from mhsev_flare.controller import SeverityFedAvg
 from mhsev_flare.encrypted_job import check_encryptable, encrypted_spec
+from mhsev_flare.final_phase import FinalPhase
 from mhsev_flare.jobs import JOBS
 from mhsev_flare.local_training import LocalTraining
 from mhsev_flare.model_average import averaged_models, check_decay, is_kept
@@ -148,10 +148,10 @@ def test_it_is_kept_only_where_those_judge_it_that_judged_the_last_model(tmp_pat
     record.close_last({**row, "round": 1})
     table = SeverityTable.from_predictions(np.eye(4), [0, 1, 5, 20], [0, 1, 5, 20], [0, 1, 2, 3])
     judge = SimpleNamespace(judge=lambda *_: (dict.fromkeys(answering, table), [(0.3, 4)]))
-    study = SimpleNamespace(
-        record=record, aggregator=SimpleNamespace(weighting="samples"), ema_decay=0.5, info=lambda _: None
-    )
-    entry = SeverityFedAvg._judge_average(study, SimpleNamespace(evaluation=judge), {"a", "b"})
+    phase = FinalPhase(lambda *_, **__: [], PAPER_SCALE, seed=1)
+    phase.evaluation = judge
+    entry = phase.average(record, {"a", "b"}, "samples")
+    assert (entry["decay"], entry["models"]) == (0.5, 1)
     assert entry["validation"]["loss"] == 0.3
     assert entry["kept"] == (answering == ("a", "b"))
     assert record.best.round_number == (1 if entry["kept"] else 0)
