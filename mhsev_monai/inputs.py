@@ -190,7 +190,7 @@ class DSDCandidateInputs(DSDInputs):
         features: Sequence[str] | None = None,
     ) -> None:
         super().__init__(energy, kappa, gain, dynamic, least_brain)
-        unknown = sorted(set(features or ()) - set(DESCRIPTORS))
+        unknown = sorted(set(features or ()) - set(self.NAMES))
         if unknown or (features is not None and len(set(features)) != len(features)) or features == []:
             raise ValueError(
                 f"features must be different names of descriptors, at least one; not known: {unknown or 'none'}"
@@ -198,11 +198,13 @@ class DSDCandidateInputs(DSDInputs):
         self.features = None if features is None else list(features)
 
     _always_serialize_args = (*_SETTINGS, "features")
+    NAMES: tuple[str, ...] = DESCRIPTORS
+    """Descriptors that there are, in order."""
 
     @property
     def feature_names(self) -> tuple[str, ...]:
         """Name of each descriptor."""
-        return DESCRIPTORS if self.features is None else tuple(self.features)
+        return self.NAMES if self.features is None else tuple(self.features)
 
     def fingerprint(self) -> str:
         """64 hexadecimal digits over parameters, schema version and names of the descriptors."""

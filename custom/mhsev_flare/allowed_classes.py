@@ -28,6 +28,7 @@ JOB_CLASSES = (
     "mhsev_monai.inputs.DSDCandidateInputs",
     "mhsev_monai.inputs.DSDInputs",
     "mhsev_monai.networks.SeverityMLP",
+    "mhsev_monai.noise_inputs.ContrastNoiseInputs",
     "mhsev_monai.patch_inputs.CandidatePatchInputs",
     "mhsev_monai.patch_network.CandidateCNN",
     "mhsev_monai.private_training.PrivacyParameters",

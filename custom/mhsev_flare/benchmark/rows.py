@@ -11,6 +11,7 @@ from mhsev_flare.jobs import GLOBAL_FEATURES, JOBS
 from mhsev_monai.clinical_inputs import ClinicalInputs
 from mhsev_monai.feature_cache import CaseInputs
 from mhsev_monai.inputs import DSDCandidateInputs, DSDInputs
+from mhsev_monai.noise_inputs import ContrastNoiseInputs
 from mhsev_monai.radiomics.spot_inputs import SpotRadiomicsInputs
 from mhsev_monai.severity import SCALES, GradingScale
 
@@ -72,6 +73,16 @@ _CANDIDATES, _LITERAL = JOBS["dsd_mlp"], JOBS["dsd_mlp_literal"]
 # Twice the passes over half the cases: as many steps.
 _UNTWINNED = replace(_CANDIDATES, twins=False, epochs=2 * _CANDIDATES.epochs)
 
+_NOISE = ContrastNoiseInputs()
+_NOISE_CONTEXT = ("b0_noise", "trace_noise", "in_plane_spacing", "slice_spacing")
+_BY_NOISE = replace(
+    _CANDIDATES.with_network(
+        in_features=len(_NOISE.feature_names),
+        context_features=[_NOISE.feature_names.index(name) for name in _NOISE_CONTEXT],
+    ),
+    inputs=_NOISE,
+)
+
 # From the paper's wording to the job that is shipped, one change a row.
 _ABLATION = (
     Row("fused contrast", _vector(_LITERAL, DSDInputs(features=GLOBAL_FEATURES)), "literal, on b0 and trace joined"),
@@ -104,6 +115,7 @@ _ABLATION = (
         replace(_UNTWINNED, inputs=DSDCandidateInputs(energy=0.9999)),
         "99.99 % of the energy; no twins",
     ),
+    Row("candidates, over the noise", _BY_NOISE, "depths told over the noise of b0 and of the trace"),
     Row("dsd_mlp with masks", _CANDIDATES, "trained with lesion masks beside the counts", masks=True),
 )
 
