@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 # The first rule that matches from the start of a name decides. Names of the feature table (``dsd.feature_table``), of
-# the candidates' descriptors (``dsd.descriptors``), of radiomics and of pictures of candidates do not overlap but for
+# the candidates' descriptors (``dsd.descriptors``, ``noise_inputs``), of radiomics and of pictures of candidates do not overlap but for
 # has_trace and slice_spacing, which mean the same everywhere.
 _RULES: tuple[tuple[str, str], ...] = (
     (r"band_(\d+)_", r"band \1"),
-    (r"(has_trace|noise|snr|in_plane_spacing|pixel_spacing|slice_spacing|bands_acquired|brain_slices)$", "protocol"),
+    (r"(has_trace|(?:b0_|trace_)?noise|snr|in_plane_spacing|pixel_spacing|slice_spacing|bands_acquired|brain_slices)$", "protocol"),
     (r"brain_volume$", "brain volume"),
     (r"window_", "window size"),
     (r"rank_", "rank"),
@@ -19,9 +19,9 @@ _RULES: tuple[tuple[str, str], ...] = (
     (r"near_surface_count|middle_count|deep_count|search_edge|brain_edge|place_", "location"),
     (r"symmetry|symmetric|elongated|tall|sharpness", "shape of the spots"),
     (r"size_|volume_", "size of the spots"),
-    (r"depth_over_noise|depth_\d", "depth of the spots"),
+    (r"depth_over_(?:b0_)?noise|depth_\d", "depth of the spots"),
     (r"count_|soft_count|focal_count_|log_count_|spots_", "count of the spots"),
-    (r"(dsd|cleared|spot)_depth|(fused|b0|trace)_(centre|least)$", "depth of the spots"),
+    (r"(dsd|cleared|spot)_depth|(fused|b0|trace)_(centre|least)(_over_noise)?$", "depth of the spots"),
     (r"(fused|dsd)_next_", "neighbouring slices"),
     (r"(fused|dsd)_curvature_|fused_line_", "shape of the spots"),
     (r"(fused|b0|trace)_ring_|fused_opening_|(fused|b0)_spread_|fluid_share|dark_share", "surroundings"),

@@ -7,6 +7,7 @@ import pytest
 from mhsev_monai.clinical_inputs import ClinicalInputs
 from mhsev_monai.dsd.descriptors import DESCRIPTORS
 from mhsev_monai.dsd.features import FEATURE_NAMES
+from mhsev_monai.noise_inputs import ContrastNoiseInputs
 from mhsev_monai.radiomics.inputs import RadiomicsInputs
 from mhsev_monai.radiomics.spot_inputs import SpotRadiomicsInputs
 from mhsev_monai.shapley_groups import feature_groups, group_name
@@ -28,12 +29,17 @@ SPOTS = ("count of the spots", "size of the spots", "depth of the spots", "shape
             | {"other spots nearby", "protocol"},
         ),
         (
+            ContrastNoiseInputs().feature_names,
+            {"depth of the spots", "shape of the spots", "surroundings", "neighbouring slices", "location"}
+            | {"other spots nearby", "protocol"},
+        ),
+        (
             RadiomicsInputs().feature_names,
             {"firstorder", "glcm", "glrlm", "glszm", "gldm", "ngtdm", "protocol"},
         ),
         (ClinicalInputs().feature_names, set(ClinicalInputs().columns)),
     ],
-    ids=["features", "descriptors", "radiomics", "clinical"],
+    ids=["features", "descriptors", "noise", "radiomics", "clinical"],
 )
 def test_all_features_fall_in_the_groups_that_readers_know(names, expected):
     groups = feature_groups(names)
@@ -50,6 +56,11 @@ def test_all_features_fall_in_the_groups_that_readers_know(names, expected):
         ("depth_08", "depth of the spots"),
         ("depth_over_noise", "depth of the spots"),
         ("noise", "protocol"),
+        ("b0_noise", "protocol"),
+        ("trace_noise", "protocol"),
+        ("depth_over_b0_noise", "depth of the spots"),
+        ("dsd_depth_over_b0_noise", "depth of the spots"),
+        ("trace_least_over_noise", "depth of the spots"),
         ("deep_count", "location"),
         ("log_count_12", "count of the spots"),
         ("volume_12", "size of the spots"),
