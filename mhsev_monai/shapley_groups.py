@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 # The first rule that matches from the start of a name decides. Names of the feature table (``dsd.feature_table``), of
-# the candidates' descriptors (``dsd.descriptors``, ``noise_inputs``), of radiomics and of pictures of candidates do not overlap but for
-# has_trace and slice_spacing, which mean the same everywhere.
+# the candidates' descriptors (``dsd.descriptors``, ``noise_inputs``), of radiomics and of pictures of candidates do not
+# overlap but for has_trace and slice_spacing, which mean the same everywhere.
 _RULES: tuple[tuple[str, str], ...] = (
     (r"band_(\d+)_", r"band \1"),
-    (r"(has_trace|(?:b0_|trace_)?noise|snr|in_plane_spacing|pixel_spacing|slice_spacing|bands_acquired|brain_slices)$", "protocol"),
+    (r"(has_trace|(?:b0_|trace_)?noise|snr|bands_acquired|brain_slices)$", "protocol"),
+    (r"(in_plane_spacing|pixel_spacing|slice_spacing)$", "protocol"),
     (r"brain_volume$", "brain volume"),
     (r"window_", "window size"),
     (r"rank_", "rank"),
