@@ -177,7 +177,7 @@ class DSDCandidateInputs(DSDInputs):
         features: names of the descriptors that the network reads, in this order; None means all.
 
     Raises:
-        ValueError: if a name is not one of ``mhsev_monai.dsd.descriptors.DESCRIPTORS``, or comes twice.
+        ValueError: if a name is not one of ``NAMES``, or comes twice.
     """
 
     def __init__(

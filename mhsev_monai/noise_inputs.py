@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from mhsev_monai.contrast_noise import even_parenchyma, noise_in
+from mhsev_monai.dsd.array import as_plain_tensor
 from mhsev_monai.dsd.descriptors import DESCRIPTORS
 from mhsev_monai.dsd.descriptors import SCHEMA_VERSION as DESCRIPTOR_VERSION
 from mhsev_monai.dsd.peaks import MOST_PEAKS
@@ -97,12 +97,12 @@ def noise_descriptors(entries: Mapping[str, Any]) -> NDArray[np.float32]:
 def _noises(entries: Mapping[str, Any]) -> tuple[float, float]:
     """Of b0 and of the trace."""
     spacing = [float(side) for side in entries[Keys.B0].pixdim]
-    search = torch.as_tensor(np.asarray(entries[Keys.SEARCH_MASK][0]))
+    search, tight = (as_plain_tensor(entries[key])[0] > 0 for key in (Keys.SEARCH_MASK, Keys.BRAIN_MASK))
     b0, trace = (
-        relative_to_parenchyma(torch.as_tensor(np.asarray(entries[key][0])), search, spacing).numpy()
+        relative_to_parenchyma(as_plain_tensor(entries[key])[0], search, spacing).cpu().numpy()
         for key in (Keys.B0, Keys.TRACE if Keys.TRACE in entries else Keys.B0)
     )
-    brain = np.asarray(entries[Keys.BRAIN_MASK][0]) > 0
+    brain = (tight if tight.any() else search).cpu().numpy()
     even = even_parenchyma(b0, brain)
     return noise_in(b0, even, brain), noise_in(trace, even, brain)
 

@@ -15,6 +15,7 @@ from mhsev_monai.cohort.subject import random_streams, simulate_subject, subject
 from mhsev_monai.contrast_noise import LEAST_NOISE, even_parenchyma, noise_in
 from mhsev_monai.dsd.descriptors import DESCRIPTORS, high_pass_noise
 from mhsev_monai.dsd.peaks import MOST_PEAKS
+from mhsev_monai.feature_cache import load_or_compute
 from mhsev_monai.inputs import DSDCandidateInputs
 from mhsev_monai.keys import SeverityKeys as Keys
 from mhsev_monai.model_file import build, class_config
@@ -108,6 +109,23 @@ def test_without_a_trace_b0_stands_for_it(entries):
     inputs = ContrastNoiseInputs(features=["b0_noise", "trace_noise"])
     table = inputs.assemble(inputs.describe(alone))[: len(entries[Keys.DESCRIPTORS])]
     np.testing.assert_array_equal(table[:, 0], table[:, 1])
+
+
+def test_a_scan_without_candidates_has_an_empty_table(entries):
+    none = {**entries, Keys.DESCRIPTORS: np.zeros((0, len(DESCRIPTORS)), np.float32)}
+    none[Keys.CANDIDATE_VOXELS] = np.zeros((0, 3), int)
+    inputs = ContrastNoiseInputs()
+    found = inputs.describe(none)
+    assert found.sets["noise"].shape == (0, len(NOISE_DESCRIPTORS))
+    assert np.isnan(inputs.assemble(found)).all()
+
+
+def test_they_are_kept_and_found_again(tmp_path):
+    case = spotted_head(tmp_path)
+    first = load_or_compute(case, ContrastNoiseInputs(), tmp_path / "kept")
+    again = load_or_compute(case, ContrastNoiseInputs(features=["b0_noise"]), tmp_path / "kept")
+    assert len(list((tmp_path / "kept").iterdir())) == 1
+    np.testing.assert_array_equal(first.sets["noise"], again.sets["noise"])
 
 
 def test_half_the_signal_to_noise_ratio_of_a_scan_is_twice_its_noise(tmp_path):

@@ -364,7 +364,7 @@ class SeverityFedAvg(QuorumFedAvg):
         if record.average:
             judged = self._unless_missing(lambda: phase.average(record, tables, self.aggregator.weighting), None)
             self._result["average"] = judged
-            self.info(f"mean of the rounds' models: {judged}")
+            self.info(f"mean of the rounds' models: {judged or 'no site judged it'}")
         best = record.best
         unknown: tuple[GradeCalibration | None, dict[str, Any] | None] = (None, None)
         calibration, entry = self._unless_missing(lambda: phase.calibrate(best.weights), unknown)

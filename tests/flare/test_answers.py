@@ -135,9 +135,9 @@ def test_where_none_answers_it_is_said_how_to_keep_what_was_trained():
 
 
 @pytest.mark.parametrize("task", [TASK_VALIDATE, TASK_COMPARE])
-@pytest.mark.parametrize("loss", [2e6, -2e6, float("inf"), float("nan"), True, "0.3"])
-def test_one_site_cannot_decide_by_a_loss_that_is_none(task, loss):
-    """The loss of the mean of the rounds decides which model is kept; one site's 1e9 would decide it for all."""
+@pytest.mark.parametrize("loss", [1.01e6, -1.01e6, float("inf"), float("nan"), True, "0.3"])
+def test_an_answer_with_an_impossible_loss_is_not_used(task, loss):
+    """The loss of the mean of the rounds decides which model is kept; one site's 1e9 would decide it alone."""
     answers = [answer(site, task, dict.fromkeys(SITES, 20), dict.fromkeys(SITES, 20)) for site in SITES]
     answers[1].metrics = {"loss": loss}
     result: dict[str, Any] = {}

@@ -83,7 +83,7 @@ _BY_NOISE = replace(
     inputs=_NOISE,
 )
 
-# From the paper's wording to the job that is shipped, one change a row.
+# From the paper's wording to the job that is shipped and beyond it, one change a row.
 _ABLATION = (
     Row("fused contrast", _vector(_LITERAL, DSDInputs(features=GLOBAL_FEATURES)), "literal, on b0 and trace joined"),
     Row("fused, all 63 features", _vector(_LITERAL, DSDInputs()), "and counts of candidates by fixed rules"),
