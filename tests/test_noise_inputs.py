@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -20,6 +21,7 @@ from mhsev_monai.inputs import DSDCandidateInputs
 from mhsev_monai.keys import SeverityKeys as Keys
 from mhsev_monai.model_file import build, class_config
 from mhsev_monai.noise_inputs import NOISE_DESCRIPTORS, REPLACED, ContrastNoiseInputs
+from mhsev_monai.twin_inputs import TwinInputs
 
 sys.path.insert(0, str(Path(__file__).parent))
 from spotted_heads import spotted_head
@@ -104,11 +106,26 @@ def test_descriptors_are_those_of_the_dsd_model_and_depths_over_each_noise(entri
     np.testing.assert_allclose(of["depth_over_b0_noise"], np.log1p(depth / b0), rtol=1e-4, atol=1e-4)
 
 
-def test_without_a_trace_b0_stands_for_it(entries):
-    alone = {key: value for key, value in entries.items() if key != Keys.TRACE}
+def test_of_a_scan_of_b0_alone_b0_stands_for_the_trace(tmp_path):
+    case = spotted_head(tmp_path)
+    series = nib.load(case.image)
+    nib.save(nib.Nifti1Image(np.asarray(series.dataobj)[..., 0], series.affine), tmp_path / "b0.nii.gz")
     inputs = ContrastNoiseInputs(features=["b0_noise", "trace_noise"])
-    table = inputs.assemble(inputs.describe(alone))[: len(entries[Keys.DESCRIPTORS])]
+    entries = inputs.process(tmp_path / "b0.nii.gz", b0_only=True)
+    table = inputs.assemble(inputs.describe(entries))[: len(entries[Keys.DESCRIPTORS])]
+    assert len(table) >= 3
     np.testing.assert_array_equal(table[:, 0], table[:, 1])
+
+
+def test_a_protocol_twin_has_its_own_noise(tmp_path):
+    """Of the same inputs, from the twin's images: coarser voxels or no trace."""
+    case = spotted_head(tmp_path)
+    inputs, twins = ContrastNoiseInputs(), TwinInputs(ContrastNoiseInputs())
+    own, twin = inputs(case), twins(case)
+    assert twins.feature_names == inputs.feature_names
+    assert twin.sets["noise"].shape == (len(twin.sets["candidates"]), len(NOISE_DESCRIPTORS))
+    assert np.isfinite(twin.sets["noise"]).all()
+    assert twin.sets["noise"][0, :2].tolist() != own.sets["noise"][0, :2].tolist()
 
 
 def test_a_scan_without_candidates_has_an_empty_table(entries):
@@ -130,8 +147,6 @@ def test_they_are_kept_and_found_again(tmp_path):
 
 def test_half_the_signal_to_noise_ratio_of_a_scan_is_twice_its_noise(tmp_path):
     """The simulated scanner is the oracle: it knows what noise it adds; a head's structure adds to the measured one."""
-    import nibabel as nib
-
     found = []
     for difficulty_factor in (1.0, 0.5):
         hospital = HOSPITALS[0].with_noise(difficulty_factor)
