@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from mhsev_monai.dsd.descriptors import high_pass_noise
+
 LEAST_NOISE = 1e-3
 """Also of an image without noise, so that nothing is divided by 0."""
 
@@ -18,8 +20,8 @@ _SIDE = 5
 _MEAN_RANGE = (0.8, 1.2)
 _BRIGHTEST = 1.6
 """Of one voxel; where fluid begins."""
-_LEAST_SQUARES = 200
-"""Squares of four voxels below which the whole brain is taken: a median of fewer is off by some 10 %."""
+_LEAST_VOXELS = 200
+"""Of even tissue; with fewer the whole brain is taken: a median of so few is off by some 10 %."""
 
 
 def even_parenchyma(b0: NDArray[np.floating], brain: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -42,23 +44,12 @@ def even_parenchyma(b0: NDArray[np.floating], brain: NDArray[np.bool_]) -> NDArr
 def noise_in(image: NDArray[np.floating], even: NDArray[np.bool_], brain: NDArray[np.bool_]) -> float:
     """Standard deviation of the noise of ``image``, at least ``LEAST_NOISE``.
 
-    It is the scaled median size of diagonal second differences in the plane, which smooth tissue hardly has, over the
-    squares of ``even``, or of ``brain`` where those are few. Interpolation between voxels makes it too low.
+    It is ``high_pass_noise`` over ``even``, or over ``brain`` where that is small. Interpolation between voxels makes
+    it too low.
 
     Args:
         image: ``(X, Y, Z)``, in shares of the parenchyma's signal.
         even: where to measure, see :func:`even_parenchyma`.
         brain: mask of the same shape.
     """
-    cross = np.abs(image[1:, 1:] - image[1:, :-1] - image[:-1, 1:] + image[:-1, :-1])
-    values = cross[_squares(even)]
-    if values.size < _LEAST_SQUARES:
-        values = cross[_squares(brain)]
-    # The difference of four independent voxels has twice their standard deviation.
-    return max(float(1.4826 * np.median(values) / 2), LEAST_NOISE) if values.size else LEAST_NOISE
-
-
-def _squares(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Squares of four voxels in the plane that lie in the mask."""
-    inside: NDArray[np.bool_] = mask[1:, 1:] & mask[1:, :-1] & mask[:-1, 1:] & mask[:-1, :-1]
-    return inside
+    return max(high_pass_noise(image, even if even.sum() >= _LEAST_VOXELS else brain), LEAST_NOISE)
