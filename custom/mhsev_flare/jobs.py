@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from mhsev_monai.dsd.features import FEATURE_NAMES
 from mhsev_monai.feature_cache import CaseInputs
 from mhsev_monai.inputs import DSDCandidateInputs, DSDInputs
 from mhsev_monai.networks import SeverityMLP
+from mhsev_monai.noise_inputs import ContrastNoiseInputs
 from mhsev_monai.patch_inputs import CandidatePatchInputs
 from mhsev_monai.patch_network import CandidateCNN
 from mhsev_monai.radiomics.inputs import RadiomicsInputs
@@ -71,8 +72,13 @@ def _radiomics_mlp(name: str, inputs: RadiomicsInputs) -> JobSpec:
     return replace(spec, learning_rate=1e-2, weight_decay=1e-2)
 
 
-_CONTEXT = ("noise", "in_plane_spacing", "slice_spacing")
+_CONTEXT = ("noise", "b0_noise", "trace_noise", "in_plane_spacing", "slice_spacing")
 """Descriptors that say how much a scan can show."""
+
+
+def context_of(names: Sequence[str]) -> list[int]:
+    """Where those of ``_CONTEXT`` stand that are among ``names``."""
+    return [names.index(name) for name in _CONTEXT if name in names]
 
 
 def _candidate_mlp(name: str, inputs: DSDCandidateInputs) -> JobSpec:
@@ -88,7 +94,7 @@ def _candidate_mlp(name: str, inputs: DSDCandidateInputs) -> JobSpec:
         grade_weight=1.0,
         mark_weight=0.2,
         yardstick="both",
-        context_features=[inputs.feature_names.index(name) for name in _CONTEXT],
+        context_features=context_of(inputs.feature_names),
         max_deviation=8.0,
         max_federation_deviation=4.0,
         seed=1,
@@ -151,7 +157,7 @@ def _described_patches(name: str, inputs: DescribedPatchInputs) -> JobSpec:
         noise=0.2,
         grade_weight=1.0,
         mark_weight=5.0,
-        context_features=[DESCRIPTORS.index(name) for name in _CONTEXT],
+        context_features=context_of(DESCRIPTORS),
         max_deviation=8.0,
         max_federation_deviation=4.0,
         max_pixel_deviation=6.0,
@@ -213,7 +219,7 @@ def _volume_cnn(name: str, inputs: VolumeInputs, backbone: dict[str, Any]) -> Jo
 JOBS: Mapping[str, JobSpec] = {
     spec.name: spec
     for spec in (
-        _candidate_mlp("dsd_mlp", DSDCandidateInputs()),
+        _candidate_mlp("dsd_mlp", ContrastNoiseInputs()),
         _vector_mlp("dsd_mlp_literal", DSDInputs(source="b0", kappa=3.0, least_brain=0.25, features=GLOBAL_FEATURES)),
         _radiomics_mlp("radiomics_mlp", RadiomicsInputs()),
         _volume_cnn(

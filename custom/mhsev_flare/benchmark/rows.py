@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from mhsev_flare.benchmark.rules import LOG_COUNTS, CalibratedCount, MajorityBySite, NaiveCount, Rule
 from mhsev_flare.job_spec import JobSpec
-from mhsev_flare.jobs import GLOBAL_FEATURES, JOBS
+from mhsev_flare.jobs import GLOBAL_FEATURES, JOBS, context_of
 from mhsev_monai.clinical_inputs import ClinicalInputs
 from mhsev_monai.feature_cache import CaseInputs
 from mhsev_monai.inputs import DSDCandidateInputs, DSDInputs
@@ -73,14 +73,12 @@ _CANDIDATES, _LITERAL = JOBS["dsd_mlp"], JOBS["dsd_mlp_literal"]
 # Twice the passes over half the cases: as many steps.
 _UNTWINNED = replace(_CANDIDATES, twins=False, epochs=2 * _CANDIDATES.epochs)
 
-_NOISE = ContrastNoiseInputs()
-_NOISE_CONTEXT = ("b0_noise", "trace_noise", "in_plane_spacing", "slice_spacing")
-_BY_NOISE = replace(
+_FUSED_NOISE = DSDCandidateInputs()
+_BY_FUSED_NOISE = replace(
     _CANDIDATES.with_network(
-        in_features=len(_NOISE.feature_names),
-        context_features=[_NOISE.feature_names.index(name) for name in _NOISE_CONTEXT],
+        in_features=len(_FUSED_NOISE.feature_names), context_features=context_of(_FUSED_NOISE.feature_names)
     ),
-    inputs=_NOISE,
+    inputs=_FUSED_NOISE,
 )
 
 # From the paper's wording to the job that is shipped and beyond it, one change a row.
@@ -102,20 +100,24 @@ _ABLATION = (
     Row("candidates, no twins", _UNTWINNED, "dsd_mlp without protocol twins"),
     Row(
         "candidates, fixed window",
-        replace(_UNTWINNED, inputs=DSDCandidateInputs(dynamic=False)),
+        replace(_UNTWINNED, inputs=ContrastNoiseInputs(dynamic=False)),
         "one window size; no twins",
     ),
     Row(
         "candidates, no threshold",
-        replace(_UNTWINNED, inputs=DSDCandidateInputs(kappa=0.0)),
+        replace(_UNTWINNED, inputs=ContrastNoiseInputs(kappa=0.0)),
         "every bin passes; no twins",
     ),
     Row(
         "candidates, no SVD",
-        replace(_UNTWINNED, inputs=DSDCandidateInputs(energy=0.9999)),
+        replace(_UNTWINNED, inputs=ContrastNoiseInputs(energy=0.9999)),
         "99.99 % of the energy; no twins",
     ),
-    Row("candidates, over the noise", _BY_NOISE, "depths told over the noise of b0 and of the trace"),
+    Row(
+        "candidates, noise of the fused contrast",
+        _BY_FUSED_NOISE,
+        "noise of b0 and trace joined, in place of each by itself",
+    ),
     Row("dsd_mlp with masks", _CANDIDATES, "trained with lesion masks beside the counts", masks=True),
 )
 
