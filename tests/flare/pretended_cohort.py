@@ -21,6 +21,7 @@ from mhsev_monai.dsd.features import FEATURE_NAMES
 from mhsev_monai.feature_cache import CaseFeatures, CaseInputs, compute_features
 from mhsev_monai.inputs import CANDIDATE_SET, POSITION_SET, DSDInputs
 from mhsev_monai.networks import SeverityMLP
+from mhsev_monai.noise_inputs import NOISE_DESCRIPTORS, NOISE_SET
 from mhsev_monai.training import LabelledFeatures
 
 SITES = {"site-1": 30, "site-2": 24, "site-3": 40}
@@ -58,7 +59,8 @@ class PretendedScan:
         candidates[:count] += 1.0
         values = dict(zip(FEATURE_NAMES, found.tolist(), strict=True))
         positions = rng.normal(size=(count + 4, 3)).astype(np.float32)
-        return CaseFeatures(values, {}, {CANDIDATE_SET: candidates, POSITION_SET: positions})
+        over_noise = rng.normal(size=(count + 4, len(NOISE_DESCRIPTORS))).astype(np.float32)
+        return CaseFeatures(values, {}, {CANDIDATE_SET: candidates, POSITION_SET: positions, NOISE_SET: over_noise})
 
 
 def make_cohort(root: Path) -> Path:
