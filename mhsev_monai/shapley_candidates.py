@@ -1,6 +1,6 @@
 """Players of a network that reads a scan's candidates: groups of descriptors, or the candidates themselves.
 
-A candidate network reads up to 512 dark spots with 68 descriptors each; as players, 34,816 entries would say nothing to
+A candidate network reads up to 512 dark spots with 73 descriptors each; as players, 37,376 entries would say nothing to
 anybody. Two questions have readers:
 
 **Why this grade, for this scan and over many scans?** Players are groups of descriptors (``shapley_groups``). One that

@@ -1,4 +1,4 @@
-"""Names of the groups that features are attributed in: what a reader asks for, not the 68 entries that carry it."""
+"""Names of the groups that features are attributed in: what a reader asks for, not the 73 entries that carry it."""
 
 from __future__ import annotations
 

@@ -13,11 +13,12 @@ import pytest
 import torch
 
 from mhsev_flare.cli import main
+from mhsev_monai.dsd.descriptors import DESCRIPTORS
 from mhsev_monai.dsd.features import FEATURE_NAMES
 from mhsev_monai.inputs import DSDInputs
 from mhsev_monai.model_file import save_model
 from mhsev_monai.networks import SeverityMLP
-from mhsev_monai.noise_inputs import ContrastNoiseInputs
+from mhsev_monai.noise_inputs import NOISE_DESCRIPTORS, ContrastNoiseInputs
 from mhsev_monai.severity import severity_from_count
 
 sys.path.insert(0, str(Path(__file__).parent / "preprocess"))
@@ -139,7 +140,8 @@ def test_every_feature_is_listed_with_unit_and_definition(capsys):
     assert main(["features", "--list"]) == 0
     lines = capsys.readouterr().out.splitlines()
     descriptors = [line.split()[1] for line in lines if line.startswith("candidate ")]
-    assert descriptors == list(ContrastNoiseInputs.NAMES)
+    assert descriptors[:73] == list(ContrastNoiseInputs.NAMES)
+    assert set(descriptors) == {*DESCRIPTORS, *NOISE_DESCRIPTORS}
     vector = lines[len(descriptors) :]
     assert [line.split()[0] for line in vector] == list(FEATURE_NAMES)
     assert all(len(line.split()) > 3 for line in vector)

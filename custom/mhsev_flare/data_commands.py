@@ -276,9 +276,9 @@ def _features(options: argparse.Namespace) -> int:
 
 def _list_features() -> int:
     from mhsev_monai.dsd.features import FEATURES
-    from mhsev_monai.noise_inputs import ContrastNoiseInputs
+    from mhsev_monai.noise_inputs import REPLACED, ContrastNoiseInputs
 
-    for name in ContrastNoiseInputs.NAMES:
+    for name in (*ContrastNoiseInputs.NAMES, *REPLACED):
         print(f"candidate {name}")
     for spec in FEATURES:
         print(f"{spec.name:<20}{spec.unit:<20}{f'{spec.low:g} to {spec.high:g}':<12}{spec.definition}")

@@ -141,7 +141,7 @@ def _patch_detector(name: str, inputs: CandidatePatchInputs) -> JobSpec:
 
 
 def _described_patches(name: str, inputs: DescribedPatchInputs) -> JobSpec:
-    """``dsd_mlp`` that also looks at a patch of each candidate; for federations whose scanners all train."""
+    """Descriptors, with the fused contrast's noise, and a patch of each candidate; for federations whose scanners train."""
     network = DescribedPatchNetwork(
         in_features=len(inputs.feature_names),
         descriptors=len(DESCRIPTORS),

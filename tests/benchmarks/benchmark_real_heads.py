@@ -73,7 +73,9 @@ def common_inputs(rows: Sequence[Row]) -> CandidateTable:
     inputs = rows[0].inputs
     others = any(row.inputs.fingerprint() != inputs.fingerprint() for row in rows)
     if others or not isinstance(inputs, CandidateTable):
-        sys.exit("--rows must all read the same of candidates, as those of dsd_mlp do, or those of dsd_patches")
+        sys.exit(
+            "--rows must all read the same of candidates; run rows with other descriptors, or with patches, by themselves"
+        )
     return inputs
 
 
