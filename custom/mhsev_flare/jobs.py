@@ -141,7 +141,7 @@ def _patch_detector(name: str, inputs: CandidatePatchInputs) -> JobSpec:
 
 
 def _described_patches(name: str, inputs: DescribedPatchInputs) -> JobSpec:
-    """Descriptors, with the fused contrast's noise, and a patch of each candidate; for federations whose scanners train."""
+    """Descriptors, with the fused contrast's noise, and a patch of each candidate; for scanners that all train."""
     network = DescribedPatchNetwork(
         in_features=len(inputs.feature_names),
         descriptors=len(DESCRIPTORS),
