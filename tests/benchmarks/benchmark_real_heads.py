@@ -74,7 +74,7 @@ def common_inputs(rows: Sequence[Row]) -> CandidateTable:
     others = any(row.inputs.fingerprint() != inputs.fingerprint() for row in rows)
     if others or not isinstance(inputs, CandidateTable):
         sys.exit(
-            "--rows must all read the same of candidates; run rows with other descriptors, or with patches, by themselves"
+            "--rows must all read the same of candidates; run those with other descriptors or patches by themselves"
         )
     return inputs
 
